@@ -1,0 +1,1 @@
+"""Discrete-event simulation of hybrid language model inference in a mobile cell."""

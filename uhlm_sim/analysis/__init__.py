@@ -1,0 +1,1 @@
+"""What it means: metrics, intervals, figures and the report."""

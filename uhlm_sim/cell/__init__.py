@@ -1,0 +1,1 @@
+"""What happens when: the SimPy processes of one cell."""

@@ -1,0 +1,1 @@
+"""What a token risks: the mathematics, real forward passes, and recorded paths."""
