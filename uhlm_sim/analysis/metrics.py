@@ -1,0 +1,260 @@
+"""What one replication says: its three tables, cut to the window, as one number per metric.
+
+Tokens count where they are committed, requests where they arrive, both within [warmup_s, duration_s]. Legs
+and utilisations come from different books on purpose: legs from the token rows, utilisations from the
+counters that the stations keep themselves.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from uhlm_sim.errors import InputError, did_you_mean
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "token_delay_s")
+SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
+OUTPUT_LAW = ("kept_rate",)  # what the answer is made of: null where the answer is another policy's
+
+UNITS: dict[str, str] = {
+    "token_throughput": "tokens/s",
+    "token_throughput_per_device": "tokens/s",
+    "mean_token_rate": "tokens/s",
+    "request_throughput": "requests/s",
+    "arrival_rate": "requests/s",
+    "goodput": "requests/s",
+    "slo_attainment": "1",
+    "fairness_jain": "1",
+    **{f"{name}.{statistic}": "s" for name in LATENCIES for statistic in STATISTICS},
+    "skip_rate": "1",
+    "transmission_rate": "1",
+    "resample_rate": "1",
+    "rejection_risk": "1",
+    "true_skip_rate": "1",
+    "kept_rate": "1",
+    "uplink_bits_per_token": "bit",
+    **dict.fromkeys(LEGS, "s"),
+    **{f"{leg}.{statistic}": "s" for leg in LEGS for statistic in ("leg_mean", "leg_p95")},
+    "uplink_utilisation": "1",
+    "bs_utilisation": "1",
+    "uplink_present": "jobs",
+    "bs_present": "jobs",
+    "batch_jobs": "jobs",
+    "batch_tokens": "tokens",
+    "requests": "requests",
+    "completed_requests": "requests",
+    "unfinished_requests": "requests",
+    "requests_present": "requests",
+    "backlog_growth": "requests/s",
+    "completed_tokens": "tokens",
+    "unfinished_tokens": "tokens",
+}
+
+
+def replication_metrics(
+    requests: pd.DataFrame,
+    tokens: pd.DataFrame,
+    stations: pd.DataFrame,
+    *,
+    warmup_s: float,
+    duration_s: float,
+    devices: int,
+    slo: Mapping[str, float],
+    output_law: bool,
+) -> dict[str, float]:
+    """Return every metric of one simulation, keyed and ordered as UNITS; NaN where one has no meaning.
+
+    Throughput: `token_throughput` is the cell's, tokens committed in the window over its length. With delay =
+    committed_s - started_s, `token_throughput_per_device` is 1/mean(delay) and `mean_token_rate` is
+    mean(1/delay): a tenth of slow tokens lowers the first and hardly moves the second, so both are given.
+    `request_throughput` counts requests that arrived in the window and were finished before the end (those
+    under way at the end are missing from it), `arrival_rate` all that arrived. `goodput` counts those that
+    meet every SLO. `slo_attainment` is their share of the requests decided; an unfinished one is decided
+    (missed) once it has broken an SLO: no first token in time, too long in all, or a pace so far that is too
+    slow. Without an SLO both are NaN. `fairness_jain` is (sum x)^2 / (n sum x^2) over n devices' tokens/s.
+
+    Latency: `ttft_s` to the first token at the device, waiting at the phone included; `e2e_s` to the last
+    one; `tpot_s` = (e2e - ttft)/(tokens - 1), of finished requests; `itl_s` between successive tokens.
+
+    Tokens: `skip_rate` and `transmission_rate` are shares of all tokens, `resample_rate` of the drafts sent.
+    Over skipped tokens `rejection_risk` = mean(1 - accept probability) and `true_skip_rate` = mean(accept
+    probability); no coin is drawn. They belong to a prefix and hold on a teacher-forced path too.
+    `kept_rate` = 1 - resampled/tokens belongs to the answer: NaN if `output_law` is false, which says that
+    the policy ran on another policy's answer.
+
+    Legs: a bare name is the mean over all tokens, zero for those without it, so that the six add up to
+    token_delay_s.mean. `.leg_mean` and `.leg_p95` are over the tokens that have the leg: an upload
+    (uplink_wait_s, airtime_s), a job at the base station (bs_wait_s, verify_s, downlink_s), device_s > 0.
+
+    Stations: time averages over the window by the stations' own counters: `uplink_utilisation` share of the
+    band held, `bs_utilisation` busy GPU time over gpus x time, `_present` jobs waiting or in service.
+    `batch_jobs`, `batch_tokens` are means over batches: n rows see a batch of n jobs, so each weighs 1/n.
+
+    Counts: `requests` arrived in the window and `completed_requests` of them; `unfinished_requests` and
+    `unfinished_tokens` are all those under way when the run was cut, whenever they began. `requests_present`
+    is the mean number arrived and not finished, `backlog_growth` that number's least-squares slope.
+
+    InputError for an SLO on something else than ttft_s, tpot_s or e2e_s. Left out: energy and quality.
+    """
+    for key in slo:
+        if key not in SLO_KEYS:
+            raise InputError(f"slo.{key}: allowed are {', '.join(SLO_KEYS)}{did_you_mean(key, SLO_KEYS)}")
+    found = _of_requests(requests, warmup_s, duration_s, slo)
+    found |= _of_tokens(tokens, warmup_s, duration_s, devices)
+    found |= _of_stations(stations, warmup_s, duration_s)
+    if not output_law:
+        found |= dict.fromkeys(OUTPUT_LAW, np.nan)
+    return {name: float(found[name]) for name in UNITS}
+
+
+def in_window(times_s: pd.Series, warmup_s: float, duration_s: float) -> Mask:
+    """Say which times lie within [warmup_s, duration_s]; one that is null doesn't."""
+    values = _floats(times_s)
+    return np.asarray((values >= warmup_s) & (values <= duration_s))
+
+
+def _floats(column: pd.Series) -> Floats:
+    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _is(column: pd.Series, word: str) -> Mask:
+    return np.asarray(column.eq(word).to_numpy(dtype=bool, na_value=False))
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else np.nan
+
+
+def _share(part: Mask, whole: Mask) -> float:
+    count = int(whole.sum())
+    return int((part & whole).sum()) / count if count else np.nan
+
+
+def _statistics(name: str, values: Floats) -> dict[str, float]:
+    percentiles = np.percentile(values, [50, 90, 95, 99]) if values.size else np.full(4, np.nan)
+    return {f"{name}.{word}": x for word, x in zip(STATISTICS, [_mean(values), *percentiles], strict=True)}
+
+
+def _of_requests(
+    requests: pd.DataFrame, warmup_s: float, duration_s: float, slo: Mapping[str, float]
+) -> dict[str, float]:
+    window_s = duration_s - warmup_s
+    arrived_s = _floats(requests["arrived_s"])
+    first_s, finished_s = _floats(requests["first_token_s"]), _floats(requests["finished_s"])
+    count = _floats(requests["tokens"])
+    started, done = ~np.isnan(first_s), ~np.isnan(finished_s)
+    inside = in_window(requests["arrived_s"], warmup_s, duration_s)
+
+    ttft_s, e2e_s = first_s - arrived_s, finished_s - arrived_s
+    several = done & (count > 1)
+    tpot_s = np.full(len(requests), np.nan)
+    np.divide(finished_s - first_s, count - 1, out=tpot_s, where=several)
+
+    # What has passed of each latency: its value if known, else how long it has lasted by the end. The pace of
+    # an unfinished request counts the gap it is waiting in, which can only grow.
+    pace_s = np.full(len(requests), 0.0)
+    np.divide(duration_s - first_s, count, out=pace_s, where=started & (count > 0))
+    so_far = {
+        "ttft_s": np.where(started, ttft_s, duration_s - arrived_s),
+        "tpot_s": np.where(done, np.nan_to_num(tpot_s), pace_s),
+        "e2e_s": np.where(done, e2e_s, duration_s - arrived_s),
+    }
+    broken = np.zeros(len(requests), dtype=bool)
+    for key, limit in slo.items():
+        broken |= so_far[key] > limit
+    met, decided = inside & done & ~broken, inside & (done | broken)
+
+    since_s = np.clip(arrived_s, warmup_s, duration_s)
+    until_s = np.clip(np.where(done, finished_s, duration_s), warmup_s, duration_s)
+    middle_s = (warmup_s + duration_s) / 2
+    # Least-squares slope of N(t): 12/W^3 times the integral of (t - middle) N(t), request by request.
+    moment = ((until_s - middle_s) ** 2 - (since_s - middle_s) ** 2) / 2
+    return {
+        "request_throughput": (inside & done).sum() / window_s,
+        "arrival_rate": inside.sum() / window_s,
+        "goodput": met.sum() / window_s if slo else np.nan,
+        "slo_attainment": _share(met, decided) if slo else np.nan,
+        **_statistics("ttft_s", ttft_s[inside & started]),
+        **_statistics("tpot_s", tpot_s[inside & several]),
+        **_statistics("e2e_s", e2e_s[inside & done]),
+        "requests": inside.sum(),
+        "completed_requests": (inside & done).sum(),
+        "unfinished_requests": (~done).sum(),
+        "requests_present": (until_s - since_s).sum() / window_s,
+        "backlog_growth": 12 / window_s**3 * moment.sum(),
+    }
+
+
+def _of_tokens(tokens: pd.DataFrame, warmup_s: float, duration_s: float, devices: int) -> dict[str, float]:
+    committed_s = _floats(tokens["committed_s"])
+    cut = in_window(tokens["committed_s"], warmup_s, duration_s)
+    inside = tokens[cut]
+    delay_s = committed_s[cut] - _floats(inside["started_s"])
+    skipped, sent = _is(inside["decision"], "skip"), _is(inside["decision"], "send")
+    everything = np.ones(len(inside), dtype=bool)
+    generated, resampled = _is(inside["outcome"], "generated"), _is(inside["outcome"], "resampled")
+    drafts = sent & ~generated
+    accepted = _mean(_floats(inside["accept_probability"])[skipped])
+    payload_bits, jobs = _floats(inside["payload_bits"]), _floats(inside["batch_jobs"])
+    per_device = np.bincount(inside["device"].to_numpy(dtype=np.int64), minlength=devices).astype(np.float64)
+
+    found = {
+        "token_throughput": len(inside) / (duration_s - warmup_s),
+        "token_throughput_per_device": 1 / delay_s.mean() if delay_s.any() else np.nan,
+        "mean_token_rate": float((1 / delay_s).mean()) if delay_s.size and delay_s.all() else np.nan,
+        "fairness_jain": per_device.sum() ** 2 / (devices * (per_device**2).sum()) if len(inside) else np.nan,
+        **_statistics("itl_s", _gaps(tokens, committed_s, cut)),
+        **_statistics("token_delay_s", delay_s),
+        "skip_rate": _share(skipped, everything),
+        "transmission_rate": _share(sent, everything),
+        "resample_rate": _share(resampled, drafts),
+        "rejection_risk": 1 - accepted,
+        "true_skip_rate": accepted,
+        "kept_rate": 1 - _share(resampled, ~generated),
+        "uplink_bits_per_token": _mean(payload_bits),
+        "completed_tokens": len(inside),
+        "unfinished_tokens": np.isnan(committed_s).sum(),
+    }
+    uploaded, computed = payload_bits > 0, jobs > 0
+    for leg in LEGS:
+        values = _floats(inside[leg])
+        has = {"device_s": values > 0, "uplink_wait_s": uploaded, "airtime_s": uploaded}.get(leg, computed)
+        found[leg] = _mean(values)
+        found[f"{leg}.leg_mean"] = _mean(values[has])
+        found[f"{leg}.leg_p95"] = float(np.percentile(values[has], 95)) if has.any() else np.nan
+    batches = (1 / jobs[computed]).sum()
+    found["batch_jobs"] = computed.sum() / batches if batches else np.nan
+    batch_tokens = _floats(inside["batch_tokens"])[computed]
+    found["batch_tokens"] = (batch_tokens / jobs[computed]).sum() / batches if batches else np.nan
+    return found
+
+
+def _gaps(tokens: pd.DataFrame, committed_s: Floats, cut: Mask) -> Floats:
+    """Return the time between successive tokens of one request, counted where the later one is committed."""
+    keys = [tokens[name].to_numpy() for name in ("position", "request", "device")]
+    order = np.lexsort(keys)
+    position, request, device = (key[order] for key in keys)
+    follows = (np.diff(device) == 0) & (np.diff(request) == 0) & (np.diff(position) == 1)
+    gaps_s = np.diff(committed_s[order])
+    return np.asarray(gaps_s[follows & cut[order][1:] & ~np.isnan(gaps_s)])
+
+
+def _of_stations(stations: pd.DataFrame, warmup_s: float, duration_s: float) -> dict[str, float]:
+    at_s = _floats(stations["at_s"])
+    found: dict[str, float] = {}
+    for station, name in (("uplink", "uplink"), ("base_station", "bs")):
+        here = _is(stations["station"], station)
+        start, end = stations[here & (at_s == warmup_s)], stations[here & (at_s == duration_s)]
+        for counter, metric in (("busy_s", "utilisation"), ("present_s", "present")):
+            found[f"{name}_{metric}"] = np.nan
+            if len(start) and len(end):
+                grown = _floats(end[counter])[0] - _floats(start[counter])[0]
+                servers = _floats(end["servers"])[0] if counter == "busy_s" else 1.0
+                found[f"{name}_{metric}"] = grown / (servers * (duration_s - warmup_s))
+    return found
