@@ -1,0 +1,37 @@
+"""Link rate: how many bits per second a hertz carries at an SNR."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import exp1
+
+
+def db_to_linear(value_db: ArrayLike) -> NDArray[np.float64]:
+    """Return 10^(x/10)."""
+    return np.asarray(10.0 ** (np.asarray(value_db, dtype=np.float64) / 10.0))
+
+
+def linear_to_db(value: ArrayLike) -> NDArray[np.float64]:
+    """Return 10 log10(x)."""
+    return np.asarray(10.0 * np.log10(np.asarray(value, dtype=np.float64)))
+
+
+def spectral_efficiency(
+    snr: ArrayLike, *, min_snr: float = 0.0, snr_gap: float = 1.0, max_spectral_efficiency: float = np.inf
+) -> NDArray[np.float64]:
+    """Return the rate per hertz [bit/s/Hz] at a linear SNR, elementwise.
+
+    min(log2(1 + SNR / gap), cap), and zero below `min_snr` (outage). With gap 1 and no cap it is Shannon's capacity of
+    the AWGN channel. The gap stands for finite blocks and real modulation, the cap for the highest modulation and
+    coding; both act on the SNR in the band that is used. Left out: block errors and retransmissions.
+    """
+    ratio = np.asarray(snr, dtype=np.float64)
+    rate = np.minimum(np.log2(1.0 + ratio / snr_gap), max_spectral_efficiency)
+    return np.where(ratio >= min_snr, rate, 0.0)
+
+
+def ergodic_spectral_efficiency(mean_snr: float) -> float:
+    """Return E[log2(1 + SNR)] [bit/s/Hz] under Rayleigh fading, without gap, floor or cap.
+
+    exp(1/g) E1(1/g) / ln 2 at mean SNR g (Lee, Estimate of channel capacity in Rayleigh fading, 1990).
+    """
+    return float(np.exp(1.0 / mean_snr) * exp1(1.0 / mean_snr) / np.log(2.0))
