@@ -1,0 +1,65 @@
+"""Decoding rules: how an answer is made, and when two of them make the same one."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from uhlm_sim.errors import InputError, did_you_mean
+from uhlm_sim.tokens.speculative import grid_level
+
+RuleKind = Literal["hlm", "slm", "llm", "u-hlm", "rand-hlm"]
+
+
+@dataclass(frozen=True)
+class DecodingRule:
+    """How each token of an answer comes about; the key of a recorded path.
+
+    hlm asks the LLM for every token, slm for none, llm lets the LLM generate; u-hlm skips the LLM where u <=
+    ``threshold`` (below 0 skips nothing, 1 or more everything); rand-hlm skips with probability
+    ``skip_rate``, whatever the token. Raises InputError for an unknown kind, a number that the kind has no
+    use for, a missing one, NaN, or a rate outside [0, 1].
+    """
+
+    kind: RuleKind
+    threshold: float | None = None
+    skip_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        kinds = get_args(RuleKind)
+        if self.kind not in kinds:
+            raise InputError(
+                f"rule '{self.kind}' is not one of {', '.join(kinds)}{did_you_mean(self.kind, kinds)}"
+            )
+        if (self.threshold is not None) != (self.kind == "u-hlm"):
+            raise InputError(
+                f"rule {self.kind}: threshold = {self.threshold}; u-hlm needs one, no other rule has one"
+            )
+        if (self.skip_rate is not None) != (self.kind == "rand-hlm"):
+            raise InputError(
+                f"rule {self.kind}: skip_rate = {self.skip_rate}; rand-hlm needs one, no other rule has one"
+            )
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise InputError("rule u-hlm: threshold = nan; it must be a number")
+        if self.skip_rate is not None and not 0 <= self.skip_rate <= 1:
+            raise InputError(f"rule rand-hlm: skip_rate = {self.skip_rate}; it must lie in [0, 1]")
+
+    def __str__(self) -> str:
+        value = self.threshold if self.kind == "u-hlm" else self.skip_rate
+        return self.kind if value is None else f"{self.kind}({value:.4g})"
+
+    def same_as(self, uncertainty_samples: int) -> tuple[str, float]:
+        """Return what the rule amounts to on the grid of K: equal for two rules that decode alike.
+
+        Thresholds are compared as floor(K u_th); a rule that skips nothing is hlm, one that skips everything
+        is slm.
+        """
+        if self.threshold is not None:
+            level = grid_level(self.threshold, uncertainty_samples)
+            if 0 <= level < uncertainty_samples:
+                return ("u-hlm", float(level))
+            return ("hlm" if level < 0 else "slm", 0.0)
+        if self.skip_rate is not None:
+            if 0 < self.skip_rate < 1:
+                return ("rand-hlm", round(self.skip_rate, 9))
+            return ("hlm" if self.skip_rate == 0 else "slm", 0.0)
+        return (self.kind, 0.0)

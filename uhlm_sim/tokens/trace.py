@@ -1,0 +1,287 @@
+"""Recorded token paths: what each token risks and costs, replayed in any network without a language model."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from uhlm_sim.errors import TraceError
+from uhlm_sim.tokens.draws import answer_draws
+from uhlm_sim.tokens.rules import DecodingRule, RuleKind
+from uhlm_sim.tokens.speculative import accept_probability, grid_level
+from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
+
+if TYPE_CHECKING:
+    from uhlm_sim.tokens.calibration import Calibration
+
+__all__ = ["DecodingRule", "RuleKind", "TokenPath", "TokenSource", "Trace", "TraceHeader", "TraceSource"]
+
+
+@dataclass(frozen=True)
+class TokenPath:
+    """One answer, token by token. All arrays have length n, the answer's tokens, its end token included.
+
+    ``draft`` and ``committed`` are token ids, ``uncertainty`` is u on the grid 0, 1/K, ..., 1, ``x_draft``
+    and ``y_draft`` are the draft's probability under SLM and LLM (known for skipped tokens too),
+    ``accept_coin`` lies in [0, 1), ``skipped`` is the decision of the path's own rule, ``entropy`` (nats) and
+    ``top1_probability`` belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its mass outside
+    the top k for each k of the header's ladder. The rule `llm` drafts nothing: there ``draft`` repeats
+    ``committed`` and all that a draft would have is NaN.
+    """
+
+    prompt: int
+    sample: int
+    prompt_tokens: int
+    draft: NDArray[np.integer]
+    committed: NDArray[np.integer]
+    uncertainty: NDArray[np.float64]
+    x_draft: NDArray[np.float64]
+    y_draft: NDArray[np.float64]
+    accept_coin: NDArray[np.float64]
+    skipped: NDArray[np.bool_]
+    entropy: NDArray[np.float64]
+    top1_probability: NDArray[np.float64]
+    tail_mass: NDArray[np.floating]
+
+    def __len__(self) -> int:
+        return len(self.draft)
+
+    @property
+    def accept_probability(self) -> NDArray[np.float64]:
+        """min(1, y_d / x_d), whether the token was sent or not; NaN where nothing is drafted."""
+        return np.where(np.isnan(self.x_draft), np.nan, accept_probability(self.x_draft, self.y_draft))
+
+    @property
+    def accepted(self) -> NDArray[np.bool_]:
+        """The coin's verdict, for skipped tokens too: what the LLM would have said had it been asked."""
+        return self.accept_coin < self.accept_probability
+
+
+class TokenSource(Protocol):
+    """Where a cell gets its answers: the seam between tokens and time. ``exact``: not teacher-forced."""
+
+    @property
+    def prompts(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def exact(self) -> bool: ...
+    @property
+    def vocabulary_size(self) -> int: ...
+    @property
+    def uncertainty_samples(self) -> int: ...
+
+    def path(self, prompt: int, sample: int) -> TokenPath:
+        """Return the answer to an evaluation prompt, 0 <= prompt < prompts and 0 <= sample < samples."""
+        ...
+
+
+@dataclass(frozen=True)
+class TraceSource:
+    """Answers of one rule from a trace.
+
+    Exact where the rule's own path was recorded. Else teacher-forced: the rule decides by u (rand-hlm by its
+    coin) along the prefixes of the `hlm` path, whose text and length stay.
+    """
+
+    trace: "Trace"
+    rule: DecodingRule
+    recorded: str
+    exact: bool
+
+    @property
+    def prompts(self) -> int:
+        return self.trace.prompts
+
+    @property
+    def samples(self) -> int:
+        return self.trace.header.samples
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.trace.header.vocabulary_size
+
+    @property
+    def uncertainty_samples(self) -> int:
+        return self.trace.header.uncertainty_samples
+
+    def path(self, prompt: int, sample: int) -> TokenPath:
+        answer = self.trace.answer(self.recorded, prompt, sample)
+        if self.exact:
+            return answer
+        return TokenPath(**{**vars(answer), "skipped": self.trace.decide(self.rule, answer)})
+
+
+class Trace:
+    """A recorded trace: answers of several rules to one set of prompts, by one pair of models.
+
+    Read one with `Trace.read`; ``header`` says what it is, ``digest`` is the SHA-256 of its contents.
+    """
+
+    def __init__(self, header: TraceHeader, columns: Columns, digest: str, file: str = "trace") -> None:
+        """Index the answers. Raises TraceError if one is missing, cut, or there are no evaluation prompts."""
+        self.header, self.digest, self.file = header, digest, file
+        self.prompts = sum(entry.split == "evaluation" for entry in header.prompts)
+        if self.prompts == 0:
+            raise TraceError(f"trace {file}: no evaluation prompts")
+        self._columns = columns
+        self._arrays = _replay_arrays(header, columns)
+        keys = np.stack([columns[name] for name in ("prompt", "sample", "path")], axis=1).astype(np.int64)
+        starts = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(axis=1)][: len(keys)])
+        ends = np.r_[starts[1:], len(keys)].astype(np.int64)
+        run_starts = np.repeat(starts, ends - starts)
+        if not np.array_equal(columns["position"], np.arange(len(keys)) - run_starts):
+            raise TraceError(f"trace {file}: positions of an answer don't count 0, 1, 2, ...")
+        self._answers = {
+            (int(path), int(prompt), int(sample)): slice(int(start), int(end))
+            for (prompt, sample, path), start, end in zip(keys[starts].tolist(), starts, ends, strict=True)
+        }
+        for number, entry in enumerate(header.paths):
+            for prompt in range(self.prompts):
+                for sample in range(header.samples):
+                    if (number, prompt, sample) not in self._answers:
+                        raise TraceError(
+                            f"trace {file}: path '{entry.name}' has no answer {sample} to prompt {prompt}"
+                        )
+
+    @classmethod
+    def read(cls, name_or_path: str | Path) -> "Trace":
+        """Read a built-in trace by name or a file.
+
+        Raises TraceError if it is missing, truncated, damaged, foreign, incomplete, or of another schema
+        version.
+        """
+        file = locate(name_or_path)
+        return cls(*read_trace_file(file), file=str(file))
+
+    # -- finding a rule's answers ----------------------------------------------------------------------------
+
+    def find(self, rule: DecodingRule) -> str | None:
+        """Return the name of the recorded path that decodes exactly like the rule, or None."""
+        grid = self.header.uncertainty_samples
+        wanted = rule.same_as(grid)
+        return next((entry.name for entry in self.header.paths if entry.rule.same_as(grid) == wanted), None)
+
+    def source(self, rule: DecodingRule) -> TraceSource:
+        """Return the rule's answers: exact where recorded, else teacher-forced on the path `hlm`.
+
+        Raises TraceError if neither is possible: `llm` and `slm` write their own text and have no
+        teacher-forced form.
+        """
+        found = self.find(rule)
+        if found is not None:
+            return TraceSource(self, rule, found, exact=True)
+        names = ", ".join(entry.name for entry in self.header.paths)
+        kind = rule.same_as(self.header.uncertainty_samples)[0]
+        if kind in ("llm", "slm"):
+            raise TraceError(f"trace {self.file}: no path for the rule {rule}; it holds {names}")
+        forced_on = self.find(DecodingRule("hlm"))
+        if forced_on is None:
+            raise TraceError(
+                f"trace {self.file}: no path for the rule {rule}, nor hlm to force it on; it holds {names}"
+            )
+        return TraceSource(self, rule, forced_on, exact=False)
+
+    def answer(self, name: str, prompt: int, sample: int) -> TokenPath:
+        """Return one recorded answer by path name. Raises TraceError if there is none."""
+        number = next((i for i, entry in enumerate(self.header.paths) if entry.name == name), None)
+        rows = None if number is None else self._answers.get((number, prompt, sample))
+        if rows is None:
+            raise TraceError(
+                f"trace {self.file}: no answer of path '{name}' to prompt {prompt}, sample {sample}"
+            )
+        return TokenPath(
+            prompt=prompt,
+            sample=sample,
+            prompt_tokens=self.header.prompts[prompt].tokens,
+            **{field: values[rows] for field, values in self._arrays.items()},
+        )
+
+    def decide(self, rule: DecodingRule, answer: TokenPath) -> NDArray[np.bool_]:
+        """Return which tokens of an answer the rule would skip, given the answer's own prefixes."""
+        grid = self.header.uncertainty_samples
+        if rule.kind == "u-hlm" and rule.threshold is not None:
+            return np.rint(answer.uncertainty * grid) <= grid_level(rule.threshold, grid)
+        if rule.kind == "rand-hlm" and rule.skip_rate is not None:
+            key = self.header.prompts[answer.prompt].id
+            return answer_draws(self.header.seed, key, answer.sample, len(answer), grid).skip < rule.skip_rate
+        return np.full(len(answer), rule.kind == "slm")
+
+    # -- what it says about the models -----------------------------------------------------------------------
+
+    def skip_rate(self, rule: DecodingRule) -> float:
+        """Return the share of evaluation tokens that the rule skips (teacher-forced if not recorded)."""
+        source = self.source(rule)
+        answers = [source.path(p, s).skipped for p in range(self.prompts) for s in range(source.samples)]
+        return float(np.concatenate(answers).mean())
+
+    def tokens(self, name: str, split: str = "evaluation") -> pd.DataFrame:
+        """Return one path's tokens as a table: prompt, sample, position, level, end and the arrays of a path.
+
+        Raises TraceError for an unknown path.
+        """
+        number = next((i for i, entry in enumerate(self.header.paths) if entry.name == name), None)
+        if number is None:
+            raise TraceError(f"trace {self.file}: no path '{name}'")
+        is_split = np.array([entry.split == split for entry in self.header.prompts])
+        rows = np.flatnonzero((self._columns["path"] == number) & is_split[self._columns["prompt"]])
+        table = {
+            field: self._columns[field][rows] for field in ("prompt", "sample", "position", "level", "end")
+        }
+        plain = {field: values[rows] for field, values in self._arrays.items() if values.ndim == 1}
+        return pd.DataFrame(table | plain)
+
+    @cached_property
+    def _calibration(self) -> "Calibration":
+        # It reads traces, so it can't be imported above.
+        from uhlm_sim.tokens.calibration import calibrate_trace
+
+        return calibrate_trace(self)
+
+    def calibration(self) -> "Calibration":
+        """Return the law and thresholds fitted on the calibration prompts, and their risk on the others.
+
+        Raises TraceError if the trace has no hlm path on calibration prompts.
+        """
+        return self._calibration
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raise TraceError if ``max_tokens`` is more than was recorded and some answers were cut there."""
+        if max_tokens <= self.header.max_tokens:
+            return
+        answers = self._answers.items()
+        last = np.array([rows.stop - 1 for (_, prompt, _), rows in answers if prompt < self.prompts])
+        cut = int((~self._columns["end"][last]).sum())
+        if cut:
+            raise TraceError(
+                f"trace {self.file}: max_tokens = {max_tokens}, but its paths have {self.header.max_tokens} and "
+                f"{cut} of its {len(last)} answers were cut there; ask for at most {self.header.max_tokens}"
+            )
+
+
+def _replay_arrays(header: TraceHeader, columns: Columns) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `TokenPath` for all rows, in the types that the simulation reads."""
+    drafted = columns["level"] != UNKNOWN_LEVEL
+
+    def known(name: str) -> NDArray[np.float64]:
+        return np.where(drafted, columns[name].astype(np.float64), np.nan)
+
+    tails = [columns[f"tail_{k}"].astype(np.float32) for k in header.tail_ladder]
+    tail_mass = np.stack(tails, axis=1) if tails else np.empty((len(drafted), 0), dtype=np.float32)
+    tail_mass[~drafted] = np.nan
+    return {
+        "draft": columns["draft"].astype(np.int32),
+        "committed": columns["committed"].astype(np.int32),
+        "uncertainty": np.where(drafted, columns["level"] / header.uncertainty_samples, np.nan),
+        "x_draft": known("x_draft"),
+        "y_draft": known("y_draft"),
+        "accept_coin": known("accept_coin"),
+        "skipped": columns["skipped"],
+        "entropy": known("entropy"),
+        "top1_probability": known("top1_probability"),
+        "tail_mass": tail_mass,
+    }

@@ -1,0 +1,255 @@
+"""The file of a recorded trace: one parquet table with a row per token, and a header in its metadata.
+
+Rows are sorted by prompt, sample, path and position, so that the answers which different rules give to one
+prompt lie side by side and their common beginnings compress to nothing. The header carries the SHA-256 of
+itself and of all columns; a file that doesn't agree with it is refused. Nothing in it is executed when read.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from uhlm_sim.errors import InputError, TraceError, did_you_mean
+from uhlm_sim.tokens.rules import DecodingRule
+
+SCHEMA_VERSION = 1
+HEADER_KEY, DIGEST_KEY = b"uhlm_sim.trace", b"uhlm_sim.sha256"
+UNKNOWN_LEVEL = 255  # the rule `llm` drafts nothing, so it has no uncertainty
+BUILT_IN = Path(__file__).parent / "data"
+
+Columns = dict[str, NDArray[Any]]
+
+# name -> dtype on disk; `tail` stands for one column per member of the header's tail ladder
+COLUMNS: dict[str, str] = {
+    "prompt": "uint16",  # index into the header's prompts
+    "sample": "uint8",
+    "path": "uint8",  # index into the header's paths
+    "position": "uint16",
+    "draft": "uint32",
+    "committed": "uint32",
+    "level": "uint8",  # K u
+    "x_draft": "float32",
+    "y_draft": "float32",
+    "accept_coin": "float32",
+    "skipped": "bool",
+    "end": "bool",  # committed the end token
+    "entropy": "float16",  # of x, nats
+    "top1_probability": "float16",  # of x
+    "tail": "float16",  # mass of x outside its top k
+}
+
+
+@dataclass(frozen=True)
+class PromptEntry:
+    """One prompt of a trace: evaluation prompts come first, then those that thresholds are fitted on."""
+
+    id: str
+    split: str
+    category: str
+    prompt: str
+    reference: str
+    tokens: int  # of the prompt as the models see it, chat header included
+
+
+@dataclass(frozen=True)
+class PathEntry:
+    """One recorded path: its name and the rule that decoded it."""
+
+    name: str
+    kind: str
+    threshold: float | None = None
+    skip_rate: float | None = None
+
+    @property
+    def rule(self) -> DecodingRule:
+        return DecodingRule(self.kind, self.threshold, self.skip_rate)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TraceHeader:
+    """What a trace says of itself. ``models`` says what slm and llm are, ``settings`` what was asked for."""
+
+    schema_version: int
+    models: Mapping[str, Mapping[str, Any]]
+    dtype: str
+    temperature: float
+    uncertainty_samples: int
+    theta_law: str
+    vocabulary_size: int
+    max_tokens: int
+    samples: int
+    seed: int
+    prompts_sha256: str
+    packages: Mapping[str, str]
+    how_to_make_again: str
+    paths: tuple[PathEntry, ...]
+    prompts: tuple[PromptEntry, ...]
+    tail_ladder: tuple[int, ...]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, text: str) -> "TraceHeader":
+        """Build a header from its JSON. Raises ValueError, KeyError or TypeError where it isn't one."""
+        raw = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        if set(raw) != known:
+            raise ValueError(f"fields {sorted(set(raw) ^ known)} are missing or unknown")
+        return cls(
+            **{
+                **raw,
+                "paths": tuple(PathEntry(**entry) for entry in raw["paths"]),
+                "prompts": tuple(PromptEntry(**entry) for entry in raw["prompts"]),
+                "tail_ladder": tuple(raw["tail_ladder"]),
+            }
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+
+def column_dtypes(tail_ladder: tuple[int, ...]) -> dict[str, np.dtype[Any]]:
+    """Return every column's name and dtype, the tail spelt out as tail_<k>."""
+    plain = {name: np.dtype(kind) for name, kind in COLUMNS.items() if name != "tail"}
+    return plain | {f"tail_{k}": np.dtype(COLUMNS["tail"]) for k in tail_ladder}
+
+
+def content_digest(header: TraceHeader, columns: Columns) -> str:
+    """Return the SHA-256 of the header and of each column's name, type and bytes."""
+    digest = hashlib.sha256(header.to_json().encode())
+    for name, dtype in column_dtypes(header.tail_ladder).items():
+        digest.update(f"{name}:{dtype.str}:".encode())
+        digest.update(np.ascontiguousarray(columns[name], dtype=dtype).data)
+    return digest.hexdigest()
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """Return the file of a built-in trace or of a path. Raises TraceError, naming the built-in ones."""
+    given = Path(name_or_path)
+    built_in = BUILT_IN / f"{given.name}.parquet"
+    if given.parent == Path(".") and not given.suffix and built_in.is_file():
+        return built_in
+    if given.is_file():
+        return given
+    names = sorted(file.stem for file in BUILT_IN.glob("*.parquet"))
+    hint = did_you_mean(str(name_or_path), names)
+    raise TraceError(
+        f"trace '{name_or_path}': no such file, and not a built-in trace ({', '.join(names)}){hint}"
+    )
+
+
+def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
+    """Write a trace so that it is whole or not there: to a temporary name beside it, then renamed.
+
+    ``columns`` holds the arrays of `COLUMNS` (the tail as tail_<k>), one entry per token, in any order of
+    answers.
+    """
+    order = np.lexsort((columns["position"], columns["path"], columns["sample"], columns["prompt"]))
+    dtypes = column_dtypes(header.tail_ladder)
+    ordered = {name: np.asarray(columns[name])[order].astype(dtype) for name, dtype in dtypes.items()}
+    table = pa.table({name: pa.array(values) for name, values in ordered.items()}).replace_schema_metadata(
+        {HEADER_KEY: header.to_json().encode(), DIGEST_KEY: content_digest(header, ordered).encode()}
+    )
+    small = [
+        name for name, dtype in dtypes.items() if dtype.kind == "u" and name not in ("draft", "committed")
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    os.close(handle)
+    try:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=small,
+            data_page_size=1 << 26,
+            row_group_size=max(len(order), 1),
+            write_statistics=False,
+        )
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, out)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
+    """Return header, columns and digest of a trace file.
+
+    Raises TraceError, in one sentence with the file's name, if it is truncated, damaged, foreign, or of
+    another schema version.
+    """
+    try:
+        table = pq.read_table(path, use_threads=False)
+        metadata = table.schema.metadata or {}
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise TraceError(
+            f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}"
+        ) from None
+    if HEADER_KEY not in metadata or DIGEST_KEY not in metadata:
+        raise TraceError(
+            f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)"
+        )
+    try:
+        version = json.loads(metadata[HEADER_KEY])["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise TraceError(
+                f"trace {path}: schema version {version}, but this package reads {SCHEMA_VERSION}; "
+                "record it again with `uhlm-sim record`"
+            )
+        header = TraceHeader.from_json(metadata[HEADER_KEY].decode())
+        expected = column_dtypes(header.tail_ladder)
+        if set(table.column_names) != set(expected):
+            raise ValueError(
+                f"columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown"
+            )
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a column has empty cells")
+        columns = {name: table[name].to_numpy().astype(dtype, copy=False) for name, dtype in expected.items()}
+        digest = content_digest(header, columns)
+        if digest != metadata[DIGEST_KEY].decode():
+            raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
+        for entry in header.paths:
+            entry.rule  # noqa: B018 - a header with an impossible rule is refused here, not in the middle of a run
+    except TraceError:
+        raise
+    except (pa.ArrowException, InputError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise TraceError(f"trace {path}: a damaged header: {problem}") from None
+    check_ranges(path, header, columns)
+    return header, columns, digest
+
+
+def check_ranges(path: Path, header: TraceHeader, columns: Columns) -> None:
+    """Raise TraceError, naming the column, where a value can't be: the work of other software or a bug."""
+    drafted = columns["level"] != UNKNOWN_LEVEL
+    x, y = columns["x_draft"], columns["y_draft"]
+    kinds = np.array([entry.kind for entry in header.paths] or [""])
+    sound = {
+        "prompt": columns["prompt"] < len(header.prompts),
+        "path": columns["path"] < len(header.paths),
+        "position": columns["position"] < header.max_tokens,
+        "draft": columns["draft"] < header.vocabulary_size,
+        "committed": columns["committed"] < header.vocabulary_size,
+        "level": (columns["level"] <= header.uncertainty_samples) | ~drafted,
+        "x_draft": ((x > 0) & (x <= 1)) | ~drafted,
+        "y_draft": (y >= 0) & (y <= 1),
+        "accept_coin": (columns["accept_coin"] >= 0) & (columns["accept_coin"] < 1),
+    }
+    for name, good in sound.items():
+        if not good.all():
+            row = int(np.argmin(good))
+            raise TraceError(f"trace {path}: {name} = {columns[name][row]} in row {row} is out of range")
+    if not np.array_equal(kinds[columns["path"]] != "llm", drafted):
+        raise TraceError(
+            f"trace {path}: level is out of range: only paths of the rule llm have no uncertainty"
+        )
