@@ -1,0 +1,65 @@
+"""Small real things for tests: a made-up token source, a ready policy over it, and a scenario in one line."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.scenario import Scenario, parse_scenario
+from uhlm_sim.tokens.trace import TokenPath
+
+
+@dataclass(frozen=True)
+class MadeUpSource:
+    """Answers of `tokens` tokens with random uncertainty, of which the least uncertain `skip_rate` are kept."""
+
+    tokens: int = 50
+    prompts: int = 20
+    prompt_tokens: int = 10
+    skip_rate: float = 0.0
+    samples: int = 1
+    exact: bool = True
+    vocabulary_size: int = 32_000
+    uncertainty_samples: int = 20
+
+    def path(self, prompt: int, sample: int) -> TokenPath:
+        rng = np.random.default_rng([prompt, sample])
+        n = self.tokens
+        uniform = rng.random(n)
+        x_draft = rng.uniform(0.2, 1.0, n)
+        return TokenPath(
+            prompt=prompt,
+            sample=sample,
+            prompt_tokens=self.prompt_tokens,
+            draft=np.arange(n),
+            committed=np.arange(n),
+            uncertainty=np.floor(uniform * self.uncertainty_samples) / self.uncertainty_samples,
+            x_draft=x_draft,
+            y_draft=x_draft * rng.uniform(0.4, 1.2, n),
+            accept_coin=rng.random(n),
+            skipped=uniform < self.skip_rate,
+            entropy=rng.random(n),
+            top1_probability=x_draft,
+            tail_mass=np.zeros((n, 0)),
+        )
+
+
+def ready(kind: str = "hlm", label: str | None = None, **source: Any) -> ReadyPolicy:
+    """Return a policy that replays made-up answers."""
+    if kind == "slm":
+        source = {"skip_rate": 1.0, **source}
+    return ReadyPolicy(label or kind, kind, MadeUpSource(**source), exact=True)
+
+
+def cell(**changes: Any) -> Scenario:
+    """Return a small scenario: sections as keyword arguments, each a dict of what differs from the default."""
+    values = {
+        "name": "test",
+        "tokens": {"kind": "trace", "path": "made-up"},
+        "policy": [{"kind": "hlm"}],
+        "duration_s": 30.0,
+        "warmup_s": 5.0,
+        **changes,
+    }
+    return parse_scenario(values, "test")

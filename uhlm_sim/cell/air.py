@@ -1,0 +1,74 @@
+"""The air above one cell: every device's SNR, block by block."""
+
+from collections.abc import Callable
+
+import numpy as np
+from channel_models.fading import FadingModel
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+BLOCKS_AHEAD = 256
+
+
+class Air:
+    """Mean SNR times fading gain of every device, and the spectral efficiency that follows.
+
+    `mean_snr` is linear, over the whole band, one per device. With `coherence_s` the gain of device i in block k,
+    which lasts [k, k+1) coherence times, is the k-th draw of `fading(stream_of(i), ...)`: it depends on (i, k) alone,
+    so every policy meets the same fades. Without, either the mean SNR holds for ever (`per_upload` False) or each
+    upload brings its own gain, and its SNR is clamped at `min_snr`, since a rate of zero would never end; `clamped`
+    counts how often. `efficiency_of(snr)` maps SNR in the band used to bit/s/Hz, elementwise.
+    """
+
+    def __init__(
+        self,
+        mean_snr: Floats,
+        efficiency_of: Callable[[Floats], Floats],
+        *,
+        fading: FadingModel | None = None,
+        stream_of: Callable[[int], np.random.Generator] | None = None,
+        coherence_s: float | None = None,
+        per_upload: bool = False,
+        min_snr: float = 0.0,
+    ) -> None:
+        self.devices = len(mean_snr)
+        self.snr = mean_snr.copy()
+        self.coherence_s = coherence_s
+        self.per_upload = per_upload
+        self.clamped = 0
+        self._mean_snr = mean_snr
+        self._min_snr = min_snr
+        self._efficiency_of = efficiency_of
+        self._runs = []
+        if coherence_s is not None and fading is not None and stream_of is not None:
+            self._runs = [fading(stream_of(device), BLOCKS_AHEAD) for device in range(self.devices)]
+        self._first_block = -BLOCKS_AHEAD
+        self._snr_ahead = np.empty((BLOCKS_AHEAD, self.devices))
+        self._efficiency_ahead = np.empty((BLOCKS_AHEAD, self.devices))
+        self._efficiency: Floats | None = None
+
+    def enter(self, block: int) -> None:
+        """Move to a block, which is never before the present one."""
+        while block >= self._first_block + BLOCKS_AHEAD:
+            gains = np.stack([next(run) for run in self._runs], axis=1)
+            self._first_block += BLOCKS_AHEAD
+            if block < self._first_block + BLOCKS_AHEAD:
+                self._snr_ahead = self._mean_snr * gains
+                self._efficiency_ahead = self._efficiency_of(self._snr_ahead)
+        self.snr = self._snr_ahead[block - self._first_block]
+        self._efficiency = self._efficiency_ahead[block - self._first_block]
+
+    def set_gain(self, device: int, gain: float) -> float:
+        """Give a device the gain of its upload; return its efficiency over the whole band."""
+        snr = self._mean_snr.item(device) * gain
+        self.clamped += snr < self._min_snr
+        self.snr[device] = max(snr, self._min_snr)
+        return float(self._efficiency_of(self.snr[device]))
+
+    def efficiency(self, share: float | Floats = 1.0) -> Floats:
+        """Return bit/s/Hz of every device, its power concentrated in `share` of the band."""
+        if isinstance(share, float) and share == 1.0:
+            if self._efficiency is None:
+                self._efficiency = self._efficiency_of(self.snr)
+            return self._efficiency
+        return self._efficiency_of(self.snr / share)

@@ -1,0 +1,93 @@
+"""The base station's compute: GPUs that verify jobs in batches from one queue."""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+import simpy
+
+from uhlm_sim.cell.jobs import Counters, Job
+
+LAST = 2  # SimPy's priorities are 0 (urgent) and 1 (normal): after every other event of the same instant
+
+
+class BaseStation:
+    """A queue of jobs, `gpus` identical servers, and batches of at most `max_batch` jobs, first come, first served.
+
+    A free GPU looks at the queue after all other events of that instant, takes what waits and serves it as one batch
+    in `service_s(n)` seconds, n being the sum of the jobs' `llm_tokens`. All jobs of a batch end together: `done` of
+    each succeeds. Jobs are never preempted. Left out: KV-cache memory and continuous batching.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        *,
+        service_s: Callable[[int], float],
+        gpus: int = 1,
+        max_batch: int = 1,
+    ) -> None:
+        self.counters = Counters()
+        self.gpus = gpus
+        self._env = env
+        self._service_s = service_s
+        self._max_batch = max_batch
+        self._queue: deque[Job] = deque()
+        self._idle_gpus = gpus
+        self._in_service = 0
+        self._looking = False
+        self._settled_s = 0.0
+
+    def submit(self, job: Job) -> None:
+        """Take a job into the queue, now."""
+        self.settle()
+        self.counters.arrivals += 1
+        job.received_s = self._env.now
+        self._queue.append(job)
+        self._look_later()
+
+    def settle(self) -> None:
+        """Bring the counters up to the present."""
+        now = self._env.now
+        elapsed = now - self._settled_s
+        if elapsed > 0.0:
+            counters = self.counters
+            counters.present_s += (len(self._queue) + self._in_service) * elapsed
+            counters.busy_s += (self.gpus - self._idle_gpus) * elapsed
+            self._settled_s = now
+
+    def _look_later(self) -> None:
+        if self._idle_gpus and not self._looking:
+            self._looking = True
+            look = self._env.event()
+            look._ok, look._value = True, None  # as simpy.Timeout does: triggered by the schedule itself
+            look.callbacks = [self._look]
+            self._env.schedule(look, priority=LAST)
+
+    def _look(self, _event: simpy.Event) -> None:
+        self._looking = False
+        self.settle()
+        queue = self._queue
+        while queue and self._idle_gpus:
+            batch = [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
+            new_tokens = sum(job.llm_tokens for job in batch)
+            for job in batch:
+                job.verify_started_s = self._env.now
+                job.batch_jobs = len(batch)
+                job.batch_tokens = new_tokens
+            self._idle_gpus -= 1
+            self._in_service += len(batch)
+            service = self._env.timeout(self._service_s(new_tokens))
+            service.callbacks.append(partial(self._finish, batch))
+
+    def _finish(self, batch: list[Job], _event: simpy.Event) -> None:
+        self.settle()
+        self._idle_gpus += 1
+        self._in_service -= len(batch)
+        self.counters.departures += len(batch)
+        for job in batch:
+            job.verified_s = self._env.now
+            if job.done is not None:
+                job.done.succeed(job)
+        if self._queue:
+            self._look_later()

@@ -1,0 +1,187 @@
+"""The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import simpy
+from channel_models import CHANNELS, db_to_linear, spectral_efficiency
+
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.device import Answer, Log, Phone
+from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
+from uhlm_sim.cell.records import Records, check_records, make_records
+from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
+from uhlm_sim.names import find_kind
+from uhlm_sim.rng import stream
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.tokens.trace import TokenPath
+
+
+def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow_plugins: bool = False) -> Records:
+    """Simulate one cell for `duration_s` under one policy and return what happened, checked.
+
+    What the world brings (fades, think times, prompts) hangs on (seed, replication, device) and not on the policy, so
+    policies of one replication can be compared in pairs. Raises SimulationError if a law of conservation is broken.
+    """
+    env = simpy.Environment()
+    traffic, seed = scenario.traffic, scenario.seed
+    vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
+    answers = Answers(policy, payload_costs(scenario, vocabulary_size))
+    air = make_air(scenario, replication, allow_plugins=allow_plugins)
+    base_station = BaseStation(
+        env,
+        service_s=scenario.base_station.service.seconds,
+        gpus=scenario.base_station.gpus,
+        max_batch=scenario.base_station.max_batch,
+    )
+    allocator = find_kind(
+        scenario.uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins
+    )
+    uplink = Uplink(
+        env,
+        bandwidth_hz=scenario.uplink.bandwidth_hz,
+        air=air,
+        deliver=base_station.submit,
+        allocator=allocator,
+        power_limited=scenario.uplink.snr_rule == "power-limited",
+    )
+    log = Log()
+    phones = [
+        Phone(
+            env,
+            device,
+            next_arrival=ARRIVALS[traffic.kind](scenario, stream(seed, "arrivals", replication, device)),
+            answer_of=answers.asked_by(stream(seed, "prompts", replication, device)),
+            upload=uplink.send,
+            submit=base_station.submit,
+            gain_of=upload_gains(scenario, replication, device) if air.per_upload else None,
+            downlink_s=scenario.base_station.downlink_s,
+            log=log,
+        )
+        for device in range(traffic.devices)
+    ]
+    for phone in phones:
+        env.process(phone.run())
+
+    stations = []
+    for until_s in (scenario.warmup_s, scenario.duration_s):
+        if until_s > 0.0:
+            env.run(until=until_s)
+        stations += [station_row("uplink", uplink, 1, until_s)]
+        stations += [station_row("base_station", base_station, base_station.gpus, until_s)]
+    for phone in phones:
+        phone.close(scenario.duration_s, open_loop=traffic.kind != "closed")
+
+    records = make_records(
+        log,
+        answers.paths,
+        pd.DataFrame(stations),
+        duration_s=scenario.duration_s,
+        mean_snr_db=np.broadcast_to(scenario.channel.mean_snr_db, traffic.devices),
+        generated=policy.kind == "llm",
+        max_tokens=traffic.max_tokens,
+        clamped_uploads=air.clamped,
+    )
+    check_records(records, duration_s=scenario.duration_s)
+    return records
+
+
+def make_air(scenario: Scenario, replication: int, *, allow_plugins: bool = False) -> Air:
+    """Return the channel of every device in one replication."""
+    channel = scenario.channel
+    min_snr = float(db_to_linear(channel.min_snr_db))
+    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
+    moving = channel.kind != "constant"
+    return Air(
+        db_to_linear(np.broadcast_to(channel.mean_snr_db, scenario.traffic.devices)),
+        partial(
+            spectral_efficiency,
+            min_snr=min_snr,
+            snr_gap=float(db_to_linear(channel.snr_gap_db)),
+            max_spectral_efficiency=channel.max_spectral_efficiency,
+        ),
+        fading=partial(fading, **channel.params),
+        stream_of=lambda device: stream(scenario.seed, "fading", replication, device),
+        coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
+        per_upload=moving and channel.coherence_s == "per-upload",
+        min_snr=min_snr,
+    )
+
+
+class Answers:
+    """The answers that phones ask for: drawn prompt by prompt, planned once, kept for the records."""
+
+    def __init__(self, policy: ReadyPolicy, costs: Costs) -> None:
+        self.paths: list[TokenPath] = []
+        self._policy = policy
+        self._costs = costs
+        self._known: dict[int, Answer] = {}
+
+    def asked_by(self, rng: np.random.Generator) -> Callable[[int], Answer]:
+        """Return the function n -> answer of a phone: its n-th request asks for a prompt and sample, uniformly."""
+        samples = self._policy.source.samples
+        choices = self._policy.source.prompts * samples
+
+        def answer_of(_request: int) -> Answer:
+            chosen = int(rng.integers(choices))
+            if chosen not in self._known:
+                path = self._policy.source.path(*divmod(chosen, samples))
+                self._known[chosen] = plan_answer(len(self.paths), path, self._policy, self._costs)
+                self.paths.append(path)
+            return self._known[chosen]
+
+        return answer_of
+
+
+def closed_arrivals(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
+    """Return the next arrival in a closed loop: an exponential think time after the phone was free."""
+    mean_s = scenario.traffic.think_time_s
+    return lambda free_s: free_s + mean_s * rng.standard_exponential()
+
+
+def poisson_arrivals(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
+    """Return the next arrival of a Poisson process of `rate_per_s`, whatever the phone does."""
+    last_s = 0.0
+
+    def next_arrival(_free_s: float) -> float:
+        nonlocal last_s
+        last_s += rng.standard_exponential() / scenario.traffic.rate_per_s
+        return last_s
+
+    return next_arrival
+
+
+ARRIVALS = {"closed": closed_arrivals, "poisson": poisson_arrivals}
+
+
+def upload_gains(scenario: Scenario, replication: int, device: int) -> Callable[[int, int], float]:
+    """Return (request, position) -> the power gain of that upload, exponential: Rayleigh fading drawn per upload."""
+    gains: tuple[int, list[float]] = (-1, [])
+
+    def gain_of(request: int, position: int) -> float:
+        nonlocal gains
+        if gains[0] != request:
+            rng = stream(scenario.seed, "upload fading", replication, device, request)
+            gains = (request, rng.standard_exponential(scenario.traffic.max_tokens).tolist())
+        return gains[1][position]
+
+    return gain_of
+
+
+def station_row(name: str, station: Uplink | BaseStation, servers: int, at_s: float) -> dict[str, object]:
+    """Read a station's counters, brought up to now."""
+    station.settle()
+    counters = station.counters
+    return {
+        "station": name,
+        "at_s": at_s,
+        "arrivals": counters.arrivals,
+        "departures": counters.departures,
+        "present_s": counters.present_s,
+        "busy_s": counters.busy_s,
+        "servers": servers,
+        "bits": counters.bits,
+    }

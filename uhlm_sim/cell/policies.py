@@ -1,0 +1,178 @@
+"""Policies: which tokens a phone keeps, which it sends, and what it sends with them.
+
+A policy is one function of a `TokenPath` that returns which of its tokens the phone keeps. The built-in kinds take the
+decision from the path itself, where their decoding rule has made it (`uhlm_sim.tokens.rules`): recorded with the
+models in the loop, or teacher-forced on the path of plain HLM. A function of the user's own is always teacher-forced.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, log2
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uhlm_sim import scenario as settings
+from uhlm_sim.cell.device import Answer
+from uhlm_sim.errors import ScenarioError
+from uhlm_sim.names import find_kind
+from uhlm_sim.tokens.trace import DecodingRule, TokenPath, TokenSource, Trace
+
+
+class Policy(Protocol):
+    """Returns which tokens of an answer the phone keeps (True) instead of sending, from what it knows of them."""
+
+    def __call__(self, path: TokenPath) -> NDArray[np.bool_]: ...
+
+
+def as_recorded(path: TokenPath) -> NDArray[np.bool_]:
+    """Keep what the path's own decoding rule kept."""
+    return path.skipped
+
+
+POLICIES: dict[str, Policy] = dict.fromkeys(("hlm", "u-hlm", "rand-hlm", "slm", "llm"), as_recorded)
+
+
+@dataclass(frozen=True)
+class ReadyPolicy:
+    """A policy of the scenario with its thresholds resolved and its answers found.
+
+    `threshold` and `skip_rate` are the numbers that the words "risk-averse" and "matched" came to on this trace.
+    """
+
+    label: str
+    kind: str
+    source: TokenSource
+    exact: bool
+    keeps: Policy = as_recorded
+    recorded: str = ""
+    threshold: float | None = None
+    skip_rate: float | None = None
+
+    @property
+    def words(self) -> str:
+        """Say in words what decides, for reports."""
+        if self.threshold is not None:
+            if self.threshold < 0:
+                return f"threshold {self.threshold:.3g} lies below 0: skips nothing"
+            if self.threshold >= 1:
+                return f"threshold {self.threshold:.3g} is 1 or more: skips everything"
+            return f"skips where u <= {self.threshold:.3g}"
+        return f"skips {self.skip_rate:.1%} of the tokens at random" if self.skip_rate is not None else ""
+
+
+def decoding_rule(policy: settings.Policy, scenario: settings.Scenario, trace: Trace) -> DecodingRule:
+    """Return the rule of a built-in kind, its thresholds fitted on the trace's calibration prompts."""
+    if policy.kind == "u-hlm":
+        threshold = policy.threshold
+        if isinstance(threshold, str):
+            threshold = getattr(trace.calibration(), threshold.replace("-", "_"))
+        return DecodingRule("u-hlm", threshold=threshold)
+    if policy.kind == "rand-hlm":
+        rate = policy.skip_rate
+        if isinstance(rate, str):
+            rate = trace.skip_rate(decoding_rule(scenario.matched(policy), scenario, trace))
+        return DecodingRule("rand-hlm", skip_rate=rate)
+    return DecodingRule(policy.kind)  # type: ignore[arg-type]  # DecodingRule checks it
+
+
+def ready_policy(
+    index: int, scenario: settings.Scenario, trace: Trace, *, allow_plugins: bool = False
+) -> ReadyPolicy:
+    """Resolve the scenario's policy number `index` on a trace. Raises ScenarioError or TraceError."""
+    policy = scenario.policy[index]
+    keeps = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
+    if policy.kind not in POLICIES:
+        source = trace.source(DecodingRule("hlm"))
+        keeps = partial(keeps, **policy.params)
+        return ReadyPolicy(policy.label, policy.kind, source, False, keeps, source.recorded)
+    if policy.params:
+        raise ScenarioError(f"policy.{index}.params: '{policy.kind}' takes none")
+    rule = decoding_rule(policy, scenario, trace)
+    source = trace.source(rule)
+    return ReadyPolicy(
+        label=policy.label,
+        kind=policy.kind,
+        source=source,
+        exact=source.exact,
+        recorded=source.recorded,
+        threshold=rule.threshold,
+        skip_rate=rule.skip_rate,
+    )
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What tokens cost a phone and the air; the fields of the scenario that `plan_answer` needs."""
+
+    max_tokens: int
+    slm_token_s: float
+    slm_prefill_token_s: float
+    uncertainty_s: float
+    distribution_bits: float
+    id_bits: int
+    piggyback: bool
+
+
+def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
+    """Return the costs of a scenario whose uploads are billed for a vocabulary of V entries.
+
+    A distribution is V (bits_per_probability + bits_per_index) bits, an id ceil(log2 V).
+    """
+    payload = scenario.uplink.payload
+    return Costs(
+        max_tokens=scenario.traffic.max_tokens,
+        slm_token_s=scenario.device.slm_token_s,
+        slm_prefill_token_s=scenario.device.slm_prefill_token_s,
+        uncertainty_s=scenario.device.uncertainty_s,
+        distribution_bits=vocabulary_size * (payload.bits_per_probability + payload.bits_per_index),
+        id_bits=ceil(log2(vocabulary_size)),
+        piggyback=scenario.base_station.sync == "piggyback",
+    )
+
+
+def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) -> Answer:
+    """Return what an answer makes its phone compute, send and ask of the LLM, token by token.
+
+    A sent token carries the SLM's distribution (its own id is free) and, with piggyback, the ids that the base station
+    doesn't know: the prompt's and all committed ones with a request's first job, later those skipped since the last
+    job. The LLM then processes these positions and the last committed one, which it may have chosen itself; so 1 a job
+    for HLM, 1 + skipped since then for U-HLM, and prompt_tokens + position for the first job. With `free` sync ids
+    cost nothing and every job is one position.
+
+    The kind `llm` computes nothing on the phone, sends the prompt's ids once, and is one job a token.
+    """
+    n = min(len(path), costs.max_tokens)
+    if policy.kind == "llm":
+        bits = [0.0] * n
+        bits[0] = float(path.prompt_tokens * costs.id_bits)
+        jobs = [1] * n
+        if costs.piggyback:
+            jobs[0] = path.prompt_tokens
+        return Answer(index, path.prompt, path.prompt_tokens, [0.0] * n, [True] * n, bits, jobs, pipelined=True)
+
+    sends = ~policy.keeps(path)[:n]
+    positions = np.flatnonzero(sends)
+    jobs_at = np.diff(positions, prepend=0)
+    jobs_at[:1] += path.prompt_tokens
+    unknown_ids = jobs_at - 1
+    unknown_ids[:1] += 1
+    if not costs.piggyback:
+        jobs_at, unknown_ids = np.ones_like(jobs_at), np.zeros_like(unknown_ids)
+    payload_bits, llm_tokens = np.zeros(n), np.zeros(n, dtype=np.int64)
+    payload_bits[positions] = costs.distribution_bits + costs.id_bits * unknown_ids
+    llm_tokens[positions] = jobs_at
+
+    measures = policy.kind == "u-hlm" or policy.kind not in POLICIES
+    compute_s = np.full(n, costs.slm_token_s + (costs.uncertainty_s if measures else 0.0))
+    compute_s[0] += path.prompt_tokens * costs.slm_prefill_token_s
+    return Answer(
+        index,
+        path.prompt,
+        path.prompt_tokens,
+        compute_s.tolist(),
+        sends.tolist(),
+        payload_bits.tolist(),
+        llm_tokens.tolist(),
+    )

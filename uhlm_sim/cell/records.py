@@ -1,0 +1,215 @@
+"""Records: the phones' log as tables, one row per request and one per token, and the laws they must obey."""
+
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from uhlm_sim.cell.device import Log
+from uhlm_sim.cell.jobs import Counters
+from uhlm_sim.errors import SimulationError
+from uhlm_sim.tokens.trace import TokenPath
+
+Floats = NDArray[np.float64]
+LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
+DECISIONS = pd.CategoricalDtype(["skip", "send"])
+OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"])
+
+
+@dataclass(frozen=True)
+class Records:
+    """One simulation's tables (columns as the run folder has them), and how often an upload's SNR was clamped.
+
+    `stations` holds the counters that uplink and base station keep themselves, at the end of the warm-up and of the
+    run: station, at_s, arrivals, departures, present_s, busy_s, servers, bits.
+    """
+
+    requests: pd.DataFrame
+    tokens: pd.DataFrame
+    stations: pd.DataFrame
+    clamped_uploads: int = 0
+
+
+def make_records(
+    log: Log,
+    paths: list[TokenPath],
+    stations: pd.DataFrame,
+    *,
+    duration_s: float,
+    max_tokens: int,
+    mean_snr_db: Floats,
+    generated: bool = False,
+    clamped_uploads: int = 0,
+) -> Records:
+    """Turn the log of a run that stopped at `duration_s` into tables, sorted by device, request and position.
+
+    `paths` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
+    `duration_s` are left out (a phone that sleeps until then has written them down already); of a token in progress
+    the legs that ended are kept, and `committed_s` is null. `generated`: the LLM writes the answers, so there is no
+    draft, hence neither uncertainty nor verdict.
+    """
+    asked = _columns(log.requests, Log.REQUEST)
+    began = _columns(log.tokens, Log.TOKEN)
+    request_order = np.lexsort((asked["request"], asked["device"]))
+    request_order = request_order[asked["arrived_s"][request_order] <= duration_s]
+    place = np.full(len(asked["device"]), -1)
+    place[request_order] = np.arange(len(request_order))
+    row = place[began["request_row"].astype(np.intp)]
+    kept = np.flatnonzero((row >= 0) & (began["started_s"] <= duration_s))
+    kept = kept[np.lexsort((began["position"][kept], row[kept]))]
+    began = {name: values[kept] for name, values in began.items()}
+    asked = {name: values[request_order] for name, values in asked.items()}
+
+    tokens = _token_table(began, asked, row[kept], paths, duration_s, generated)
+    requests = _request_table(tokens, asked, row[kept], paths, mean_snr_db, max_tokens)
+    return Records(requests, tokens, stations, clamped_uploads)
+
+
+def _columns(values: "array[float]", names: tuple[str, ...]) -> dict[str, Floats]:
+    rows = np.frombuffer(values).reshape(-1, len(names)) if values else np.empty((0, len(names)))
+    return dict(zip(names, rows.T, strict=True))
+
+
+def _token_table(
+    began: dict[str, Floats],
+    asked: dict[str, Floats],
+    row: NDArray[np.intp],
+    paths: list[TokenPath],
+    duration_s: float,
+    generated: bool,
+) -> pd.DataFrame:
+    position = began["position"].astype(np.int32)
+    committed_s = np.where(began["committed_s"] <= duration_s, began["committed_s"], np.nan)
+    sends, keeps = began["sends"] == 1.0, began["sends"] == 0.0
+
+    starts = np.cumsum([0, *(len(path) for path in paths)])
+    place = starts[asked["answer"].astype(np.intp)[row]] + position
+
+    def of_paths(values: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+        return np.concatenate(values)[place] if len(place) else np.empty(0)
+
+    accepted = of_paths([path.accepted for path in paths])
+    verdict = np.where(accepted, 1, 2)
+    known = ~np.isnan(committed_s)
+    outcome = np.where(keeps & known, 0, np.where(sends & known, 3 if generated else verdict, -1))
+    return pd.DataFrame(
+        {
+            "device": asked["device"][row].astype(np.int32),
+            "request": asked["request"][row].astype(np.int32),
+            "position": position,
+            "started_s": began["started_s"],
+            "committed_s": committed_s,
+            "decision": pd.Categorical.from_codes(np.where(keeps, 0, np.where(sends, 1, -1)), dtype=DECISIONS),
+            "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
+            "uncertainty": of_paths([path.uncertainty for path in paths]),
+            "accept_probability": of_paths([path.accept_probability for path in paths]),
+            "payload_bits": began["payload_bits"],
+            "device_s": began["sent_s"] - began["started_s"],
+            "uplink_wait_s": began["received_s"] - began["sent_s"] - began["airtime_s"],
+            "airtime_s": began["airtime_s"],
+            "bs_wait_s": began["verify_started_s"] - began["received_s"],
+            "verify_s": began["verified_s"] - began["verify_started_s"],
+            "downlink_s": committed_s - began["verified_s"],
+            "batch_jobs": began["batch_jobs"].astype(np.int32),
+            "batch_tokens": began["batch_tokens"].astype(np.int32),
+            "llm_tokens": began["llm_tokens"].astype(np.int32),
+        }
+    )
+
+
+def _request_table(
+    tokens: pd.DataFrame,
+    asked: dict[str, Floats],
+    row: NDArray[np.intp],
+    paths: list[TokenPath],
+    mean_snr_db: Floats,
+    max_tokens: int,
+) -> pd.DataFrame:
+    count = len(asked["device"])
+    device, answer = asked["device"].astype(np.int32), asked["answer"].astype(np.intp)
+    committed_s = tokens["committed_s"].to_numpy()
+    committed = ~np.isnan(committed_s)
+    done = np.bincount(row[committed], minlength=count)
+    first_s, last_s = np.full(count, np.nan), np.full(count, np.nan)
+    np.fmin.at(first_s, row, committed_s)
+    np.fmax.at(last_s, row, committed_s)
+    finished = done == np.minimum([len(path) for path in paths], max_tokens)[answer]
+    return pd.DataFrame(
+        {
+            "device": device,
+            "request": asked["request"].astype(np.int32),
+            "prompt": np.array([path.prompt for path in paths], dtype=np.int32)[answer],
+            "prompt_tokens": np.array([path.prompt_tokens for path in paths], dtype=np.int32)[answer],
+            "arrived_s": asked["arrived_s"],
+            "first_token_s": first_s,
+            "finished_s": np.where(finished, last_s, np.nan),
+            "tokens": done.astype(np.int32),
+            "uploads": np.bincount(row[tokens["payload_bits"] > 0], minlength=count).astype(np.int32),
+            "mean_snr_db": mean_snr_db[device],
+            "finished": finished,
+        }
+    )
+
+
+def check_records(records: Records, *, duration_s: float) -> None:
+    """Hold the tables against the stations' own counters. Raises SimulationError for the first law that is broken.
+
+    Each token's legs add up; positions of a request follow each other and its commit times rise; a kept token has no
+    bits and no LLM work. At each station the jobs that came in and went out, the bits, and the integral of jobs
+    present equal the same sums over the records, sojourns clipped to the run (Little's law, sample path version);
+    so do busy time and the sum of airtimes, or of service times over batches.
+    """
+    tokens = records.tokens
+    committed = tokens["committed_s"].notna().to_numpy()
+    leg = {name: tokens[name].to_numpy() for name in LEGS}
+    stay_s = (tokens["committed_s"] - tokens["started_s"]).to_numpy()[committed]
+    _near("the legs of a token add up", sum(leg[name][committed] for name in LEGS), stay_s)
+    same = (np.diff(tokens["device"]) == 0) & (np.diff(tokens["request"]) == 0)
+    _true("positions follow each other", np.diff(tokens["position"])[same] == 1)
+    later = np.diff(tokens["committed_s"].to_numpy())[same]
+    _true("commit times rise", (later >= 0) | np.isnan(later))
+    kept = (tokens["decision"] == "skip").to_numpy()
+    _true("a kept token has no bits and no LLM work", tokens.loc[kept, ["payload_bits", "llm_tokens"]] == 0)
+
+    sent = (tokens["decision"] == "send").to_numpy()
+    bits = tokens["payload_bits"].to_numpy()
+    sent_s = (tokens["started_s"] + tokens["device_s"]).to_numpy()
+    received_s = sent_s + leg["uplink_wait_s"] + leg["airtime_s"]
+    verify_started_s = received_s + leg["bs_wait_s"]
+    verified_s = verify_started_s + leg["verify_s"]
+    end = records.stations[records.stations["at_s"] == duration_s].set_index("station")
+
+    def stay(began_s: Floats, ended_s: Floats, jobs: ArrayLike = 1) -> float:
+        """Sum the sojourns, clipped to the run, each divided by the jobs that share it."""
+        return float(np.sum((np.fmin(ended_s, duration_s) - began_s) / jobs))
+
+    up, uplink = sent & (bits > 0), end.loc["uplink"]
+    over = up & (received_s <= duration_s)
+    _near("uploads begun", up.sum(), uplink["arrivals"])
+    _near("uploads finished", over.sum(), uplink["departures"])
+    _near("bits in are bits out", bits[over].sum(), uplink["bits"])
+    _near("uploads present", stay(sent_s[up], received_s[up]), uplink["present_s"])
+    _true("the band is shared, not multiplied", uplink["busy_s"] <= duration_s * (1 + 1e-9))
+    _true("airtime is band in use", leg["airtime_s"][over].sum() <= uplink["busy_s"] * (1 + 1e-6) + 1e-9)
+
+    station = end.loc["base_station"]
+    inside = sent & (received_s <= duration_s)
+    out = sent & (verified_s <= duration_s)
+    _near("jobs submitted", inside.sum(), station["arrivals"])
+    _near("jobs verified", out.sum(), station["departures"])
+    _near("jobs present", stay(received_s[inside], verified_s[inside]), station["present_s"])
+    served = inside & (verify_started_s <= duration_s)
+    share = tokens["batch_jobs"].to_numpy()[served]
+    _near("GPU time", stay(verify_started_s[served], verified_s[served], share), station["busy_s"])
+
+
+def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
+    if not np.allclose(recorded, counted, rtol=1e-6, atol=1e-6):
+        raise SimulationError(f"broken law: {law}: records say {recorded}, the station counted {counted}")
+
+
+def _true(law: str, holds: ArrayLike) -> None:
+    if not np.all(holds):
+        raise SimulationError(f"broken law: {law}")

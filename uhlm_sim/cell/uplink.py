@@ -1,0 +1,227 @@
+"""The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
+
+from collections.abc import Callable
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.jobs import Counters, Job
+
+Floats = NDArray[np.float64]
+Allocator = Callable[[Floats, Floats], Floats]
+
+
+def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
+    """Give each active upload the same share 1/n of the band: egalitarian processor sharing."""
+    return np.full(left_bits.shape, 1.0 / len(left_bits))
+
+
+ALLOCATORS: dict[str, Allocator] = {"equal-share": equal_share}
+
+
+class Uplink:
+    """A band of `bandwidth_hz` shared by at most one upload per device.
+
+    An allocator maps (bits left, SNR over the whole band) of the active uploads, in device order, to their shares of
+    the band, each at least 0 and together at most 1. Upload i drains at share_i B se(SNR_i) bit/s, with SNR_i that of
+    the whole band (`power_limited` False: fixed power density) or divided by the share (True: all power in the band
+    used). Shares and rates are constant between arrivals, departures and block edges, so finish times are exact.
+
+    Time is kept in a `clock` that all active uploads share. Under equal share the clock is the attained share of the
+    band, which grows at 1/n for everybody: as long as nobody's efficiency changes (per-hertz SNR, inside a block) an
+    arrival or a departure then changes only the clock's pace, and nobody's finish on it (virtual time). Otherwise the
+    clock is real time and every change starts a new epoch, one vectorised step over all devices. Uploads whose rest
+    would take less than a picosecond (relative to the time of day) end together, in device order.
+
+    `deliver(job)` is called at the instant a job's last bit arrives. Left out: block errors, scheduling delay.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        *,
+        bandwidth_hz: float,
+        air: Air,
+        deliver: Callable[[Job], None],
+        allocator: Allocator = equal_share,
+        power_limited: bool = False,
+    ) -> None:
+        self.counters = Counters()
+        self._env = env
+        self._air = air
+        self._deliver = deliver
+        self._allocator = allocator
+        self._power_limited = power_limited
+        self._bandwidth_hz = bandwidth_hz
+        self._equal = allocator is equal_share
+        self._separable = self._equal and not power_limited
+
+        devices = air.devices
+        self._jobs: dict[int, Job] = {}
+        self._started_clock = [0.0] * devices
+        self._left_bits = np.full(devices, np.inf)  # at the epoch's start; infinite where nothing is sent
+        self._finish = np.full(devices, np.inf)  # on the clock
+        self._rate = np.zeros(devices)  # bits per unit of the clock, constant in an epoch
+        self._share = np.zeros(devices)  # allocators other than equal share
+        self._airtime_s = np.zeros(devices)
+
+        self._clock = 0.0
+        self._pace = 0.0  # of the clock, per second
+        self._epoch_clock = 0.0
+        self._settled_s = 0.0
+        self._next_finish = np.inf
+        self._timer: simpy.Event | None = None
+        self._timer_s = np.inf
+        self._edge: simpy.Event | None = None
+        self._edge_s = np.inf
+        self._block = -1
+
+    @property
+    def left_bits(self) -> float:
+        """Bits that active uploads still have to send, at the last settling."""
+        active = list(self._jobs)
+        sent = (self._clock - self._epoch_clock) * self._rate[active]
+        return float(np.sum(self._left_bits[active] - sent))
+
+    def send(self, job: Job) -> None:
+        """Begin to upload a job's payload, now."""
+        self.settle()
+        self.counters.arrivals += 1
+        if not self._jobs:
+            self._wake()
+        device = job.device
+        self._jobs[device] = job
+        self._started_clock[device] = self._clock
+        if self._equal:
+            self._pace = 1.0 / len(self._jobs)
+        else:
+            self._airtime_s[device] = 0.0
+        if self._air.per_upload:
+            self._rate[device] = self._bandwidth_hz * self._air.set_gain(device, job.gain)
+        if self._separable:
+            rate = self._rate.item(device)
+            self._left_bits[device] = job.payload_bits + (self._clock - self._epoch_clock) * rate
+            finish = self._clock + job.payload_bits / rate if rate else np.inf
+            self._finish[device] = finish
+            self._next_finish = min(self._next_finish, finish)
+        else:
+            self._end_epoch()
+            self._left_bits[device] = job.payload_bits
+            self._begin_epoch()
+        self._arm()
+
+    def settle(self) -> None:
+        """Bring the clock and the counters up to the present."""
+        now = self._env.now
+        elapsed = now - self._settled_s
+        if elapsed > 0.0:
+            if self._jobs:
+                counters = self.counters
+                counters.present_s += len(self._jobs) * elapsed
+                counters.busy_s += elapsed if self._equal else elapsed * float(self._share.sum())
+                self._clock += elapsed * self._pace
+            self._settled_s = now
+
+    def _wake(self) -> None:
+        """Look at the air after an idle time, and follow its blocks from now on."""
+        self._pace = 1.0
+        if self._air.coherence_s is None:
+            if self._separable and self._block < 0:
+                self._block = 0
+                self._rate = self._bandwidth_hz * self._air.efficiency()
+            return
+        block = int(self._env.now / self._air.coherence_s * (1.0 + 1e-12))
+        if block != self._block or self._edge is None:
+            self._enter(block)
+
+    def _enter(self, block: int) -> None:
+        self._end_epoch()
+        self._block = block
+        self._air.enter(block)
+        self._begin_epoch()
+        coherence_s = self._air.coherence_s or np.inf
+        self._edge_s = (block + 1) * coherence_s
+        self._edge = self._env.timeout(max(self._edge_s - self._env.now, 0.0))
+        self._edge.callbacks.append(self._on_edge)
+
+    def _on_edge(self, event: simpy.Event) -> None:
+        if event is not self._edge:
+            return
+        self._edge = None
+        self.settle()
+        self._finish_due()
+        if self._jobs:
+            self._enter(self._block + 1)
+            self._arm()
+
+    def _end_epoch(self) -> None:
+        attained = self._clock - self._epoch_clock
+        if attained > 0.0:
+            self._left_bits -= attained * self._rate
+            if not self._equal:
+                self._airtime_s += attained * self._share
+        self._epoch_clock = self._clock
+
+    def _begin_epoch(self) -> None:
+        if self._separable:
+            self._rate = self._bandwidth_hz * self._air.efficiency()
+        elif self._equal:
+            self._rate = self._bandwidth_hz * self._air.efficiency(1.0 / max(len(self._jobs), 1))
+        elif self._jobs:
+            active = np.sort(np.fromiter(self._jobs, dtype=np.intp))
+            self._share[:] = 0.0
+            self._share[active] = self._allocator(self._left_bits[active], self._air.snr[active])
+            used = np.where(self._share > 0.0, self._share, 1.0) if self._power_limited else 1.0
+            self._rate = self._bandwidth_hz * self._share * self._air.efficiency(used)
+        with np.errstate(divide="ignore"):
+            self._finish = self._epoch_clock + self._left_bits / self._rate
+        self._next_finish = float(self._finish.min())
+
+    def _arm(self) -> None:
+        """Have a timer at or before the next finish, but never beyond the block, where all changes anyway."""
+        due_s = self._settled_s + (self._next_finish - self._clock) / self._pace
+        if due_s >= self._edge_s or due_s == np.inf or (self._timer is not None and self._timer_s <= due_s):
+            return
+        self._timer_s = due_s
+        self._timer = self._env.timeout(max(due_s - self._settled_s, 0.0))
+        self._timer.callbacks.append(self._on_timer)
+
+    def _on_timer(self, event: simpy.Event) -> None:
+        if event is not self._timer:
+            return
+        self._timer = None
+        self.settle()
+        self._finish_due()
+        if self._jobs:
+            self._arm()
+
+    def _finish_due(self) -> None:
+        now = self._env.now
+        due_clock = self._clock + 1e-12 * (self._clock + (1.0 + now) * self._pace)
+        if self._next_finish > due_clock:
+            return
+        if not self._separable:
+            self._end_epoch()
+        finished = []
+        while self._next_finish <= due_clock:
+            device = int(self._finish.argmin())
+            finished.append(device)
+            self._finish[device] = self._left_bits[device] = np.inf
+            self._next_finish = self._finish.item(self._finish.argmin())
+        arrived = [self._jobs.pop(device) for device in sorted(finished)]
+        for job in arrived:
+            attained = self._clock - self._started_clock[job.device]
+            job.airtime_s = attained if self._equal else self._airtime_s.item(job.device)
+            self.counters.departures += 1
+            self.counters.bits += job.payload_bits
+        if self._jobs:
+            if self._equal:
+                self._pace = 1.0 / len(self._jobs)
+            if not self._separable:
+                self._begin_epoch()
+        else:
+            self._edge, self._edge_s = None, np.inf
+        for job in arrived:
+            self._deliver(job)

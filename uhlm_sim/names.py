@@ -1,0 +1,54 @@
+"""Names that a scenario may use: built-in scenarios, presets, kinds, and objects of the user's own."""
+
+import importlib
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from uhlm_sim.errors import ScenarioError, did_you_mean
+
+
+@cache
+def load_presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the presets: kind (`slm`, `llm`) -> name -> fields, its `source` among them."""
+    return tomllib.loads(files("uhlm_sim").joinpath("presets.toml").read_text(encoding="utf-8"))
+
+
+def scenario_folder() -> Path:
+    """Return the folder of built-in scenarios: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "scenarios"
+    return installed if installed.is_dir() else package.parent / "scenarios"
+
+
+def find_scenario(name_or_path: str) -> Path:
+    """Return the file of a built-in scenario or of a path. Raises ScenarioError if there is neither."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    names = {file.stem: file for file in sorted(scenario_folder().glob("*.toml"))}
+    if name_or_path in names:
+        return names[name_or_path]
+    hint = did_you_mean(name_or_path, names)
+    raise ScenarioError(f"{name_or_path}: no such file, nor a built-in scenario ({', '.join(names)}){hint}")
+
+
+def find_kind(kind: str, table: Mapping[str, Any], key: str, *, allow_plugins: bool) -> Any:
+    """Return what a `kind` names: an entry of the table, or a user's own `module:object`.
+
+    Raises ScenarioError for an unknown name, and for a user's object that may not or can't be imported.
+    """
+    if kind in table:
+        return table[kind]
+    module, colon, attribute = kind.partition(":")
+    if not colon:
+        raise ScenarioError(f"{key} = '{kind}': must be one of {', '.join(table)}{did_you_mean(kind, table)}")
+    if not allow_plugins:
+        raise ScenarioError(f"{key} = '{kind}': code of your own runs only with --allow-plugins")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ScenarioError(f"{key} = '{kind}': can't be imported ({error})") from None

@@ -1,0 +1,370 @@
+"""The scenario: one experiment as frozen values, read from a TOML file. The only place that knows file syntax.
+
+Every field's default and bounds stand here; `uhlm-sim schema` prints them. Values are SI units with the unit in the
+name; decibels appear here and in reports only. Reading does no work: no model is loaded, no trace opened.
+"""
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from uhlm_sim.errors import ScenarioError, did_you_mean
+from uhlm_sim.names import load_presets
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=1e6)]
+Decibels = Annotated[float, Field(ge=-100, le=100)]
+Kind = Annotated[str, Field(min_length=1, max_length=200)]
+MAX_STEPS = 1e8  # tokens or fading blocks in one simulation: beyond it a machine of today runs out of memory or time
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, strictly typed, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Traffic(Section):
+    kind: Literal["closed", "poisson"] = "closed"
+    devices: int = Field(20, ge=1, le=100_000)
+    think_time_s: Seconds = Field(5.0, description="closed: mean of the exponential think time")
+    rate_per_s: float = Field(0.02, gt=0, le=1e6, description="poisson: requests per second of each device")
+    max_tokens: int = Field(96, ge=1, le=100_000)
+
+
+class TraceTokens(Section):
+    kind: Literal["trace"] = "trace"
+    path: str = Field(min_length=1, description="a built-in trace's name, or a file")
+    vocabulary_size: int | None = Field(
+        None, ge=2, le=10_000_000, description="bill uploads for another vocabulary than the trace's"
+    )
+
+
+class ModelsTokens(Section):
+    kind: Literal["models"]
+    path: str = Field(min_length=1, description="the trace file that is recorded, then replayed")
+    llm: str = Field(min_length=1, description="hub name, folder, .gguf file, or package:NAME")
+    slm: str = Field(min_length=1)
+    slm_drop_layers: list[Annotated[int, Field(ge=0, le=10_000)]] = []
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+    temperature: float = Field(1.0, gt=0, le=100)
+    uncertainty_samples: int = Field(20, ge=1, le=200)
+    theta_law: Literal["uniform", "grid"] = "uniform"
+    prompts: str = Field("built-in", description="JSONL with id, split, category, prompt, reference; or built-in")
+    samples: int = Field(1, ge=1, le=255)
+    max_tokens: int = Field(128, ge=1, le=4096)
+    seed: int = Field(1, ge=0, le=2**63 - 1)
+    batch_size: int = Field(256, ge=1, le=65_536)
+    vocabulary_size: int | None = Field(None, ge=2, le=10_000_000)
+
+
+class Device(Section):
+    slm: str | None = Field(None, description="a preset, see `uhlm-sim list`")
+    slm_token_s: Seconds
+    slm_prefill_token_s: Seconds
+    uncertainty_s: Seconds = Field(0.0, description="cost of measuring u, per token that measures it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill(cls, values: Any) -> Any:
+        return _with_preset(values, "slm", {"slm_token_s", "slm_prefill_token_s"}, default="phone-1b-bf16")
+
+
+class Payload(Section):
+    kind: Literal["full"] = "full"
+    bits_per_probability: int = Field(8, ge=1, le=64)
+    bits_per_index: int = Field(0, ge=0, le=64)
+
+
+class Uplink(Section):
+    bandwidth_hz: float = Field(10e6, gt=0, le=1e13)
+    allocator: Kind = "equal-share"
+    snr_rule: Literal["per-hertz", "power-limited"] = "per-hertz"
+    payload: Payload = Payload()
+
+
+class Channel(Section):
+    kind: Kind = "rayleigh"
+    mean_snr_db: Decibels | list[Decibels] = 10.0
+    coherence_s: Annotated[float, Field(gt=0, le=1e6)] | Literal["per-upload"] = 0.02
+    min_snr_db: Decibels = -10.0
+    snr_gap_db: Annotated[float, Field(ge=0, le=100)] = 0.0
+    max_spectral_efficiency: Positive = 7.4
+    params: dict[str, float] = Field({}, description="arguments of a channel of your own")
+
+    @model_validator(mode="after")
+    def reachable(self) -> "Channel":
+        lowest_db = min(self.mean_snr_db) if isinstance(self.mean_snr_db, list) else self.mean_snr_db
+        if self.kind == "constant" and lowest_db < self.min_snr_db:
+            raise ValueError(
+                f"mean_snr_db = {lowest_db:g} is below min_snr_db = {self.min_snr_db:g}: "
+                "on a constant channel such a device could never send"
+            )
+        return self
+
+
+class Service(Section):
+    """Seconds to process n new tokens in one batch: c_s + attention_s + s_s_per_token max(0, n - free_tokens)."""
+
+    c_s: Positive
+    s_s_per_token: NonNegative = 0.0
+    free_tokens: int = Field(0, ge=0)
+    attention_s: NonNegative = 0.0
+    max_fitted_tokens: int | None = Field(None, ge=1, description="beyond it the fit is an extrapolation")
+
+    def seconds(self, new_tokens: int) -> float:
+        return self.c_s + self.attention_s + self.s_s_per_token * max(0, new_tokens - self.free_tokens)
+
+
+class BaseStation(Section):
+    llm: str | None = Field(None, description="a preset, see `uhlm-sim list`")
+    service: Service
+    gpus: int = Field(1, ge=1, le=10_000)
+    max_batch: int = Field(16, ge=1, le=100_000)
+    sync: Literal["piggyback", "free"] = "piggyback"
+    downlink_s: Seconds = 0.005
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = values.get("service", {})
+        if not isinstance(given, dict):
+            return values
+        name = values.get("llm", None if "c_s" in given else "llama2-7b-a100")
+        filled = _with_preset({"llm": name, **given} if name is not None else given, "llm", set(Service.model_fields))
+        return {**values, "service": {k: v for k, v in filled.items() if k != "llm"}} | (
+            {"llm": name} if name is not None else {}
+        )
+
+
+class Slo(Section):
+    ttft_s: Positive | None = None
+    tpot_s: Positive | None = None
+    e2e_s: Positive | None = None
+
+
+class Policy(Section):
+    kind: Kind
+    name: str | None = Field(None, min_length=1, max_length=80)
+    threshold: Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
+    params: dict[str, float] = Field({}, description="arguments of a policy of your own")
+
+    @model_validator(mode="after")
+    def fitting(self) -> "Policy":
+        for key, owner in (("threshold", "u-hlm"), ("skip_rate", "rand-hlm")):
+            value = getattr(self, key)
+            if (value is None) == (self.kind == owner):
+                needs = f"{owner} needs {key}" if value is None else f"{key} belongs to {owner}, not to {self.kind}"
+                raise ValueError(needs)
+        if self.match is not None and self.skip_rate != "matched":
+            raise ValueError('match belongs to skip_rate = "matched"')
+        return self
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call it: its name, or its kind with what tells it apart."""
+        if self.name is not None:
+            return self.name
+        if self.threshold is not None:
+            return f"{self.kind}({self.threshold})"
+        return f"{self.kind}({self.skip_rate})" if isinstance(self.skip_rate, float) else self.kind
+
+
+class Output(Section):
+    tokens: bool = True
+
+
+class Scenario(Section):
+    """One experiment. Every value has a default but `name`, `tokens` and at least one `policy`."""
+
+    version: Literal[1] = 1
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = Field(1, ge=0, le=2**63 - 1)
+    replications: int = Field(8, ge=1, le=10_000)
+    duration_s: float = Field(120.0, gt=0, le=1e6)
+    warmup_s: Seconds = 20.0
+    traffic: Traffic = Traffic()
+    tokens: Annotated[TraceTokens | ModelsTokens, Field(discriminator="kind")]
+    device: Device = Field(default_factory=lambda: Device.model_validate({}))
+    uplink: Uplink = Uplink()
+    channel: Channel = Channel()
+    base_station: BaseStation = Field(default_factory=lambda: BaseStation.model_validate({}))
+    slo: Slo = Slo()
+    policy: list[Policy] = Field(min_length=1)
+    output: Output = Output()
+
+    @model_validator(mode="after")
+    def consistent(self) -> "Scenario":
+        if self.warmup_s >= self.duration_s:
+            raise ValueError(f"warmup_s = {self.warmup_s:g} leaves nothing of duration_s = {self.duration_s:g}")
+        labels = [policy.label for policy in self.policy]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two policies are called '{label}'; give one a name")
+        snr_db = self.channel.mean_snr_db
+        if isinstance(snr_db, list) and len(snr_db) != self.traffic.devices:
+            raise ValueError(
+                f"channel.mean_snr_db has {len(snr_db)} values for traffic.devices = {self.traffic.devices}"
+            )
+        for policy in self.policy:
+            if policy.skip_rate == "matched":
+                self.matched(policy)
+        if isinstance(self.channel.coherence_s, float) and self.duration_s / self.channel.coherence_s > MAX_STEPS:
+            raise ValueError(
+                f"duration_s / channel.coherence_s is {self.duration_s / self.channel.coherence_s:.2g} blocks; "
+                f"at most {MAX_STEPS:g} fit a simulation"
+            )
+        tokens = self.traffic.devices * self.duration_s / max(self.device.slm_token_s, 1e-3)
+        if tokens > MAX_STEPS:
+            raise ValueError(
+                f"traffic.devices x duration_s is up to {tokens:.2g} tokens in one simulation; at most "
+                f"{MAX_STEPS:g} fit: fewer devices or a shorter duration_s"
+            )
+        return self
+
+    def matched(self, policy: Policy) -> Policy:
+        """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""
+        if policy.match is None:
+            found = [other for other in self.policy if other.kind == "u-hlm"][:1]
+        else:
+            found = [other for other in self.policy if other.label == policy.match]
+            found = found or [other for other in self.policy if other.kind == policy.match]
+        if len(found) != 1 or found[0].kind not in ("u-hlm", "hlm", "slm"):
+            wanted = policy.match or "u-hlm"
+            labels = ", ".join(f"'{other.label}'" for other in self.policy)
+            raise ValueError(f"{policy.label}: no single policy '{wanted}' to match; there are {labels}")
+        return found[0]
+
+
+def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+    """Read a scenario file, with `a.b=value` overrides and a seed. Raises ScenarioError that says what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: can't be read ({error})") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    if seed is not None:
+        values["seed"] = seed
+    return parse_scenario(values, str(path))
+
+
+def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
+    """Turn plain values into a Scenario. Raises ScenarioError with one line for each key that is wrong."""
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        told: dict[str, list[str]] = {}
+        for entry in error.errors(include_url=False):
+            subject, message = _explain(dict(entry))
+            told.setdefault(subject, []).append(message)
+        lines = (f"{where}: {subject}: {_either(said)}" for subject, said in told.items())
+        raise ScenarioError("\n".join(lines)) from None
+
+
+def write_scenario(scenario: Scenario) -> str:
+    """Return the scenario, all defaults and presets filled in, as TOML that reads back the same."""
+    return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))
+
+
+def _with_preset(values: Any, key: str, fields: set[str], default: str | None = None) -> Any:
+    """Fill the fields that a preset gives and the user doesn't."""
+    if not isinstance(values, dict):
+        return values
+    name = values.get(key, None if fields <= values.keys() else default)
+    if not isinstance(name, str):
+        return values
+    presets = load_presets()[key]
+    if name not in presets:
+        raise ValueError(f"no preset '{name}'; presets are {', '.join(presets)}{did_you_mean(name, presets)}")
+    preset = {field: value for field, value in presets[name].items() if field in fields}
+    return {**preset, key: name, **values}
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ScenarioError(f"--set {override}: write it as key=value, for instance --set channel.mean_snr_db=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table: Any = values
+    *parents, last = _key_path(values, key.strip())
+    for parent in parents:
+        table = table.setdefault(parent, {}) if isinstance(table, dict) else table[parent]
+        if not isinstance(table, dict | list):
+            raise ScenarioError(f"--set {override}: '{parent}' is a value, not a table")
+    if isinstance(table, list):
+        raise ScenarioError(f"--set {override}: name the policy and its key, as in policy.u-hlm(0.43).threshold=0.5")
+    table[last] = value
+
+
+def _key_path(values: dict[str, Any], key: str) -> list[Any]:
+    """Split a dotted key; `policy.<label>.<key>` finds the policy by its label."""
+    if not key.startswith("policy."):
+        return key.split(".")
+    label, _, last = key.removeprefix("policy.").rpartition(".")
+    for index, entry in enumerate(values.get("policy", [])):
+        told_apart = f"{entry.get('kind')}({entry.get('threshold', entry.get('skip_rate'))})"
+        if label in (entry.get("name"), told_apart, entry.get("kind")):
+            return ["policy", index, last]
+    raise ScenarioError(f"--set {key}: no policy is called '{label}'")
+
+
+def _explain(error: dict[str, Any]) -> tuple[str, str]:
+    """Return which key is wrong with its value, and what is allowed."""
+    parts = [part for part in error["loc"] if not _is_branch(part)]
+    key = ".".join(str(part) for part in parts) or "the scenario"
+    value = error.get("input")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        fields = _fields_of(parts[:-1])
+        hint = did_you_mean(str(parts[-1]), fields)
+        return f"unknown key '{key}'", f"allowed here are {', '.join(fields)}{hint}"
+    if error["type"] == "missing":
+        return key, "is missing"
+    if isinstance(value, float) and not math.isfinite(value):
+        message = "must be a finite number"
+    shown = "" if isinstance(value, dict | list) else f" = {value!r}"
+    return key + shown, message.replace("Input should", "must")
+
+
+def _either(messages: list[str]) -> str:
+    """Join what the branches of a union ask for: "must be greater than 0 or 'per-upload'"."""
+    first, *others = dict.fromkeys(messages)
+    return " or ".join([first, *(other.removeprefix("must be ") for other in others)])
+
+
+def _is_branch(part: Any) -> bool:
+    """Tell pydantic's names for the branches of a union from the keys of the file."""
+    return isinstance(part, str) and (part in ("trace", "models", "float", "str") or "[" in part or "-" in part)
+
+
+def _fields_of(path: Sequence[Any]) -> list[str]:
+    """Return the keys that are allowed in the table at a path."""
+    section: Any = Scenario
+    for part in path:
+        if part == "policy":
+            section = Policy
+        elif part == "tokens":
+            return list(TraceTokens.model_fields | ModelsTokens.model_fields)
+        elif isinstance(part, str):
+            section = section.model_fields[part].annotation
+    return list(section.model_fields)
