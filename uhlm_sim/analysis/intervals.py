@@ -140,7 +140,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a policy kept up with its load: a word (OVERLOADED or empty) and a sentence with the evidence."""
+    """Whether a policy kept up with its load: a word (OVERLOADED or none) and a sentence that says why."""
 
     word: str
     words: str

@@ -1,0 +1,107 @@
+"""How figures look: one colour and line per policy in every figure, and the sizes of a two-column paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.typing import LineStyleType
+
+COLUMN_IN, PAGE_IN = 3.4, 7.0
+INK, QUIET = "#222222", "#8a8a8a"
+
+# Okabe and Ito's palette, told apart with any colour vision; the lines differ too, for print without colour.
+_BLUE, _ORANGE, _RED, _PURPLE, _GREEN, _SKY = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#56b4e9"
+# From quiet (waiting) to dark (working), apart from the policies' colours.
+LEG_COLOURS = {
+    "device_s": ("device", "#c9c9c9"),
+    "uplink_wait_s": ("uplink wait", "#a6cee3"),
+    "airtime_s": ("airtime", "#1f78b4"),
+    "bs_wait_s": ("base station wait", "#fdcf8f"),
+    "verify_s": ("verification", "#e08214"),
+    "downlink_s": ("downlink", "#8073ac"),
+}
+
+RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,
+    "figure.dpi": 200,
+    "savefig.dpi": 200,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One policy's colour and line style."""
+
+    colour: str
+    line: LineStyleType
+
+
+_DASHED = (0.0, (4.0, 1.5))
+_KNOWN = {
+    "hlm": Look(_BLUE, "-"),
+    "u-hlm(risk-averse)": Look(_ORANGE, "-"),
+    "u-hlm(risk-prone)": Look(_RED, "-"),
+    "slm": Look("#999999", (0.0, (1.0, 1.2))),
+    "llm": Look("#000000", (0.0, (5.0, 1.5, 1.0, 1.5))),
+}
+_BY_KIND = {
+    "u-hlm": (Look(_PURPLE, "-"), Look(_RED, _DASHED), Look(_ORANGE, _DASHED)),
+    "rand-hlm": (Look(_GREEN, _DASHED),),
+}
+_OTHERS = (Look(_SKY, "-"), Look(_GREEN, "-"), Look(_SKY, _DASHED), Look(_PURPLE, _DASHED))
+
+
+def looks(policies: Sequence[str]) -> dict[str, Look]:
+    """Return each policy's look: fixed for the known labels, so that it is the same in every figure and run.
+
+    Other labels take the first free one of their kind (the label up to its parenthesis), then of a common
+    list; beyond that colours are read off a colour map that darkens evenly.
+    """
+    found = {name: _KNOWN[name] for name in policies if name in _KNOWN}
+    for name in policies:
+        choices = (*_BY_KIND.get(name.partition("(")[0], ()), *_OTHERS)
+        free = [look for look in choices if look not in found.values()]
+        if name not in found and free:
+            found[name] = free[0]
+    left = [name for name in policies if name not in found]
+    for i, name in enumerate(left):
+        shade = mpl.colormaps["viridis"](0.1 + 0.8 * i / max(1, len(left) - 1))
+        found[name] = Look(mpl.colors.to_hex(shade), (0.0, (2.0, 1.0)))
+    return {name: found[name] for name in policies}
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """Return an empty figure that belongs to no window and no global list."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """Write folder/name.png and .pdf, without a date, and return the former: same figure, same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png = folder / f"{name}.png"
+    figure.savefig(png, metadata={"Software": None})
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    return png
