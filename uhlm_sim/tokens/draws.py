@@ -26,9 +26,7 @@ class AnswerDraws:
     differ: NDArray[np.float64]
 
 
-def answer_draws(
-    seed: int, prompt_id: str, sample: int, positions: int, uncertainty_samples: int
-) -> AnswerDraws:
+def answer_draws(seed: int, prompt_id: str, sample: int, positions: int, uncertainty_samples: int) -> AnswerDraws:
     """Return the draws of the first ``positions`` tokens of an answer.
 
     The rule is no part of the key: two rules share every draw, so their answers are paired and coincide until
@@ -36,9 +34,7 @@ def answer_draws(
     were, and the number K of uncertainty samples changes none of the first five.
     """
     decide = stream(seed, "tokens", prompt_id, sample).random((positions, 5))
-    perturb = stream(seed, "tokens", prompt_id, sample, "uncertainty").random(
-        (positions, 2, uncertainty_samples)
-    )
+    perturb = stream(seed, "tokens", prompt_id, sample, "uncertainty").random((positions, 2, uncertainty_samples))
     return AnswerDraws(
         draft=decide[:, 0],
         coin=np.floor(decide[:, 1] * 2**24) / 2**24,

@@ -27,13 +27,9 @@ class DecodingRule:
     def __post_init__(self) -> None:
         kinds = get_args(RuleKind)
         if self.kind not in kinds:
-            raise InputError(
-                f"rule '{self.kind}' is not one of {', '.join(kinds)}{did_you_mean(self.kind, kinds)}"
-            )
+            raise InputError(f"rule '{self.kind}' is not one of {', '.join(kinds)}{did_you_mean(self.kind, kinds)}")
         if (self.threshold is not None) != (self.kind == "u-hlm"):
-            raise InputError(
-                f"rule {self.kind}: threshold = {self.threshold}; u-hlm needs one, no other rule has one"
-            )
+            raise InputError(f"rule {self.kind}: threshold = {self.threshold}; u-hlm needs one, no other rule has one")
         if (self.skip_rate is not None) != (self.kind == "rand-hlm"):
             raise InputError(
                 f"rule {self.kind}: skip_rate = {self.skip_rate}; rand-hlm needs one, no other rule has one"

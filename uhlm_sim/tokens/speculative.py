@@ -9,6 +9,7 @@ reading" marks what the paper's public text leaves open and this package had to 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +39,7 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
         shifted /= np.asarray(temperature, dtype=shifted.dtype)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=-1, keepdims=True)
-    return shifted
+    return np.asarray(shifted)
 
 
 # -- uncertainty ---------------------------------------------------------------------------------------------
@@ -169,6 +170,29 @@ def accept_or_resample(
 def total_variation(x: Floats, y: Floats) -> Floats:
     """Return TV(x, y) = 1/2 sum |x - y|; a draft from x is kept with probability 1 - TV on average."""
     return np.asarray(0.5 * np.abs(x - y).sum(axis=-1))
+
+
+# -- what else a distribution says ---------------------------------------------------------------------------
+
+
+def entropy(x: Floats) -> Floats:
+    """Return -sum x ln x in nats; a probability of 0 adds nothing."""
+    tiny = np.finfo(x.dtype).tiny
+    return np.asarray(-(x * np.log(np.maximum(x, tiny))).sum(axis=-1))
+
+
+def tail_masses(x: Floats, ladder: Sequence[int]) -> Floats:
+    """Return the mass of x outside its top k for each k of the ladder, shape (..., len(ladder)).
+
+    Summed over the tail itself, from its smallest member up, so that a small tail keeps its digits.
+    """
+    size = x.shape[-1]
+    deepest = min(max(ladder, default=0), size)
+    parted = np.partition(x, size - deepest, axis=-1) if deepest < size else x
+    top = np.sort(parted[..., size - deepest :], axis=-1)
+    rest = parted[..., : size - deepest].sum(axis=-1, keepdims=True, dtype=np.float64)
+    below = rest + np.concatenate([np.zeros_like(rest), top.cumsum(axis=-1, dtype=np.float64)], axis=-1)
+    return np.stack([below[..., max(deepest - k, 0)] for k in ladder], axis=-1)
 
 
 # -- the linear law, the two thresholds, the risk ------------------------------------------------------------

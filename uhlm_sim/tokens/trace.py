@@ -144,9 +144,7 @@ class Trace:
             for prompt in range(self.prompts):
                 for sample in range(header.samples):
                     if (number, prompt, sample) not in self._answers:
-                        raise TraceError(
-                            f"trace {file}: path '{entry.name}' has no answer {sample} to prompt {prompt}"
-                        )
+                        raise TraceError(f"trace {file}: path '{entry.name}' has no answer {sample} to prompt {prompt}")
 
     @classmethod
     def read(cls, name_or_path: str | Path) -> "Trace":
@@ -157,6 +155,11 @@ class Trace:
         """
         file = locate(name_or_path)
         return cls(*read_trace_file(file), file=str(file))
+
+    @property
+    def columns(self) -> Columns:
+        """The table as it is on disk: one array a column, sorted by prompt, sample, path and position."""
+        return self._columns
 
     # -- finding a rule's answers ----------------------------------------------------------------------------
 
@@ -191,9 +194,7 @@ class Trace:
         number = next((i for i, entry in enumerate(self.header.paths) if entry.name == name), None)
         rows = None if number is None else self._answers.get((number, prompt, sample))
         if rows is None:
-            raise TraceError(
-                f"trace {self.file}: no answer of path '{name}' to prompt {prompt}, sample {sample}"
-            )
+            raise TraceError(f"trace {self.file}: no answer of path '{name}' to prompt {prompt}, sample {sample}")
         return TokenPath(
             prompt=prompt,
             sample=sample,
@@ -229,9 +230,7 @@ class Trace:
             raise TraceError(f"trace {self.file}: no path '{name}'")
         is_split = np.array([entry.split == split for entry in self.header.prompts])
         rows = np.flatnonzero((self._columns["path"] == number) & is_split[self._columns["prompt"]])
-        table = {
-            field: self._columns[field][rows] for field in ("prompt", "sample", "position", "level", "end")
-        }
+        table = {field: self._columns[field][rows] for field in ("prompt", "sample", "position", "level", "end")}
         plain = {field: values[rows] for field, values in self._arrays.items() if values.ndim == 1}
         return pd.DataFrame(table | plain)
 
@@ -258,7 +257,7 @@ class Trace:
         cut = int((~self._columns["end"][last]).sum())
         if cut:
             raise TraceError(
-                f"trace {self.file}: max_tokens = {max_tokens}, but its paths have {self.header.max_tokens} and "
+                f"trace {self.file}: max_tokens = {max_tokens}, but it has {self.header.max_tokens} and "
                 f"{cut} of its {len(last)} answers were cut there; ask for at most {self.header.max_tokens}"
             )
 

@@ -132,6 +132,13 @@ def content_digest(header: TraceHeader, columns: Columns) -> str:
     return digest.hexdigest()
 
 
+def in_file_order(header: TraceHeader, columns: Columns) -> Columns:
+    """Return the columns as a trace file holds them: sorted by prompt, sample, path, position, and in its dtypes."""
+    order = np.lexsort((columns["position"], columns["path"], columns["sample"], columns["prompt"]))
+    dtypes = column_dtypes(header.tail_ladder)
+    return {name: np.asarray(columns[name])[order].astype(dtype) for name, dtype in dtypes.items()}
+
+
 def locate(name_or_path: str | Path) -> Path:
     """Return the file of a built-in trace or of a path. Raises TraceError, naming the built-in ones."""
     given = Path(name_or_path)
@@ -142,9 +149,7 @@ def locate(name_or_path: str | Path) -> Path:
         return given
     names = sorted(file.stem for file in BUILT_IN.glob("*.parquet"))
     hint = did_you_mean(str(name_or_path), names)
-    raise TraceError(
-        f"trace '{name_or_path}': no such file, and not a built-in trace ({', '.join(names)}){hint}"
-    )
+    raise TraceError(f"trace '{name_or_path}': no such file, and not a built-in trace ({', '.join(names)}){hint}")
 
 
 def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
@@ -153,15 +158,12 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
     ``columns`` holds the arrays of `COLUMNS` (the tail as tail_<k>), one entry per token, in any order of
     answers.
     """
-    order = np.lexsort((columns["position"], columns["path"], columns["sample"], columns["prompt"]))
     dtypes = column_dtypes(header.tail_ladder)
-    ordered = {name: np.asarray(columns[name])[order].astype(dtype) for name, dtype in dtypes.items()}
+    ordered = in_file_order(header, columns)
     table = pa.table({name: pa.array(values) for name, values in ordered.items()}).replace_schema_metadata(
         {HEADER_KEY: header.to_json().encode(), DIGEST_KEY: content_digest(header, ordered).encode()}
     )
-    small = [
-        name for name, dtype in dtypes.items() if dtype.kind == "u" and name not in ("draft", "committed")
-    ]
+    small = [name for name, dtype in dtypes.items() if dtype.kind == "u" and name not in ("draft", "committed")]
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     os.close(handle)
@@ -173,7 +175,7 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
             compression_level=19,
             use_dictionary=small,
             data_page_size=1 << 26,
-            row_group_size=max(len(order), 1),
+            row_group_size=max(len(ordered["prompt"]), 1),
             write_statistics=False,
         )
         os.chmod(temporary, 0o644)
@@ -193,13 +195,9 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
         metadata = table.schema.metadata or {}
     except (pa.ArrowException, OSError, ValueError, MemoryError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise TraceError(
-            f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}"
-        ) from None
+        raise TraceError(f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}") from None
     if HEADER_KEY not in metadata or DIGEST_KEY not in metadata:
-        raise TraceError(
-            f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)"
-        )
+        raise TraceError(f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)")
     try:
         version = json.loads(metadata[HEADER_KEY])["schema_version"]
         if version != SCHEMA_VERSION:
@@ -210,9 +208,7 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
         header = TraceHeader.from_json(metadata[HEADER_KEY].decode())
         expected = column_dtypes(header.tail_ladder)
         if set(table.column_names) != set(expected):
-            raise ValueError(
-                f"columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown"
-            )
+            raise ValueError(f"columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown")
         if any(column.null_count for column in table.columns):
             raise ValueError("a column has empty cells")
         columns = {name: table[name].to_numpy().astype(dtype, copy=False) for name, dtype in expected.items()}
@@ -250,6 +246,4 @@ def check_ranges(path: Path, header: TraceHeader, columns: Columns) -> None:
             row = int(np.argmin(good))
             raise TraceError(f"trace {path}: {name} = {columns[name][row]} in row {row} is out of range")
     if not np.array_equal(kinds[columns["path"]] != "llm", drafted):
-        raise TraceError(
-            f"trace {path}: level is out of range: only paths of the rule llm have no uncertainty"
-        )
+        raise TraceError(f"trace {path}: level is out of range: only paths of the rule llm have no uncertainty")

@@ -1,0 +1,50 @@
+"""Finished batches of a recording that isn't done: one file each, written whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uhlm_sim.tokens.trace_file import Columns
+
+
+class PartStore:
+    """A folder of batches. A file's name is a digest of the recording's settings and of what the batch decodes.
+
+    So a recording finds its own batches again and never takes one that was made otherwise; a damaged file
+    counts as absent.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self._folder, self._identity = folder, identity
+
+    def load(self, *what: Any) -> Columns | None:
+        """Return a finished batch, or None if there is none."""
+        try:
+            with np.load(self._file(what), allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, columns: Columns, *what: Any) -> None:
+        """Keep a finished batch, under a temporary name until it is whole."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._file(what)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        with open(temporary, "wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **columns)
+        os.replace(temporary, file)
+
+    def remove(self) -> None:
+        """Remove the folder with all in it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, what: Sequence[Any]) -> Path:
+        key = json.dumps([self._identity, *what], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
