@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.cell.policies import ReadyPolicy
-from uhlm_sim.scenario import Scenario, parse_scenario
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.tokens.trace import TokenPath
 
 

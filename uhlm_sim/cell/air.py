@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-from channel_models.fading import FadingModel
 from numpy.typing import NDArray
+
+from channel_models.fading import FadingModel
 
 Floats = NDArray[np.float64]
 BLOCKS_AHEAD = 256

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from functools import partial
 
 import simpy
+from simpy.events import EventPriority
 
 from uhlm_sim.cell.jobs import Counters, Job
 
-LAST = 2  # SimPy's priorities are 0 (urgent) and 1 (normal): after every other event of the same instant
+LAST = EventPriority(2)  # SimPy has 0 (urgent) and 1 (normal): this comes after every other event of the same instant
 
 
 class BaseStation:

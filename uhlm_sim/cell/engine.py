@@ -1,19 +1,21 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import simpy
-from channel_models import CHANNELS, db_to_linear, spectral_efficiency
 
+from channel_models import CHANNELS, db_to_linear, spectral_efficiency
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
 from uhlm_sim.cell.records import Records, check_records, make_records
 from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
+from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
@@ -37,9 +39,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
         gpus=scenario.base_station.gpus,
         max_batch=scenario.base_station.max_batch,
     )
-    allocator = find_kind(
-        scenario.uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins
-    )
+    allocator = find_kind(scenario.uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
     uplink = Uplink(
         env,
         bandwidth_hz=scenario.uplink.bandwidth_hz,
@@ -87,6 +87,24 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
     )
     check_records(records, duration_s=scenario.duration_s)
     return records
+
+
+def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
+    """Find everything that the scenario names, before the first event. Raises ScenarioError."""
+    uplink, channel = scenario.uplink, scenario.channel
+    find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
+    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
+    _check_call(f"channel.params of {channel.kind}", fading, (None, 1), channel.params)
+    for policy, given in zip(policies, scenario.policy, strict=True):
+        keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
+        _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
+
+
+def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: dict[str, float]) -> None:
+    try:
+        inspect.signature(function).bind(*given, **params)
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"{key}: {error}") from None
 
 
 def make_air(scenario: Scenario, replication: int, *, allow_plugins: bool = False) -> Air:

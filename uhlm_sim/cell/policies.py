@@ -8,7 +8,7 @@ models in the loop, or teacher-forced on the path of plain HLM. A function of th
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, log2
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from uhlm_sim import scenario as settings
 from uhlm_sim.cell.device import Answer
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
-from uhlm_sim.tokens.trace import DecodingRule, TokenPath, TokenSource, Trace
+from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
+from uhlm_sim.tokens.rules import DecodingRule, RuleKind
+from uhlm_sim.tokens.trace import TokenPath, TokenSource, Trace
 
 
 class Policy(Protocol):
@@ -62,24 +64,13 @@ class ReadyPolicy:
         return f"skips {self.skip_rate:.1%} of the tokens at random" if self.skip_rate is not None else ""
 
 
-def decoding_rule(policy: settings.Policy, scenario: settings.Scenario, trace: Trace) -> DecodingRule:
-    """Return the rule of a built-in kind, its thresholds fitted on the trace's calibration prompts."""
-    if policy.kind == "u-hlm":
-        threshold = policy.threshold
-        if isinstance(threshold, str):
-            threshold = getattr(trace.calibration(), threshold.replace("-", "_"))
-        return DecodingRule("u-hlm", threshold=threshold)
-    if policy.kind == "rand-hlm":
-        rate = policy.skip_rate
-        if isinstance(rate, str):
-            rate = trace.skip_rate(decoding_rule(scenario.matched(policy), scenario, trace))
-        return DecodingRule("rand-hlm", skip_rate=rate)
-    return DecodingRule(policy.kind)  # type: ignore[arg-type]  # DecodingRule checks it
+def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:
+    """Return the decoding rule that a policy of a built-in kind asks for, its words not yet numbers."""
+    match = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
+    return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(
-    index: int, scenario: settings.Scenario, trace: Trace, *, allow_plugins: bool = False
-) -> ReadyPolicy:
+def ready_policy(index: int, scenario: settings.Scenario, trace: Trace, *, allow_plugins: bool = False) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on a trace. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
     keeps = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
@@ -89,7 +80,9 @@ def ready_policy(
         return ReadyPolicy(policy.label, policy.kind, source, False, keeps, source.recorded)
     if policy.params:
         raise ScenarioError(f"policy.{index}.params: '{policy.kind}' takes none")
-    rule = decoding_rule(policy, scenario, trace)
+    request = rule_request(policy, scenario)
+    fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
+    rule = resolve_rule(request, trace.calibration().law if fitted else None, trace.skip_rate)
     source = trace.source(rule)
     return ReadyPolicy(
         label=policy.label,

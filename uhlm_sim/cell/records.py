@@ -8,7 +8,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from uhlm_sim.cell.device import Log
-from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.errors import SimulationError
 from uhlm_sim.tokens.trace import TokenPath
 
@@ -181,7 +180,7 @@ def check_records(records: Records, *, duration_s: float) -> None:
     verified_s = verify_started_s + leg["verify_s"]
     end = records.stations[records.stations["at_s"] == duration_s].set_index("station")
 
-    def stay(began_s: Floats, ended_s: Floats, jobs: ArrayLike = 1) -> float:
+    def stay(began_s: Floats, ended_s: Floats, jobs: Floats | float = 1.0) -> float:
         """Sum the sojourns, clipped to the run, each divided by the jobs that share it."""
         return float(np.sum((np.fmin(ended_s, duration_s) - began_s) / jobs))
 
@@ -201,13 +200,13 @@ def check_records(records: Records, *, duration_s: float) -> None:
     _near("jobs verified", out.sum(), station["departures"])
     _near("jobs present", stay(received_s[inside], verified_s[inside]), station["present_s"])
     served = inside & (verify_started_s <= duration_s)
-    share = tokens["batch_jobs"].to_numpy()[served]
+    share = tokens["batch_jobs"].to_numpy(dtype=np.float64)[served]
     _near("GPU time", stay(verify_started_s[served], verified_s[served], share), station["busy_s"])
 
 
 def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
     if not np.allclose(recorded, counted, rtol=1e-6, atol=1e-6):
-        raise SimulationError(f"broken law: {law}: records say {recorded}, the station counted {counted}")
+        raise SimulationError(f"broken law: {law}: records say {recorded!r}, the station counted {counted!r}")
 
 
 def _true(law: str, holds: ArrayLike) -> None:

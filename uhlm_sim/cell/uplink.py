@@ -72,6 +72,7 @@ class Uplink:
         self._epoch_clock = 0.0
         self._settled_s = 0.0
         self._next_finish = np.inf
+        self._next_device = 0
         self._timer: simpy.Event | None = None
         self._timer_s = np.inf
         self._edge: simpy.Event | None = None
@@ -105,7 +106,8 @@ class Uplink:
             self._left_bits[device] = job.payload_bits + (self._clock - self._epoch_clock) * rate
             finish = self._clock + job.payload_bits / rate if rate else np.inf
             self._finish[device] = finish
-            self._next_finish = min(self._next_finish, finish)
+            if finish < self._next_finish:
+                self._next_finish, self._next_device = finish, device
         else:
             self._end_epoch()
             self._left_bits[device] = job.payload_bits
@@ -177,7 +179,7 @@ class Uplink:
             self._rate = self._bandwidth_hz * self._share * self._air.efficiency(used)
         with np.errstate(divide="ignore"):
             self._finish = self._epoch_clock + self._left_bits / self._rate
-        self._next_finish = float(self._finish.min())
+        self._find_next()
 
     def _arm(self) -> None:
         """Have a timer at or before the next finish, but never beyond the block, where all changes anyway."""
@@ -206,10 +208,10 @@ class Uplink:
             self._end_epoch()
         finished = []
         while self._next_finish <= due_clock:
-            device = int(self._finish.argmin())
+            device = self._next_device
             finished.append(device)
             self._finish[device] = self._left_bits[device] = np.inf
-            self._next_finish = self._finish.item(self._finish.argmin())
+            self._find_next()
         arrived = [self._jobs.pop(device) for device in sorted(finished)]
         for job in arrived:
             attained = self._clock - self._started_clock[job.device]
@@ -225,3 +227,7 @@ class Uplink:
             self._edge, self._edge_s = None, np.inf
         for job in arrived:
             self._deliver(job)
+
+    def _find_next(self) -> None:
+        self._next_device = int(self._finish.argmin())
+        self._next_finish = self._finish.item(self._next_device)

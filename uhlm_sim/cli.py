@@ -1,0 +1,324 @@
+"""The command line: the only place that prints, reads argv and exits.
+
+Results go to stdout, progress and timing to stderr. Exit 0: done; 1: a run failed; 2: the input is wrong.
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uhlm_sim.errors import InputError, UhlmError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from uhlm_sim.analysis.report import RunTables
+    from uhlm_sim.scenario import Scenario
+
+Progress = Callable[[str, int, int], None]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    args = parser().parse_args(argv)
+    try:
+        args.command(args)
+    except InputError as error:
+        print(f"uhlm-sim: {error}", file=sys.stderr)
+        sys.exit(2)
+    except UhlmError as error:
+        print(f"uhlm-sim: the run failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("uhlm-sim: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
+    top = argparse.ArgumentParser(
+        prog="uhlm-sim",
+        description="Simulate hybrid language model inference in a mobile cell.",
+        epilog="Start with: uhlm-sim run quickstart",
+    )
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, does: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(command=does)
+        return sub
+
+    def scenario_arguments(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("scenario", metavar="SCENARIO", help="a scenario file, or the name of a built-in one")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+            help="override a value, for instance channel.mean_snr_db=5 or 'policy.u-hlm(0.43).threshold=0.5'",
+        )  # fmt: skip
+        sub.add_argument("--allow-plugins", action="store_true", help="let kinds name code of your own, module:object")
+
+    sub = command("run", run_command, "simulate a scenario and write its run folder")
+    scenario_arguments(sub)
+    sub.add_argument("--seed", type=int, help="another seed than the scenario's")
+    sub.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: all cores)")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: results/NAME, numbered)")
+    sub.add_argument("--resume", action="store_true", help="go on with an interrupted run of this scenario")
+
+    sub = command("record", record_command, "decode the prompts with real models and write the trace")
+    scenario_arguments(sub)
+
+    sub = command("calibrate", calibrate_command, "fit the uncertainty law and the thresholds on a trace")
+    sub.add_argument("trace", metavar="TRACE", nargs="?", default="smollm2-pair", help="a trace file or built-in name")
+    sub.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where the figure goes")
+
+    sub = command("report", report_command, "draw a run folder's figures and write its report again")
+    sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+
+    command("list", list_command, "name the built-in scenarios, presets, policies, channels and allocators")
+    command("schema", schema_command, "print the JSON schema of a scenario file")
+    return top
+
+
+def run_command(args: argparse.Namespace) -> None:
+    """Simulate a scenario and print its summary table."""
+    from uhlm_sim.experiment import run
+    from uhlm_sim.names import find_scenario
+    from uhlm_sim.scenario_file import read_scenario
+
+    began_s = time.perf_counter()
+    if args.jobs == 0 or args.jobs < -1:
+        raise InputError(f"--jobs {args.jobs}: must be at least 1, or -1 for all cores")
+    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    out = args.out or _run_folder(scenario.name, resume=args.resume)
+    with progress_bar() as progress:
+        tables = run(
+            scenario,
+            out=out,
+            jobs=args.jobs,
+            resume=args.resume,
+            allow_plugins=args.allow_plugins,
+            progress=progress,
+        )
+    print_summary(scenario, tables)
+    print(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+
+
+def record_command(args: argparse.Namespace) -> None:
+    """Record what the scenario's trace lacks."""
+    from uhlm_sim.experiment import find_trace
+    from uhlm_sim.names import find_scenario
+    from uhlm_sim.scenario import ModelsTokens
+    from uhlm_sim.scenario_file import read_scenario
+
+    scenario = read_scenario(find_scenario(args.scenario), args.overrides)
+    if not isinstance(scenario.tokens, ModelsTokens):
+        raise InputError(f'{args.scenario}: tokens.kind = "{scenario.tokens.kind}": only "models" can be recorded')
+    with progress_bar() as progress:
+        trace = find_trace(scenario, progress)
+    print(f"{scenario.tokens.path}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
+    for entry in trace.header.paths:
+        print(f"  {entry.name}")
+
+
+def report_command(args: argparse.Namespace) -> None:
+    """Write a finished run's figures and report again."""
+    from uhlm_sim.analysis.report import load_tables, write_figures, write_report
+
+    tables = load_tables(args.run_dir)
+    write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
+    print(args.run_dir / "report.html")
+
+
+def list_command(_args: argparse.Namespace) -> None:
+    """Print every name that a scenario or a command takes."""
+    import tomllib
+
+    from channel_models import CHANNELS
+    from uhlm_sim.cell.policies import POLICIES
+    from uhlm_sim.cell.uplink import ALLOCATORS
+    from uhlm_sim.names import load_presets, scenario_folder
+
+    print("Scenarios")
+    for file in sorted(scenario_folder().glob("*.toml")):
+        print(f"  {file.stem:<18} {tomllib.loads(file.read_text(encoding='utf-8')).get('description', '')}")
+    for kind, key in (("slm", "device.slm"), ("llm", "base_station.llm")):
+        print(f"Presets for {key}")
+        for name, preset in load_presets()[kind].items():
+            print(f"  {name:<18} {preset['source']}")
+    for title, names in (("Policies", POLICIES), ("Channels", CHANNELS), ("Allocators", ALLOCATORS)):
+        print(title)
+        print(f"  {', '.join(names)}")
+
+
+def schema_command(_args: argparse.Namespace) -> None:
+    """Print the JSON schema of a scenario."""
+    from uhlm_sim.scenario import Scenario
+
+    print(json.dumps(Scenario.model_json_schema(), indent=2))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show on stderr how far the work is and what is left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        known: dict[str, object] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in known:
+                known[what] = bar.add_task(what, total=total)
+            bar.update(known[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield progress
+
+
+SHOWN = (  # metric -> column of the summary table
+    ("token_throughput", "tokens/s"),
+    ("token_throughput.ratio_to_first", "ratio"),
+    ("token_throughput_per_device", "1/mean delay"),
+    ("mean_token_rate", "mean 1/delay"),
+    ("ttft_s.p50", "TTFT p50 s"),
+    ("ttft_s.p95", "TTFT p95 s"),
+    ("tpot_s.p50", "TPOT p50 s"),
+    ("tpot_s.p95", "TPOT p95 s"),
+    ("skip_rate", "skipped"),
+    ("resample_rate", "resampled"),
+    ("uplink_utilisation", "uplink"),
+    ("bs_utilisation", "GPU"),
+)
+
+
+def print_summary(scenario: "Scenario", tables: "RunTables") -> None:
+    """Print one row per policy, means with half-widths of their 95 % intervals, and what must be known to read it."""
+    summary = tables.summary
+    rows = summary.set_index(["policy", "metric"])
+    policies = list(dict.fromkeys(summary["policy"]))
+    told = {entry["label"]: entry for entry in tables.provenance["policies"]}
+    print(f"{scenario.name}: {scenario.description or 'no description'}")
+    print(f"{scenario.replications} replications of {scenario.duration_s:g} s, seed {scenario.seed}; mean +- 95 %\n")
+    table = []
+    for policy in policies:
+        cells = [policy + ("" if told[policy]["exact"] else " *")]
+        for metric, _ in SHOWN:
+            found = rows.loc[(policy, metric)] if (policy, metric) in rows.index else None
+            cells.append("-" if found is None or found["mean"] != found["mean"] else _with_interval(found))
+        table.append(cells)
+    print(_aligned([["policy", *(title for _, title in SHOWN)], *table]))
+    print()
+    for label, entry in told.items():
+        if entry["words"]:
+            print(f"{label}: {entry['words']}")
+    if any(not entry["exact"] for entry in told.values()):
+        print("* teacher-forced on the text of HLM: no path of its own in the trace")
+    for line in verdict_lines(scenario, tables):
+        print(line)
+
+
+def verdict_lines(scenario: "Scenario", tables: "RunTables") -> list[str]:
+    """Say which policies could not keep up, and whose work was cut off."""
+    from uhlm_sim.analysis.intervals import verdicts
+
+    judged = verdicts(
+        tables.replications,
+        window_s=scenario.duration_s - scenario.warmup_s,
+        open_arrivals=scenario.traffic.kind != "closed",
+    )
+    return [f"{row.policy}: {row.verdict} {row.words}".replace("  ", " ") for row in judged.itertuples() if row.verdict]
+
+
+def _with_interval(row: "pd.Series") -> str:
+    half = (row["ci95_high"] - row["ci95_low"]) / 2
+    return f"{row['mean']:.3g}" if half != half else f"{row['mean']:.3g} +-{half:.1g}"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]))
+    return "\n".join(lines)
+
+
+def calibrate_command(args: argparse.Namespace) -> None:
+    """Print the law, the thresholds and their risk on a trace, and draw the law."""
+    from uhlm_sim.analysis.plots import uncertainty_figure
+    from uhlm_sim.tokens.trace import Trace
+
+    trace = Trace.read(args.trace)
+    law = trace.calibration()
+
+    def interval(name: str) -> str:
+        low, high = law.intervals[name]
+        return f"[{low:.3f}, {high:.3f}]"
+
+    print(f"{args.trace}: LLM {trace.header.models['llm']['name']}, SLM {trace.header.models['slm']['name']}")
+    print(f"fitted on {law.tokens:,} tokens of {law.prompts} calibration prompts, judged on {trace.prompts} others\n")
+    print("                     this pair                      the paper")
+    print(f"a                    {law.a:>7.3f} {interval('a'):<20}   0.82")
+    print(f"b                    {law.b:>7.3f} {interval('b'):<20}  -0.06")
+    print(f"Delta = P(y_d < x_d) {law.delta:>7.3f} {interval('delta'):<20}   about 0.29, inferred from its thresholds")
+    for name, key, paper in (("risk-averse", "risk_averse", "0.073"), ("risk-prone", "risk_prone", "0.43")):
+        value = law.threshold(name)
+        print(f"{name:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
+    print(f"\nmean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}")
+    print("\nThe law, bin by bin (mean rejection probability, 95 % over prompts)")
+    print(law.bins.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    print("\nRisk E[beta; skipped] per token: predicted from the calibration prompts, realised on the others")
+    print(law.risk.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    args.out.mkdir(parents=True, exist_ok=True)
+    thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "the paper's 0.43": 0.43}
+    figure = uncertainty_figure(law.bins, law.a, law.b, thresholds)
+    for ending in ("png", "pdf"):
+        file = args.out / f"uncertainty_law.{ending}"
+        figure.savefig(file, dpi=200)
+        print(file, file=sys.stderr)
+
+
+def _run_folder(name: str, *, resume: bool) -> Path:
+    """Return results/NAME, or the first of NAME-2, NAME-3, ... that is free; to resume, the last one that is there."""
+    folder = Path("results") / name
+    number, last = 1, folder
+    while folder.exists():
+        number, last = number + 1, folder
+        folder = folder.with_name(f"{name}-{number}")
+    return last if resume else folder
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"uhlm-sim {version('uhlm-sim')}"
+
+
+if __name__ == "__main__":
+    main()

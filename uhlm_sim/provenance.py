@@ -1,0 +1,142 @@
+"""Provenance: what a run was made of, and every assumption that its figures rest on, in words."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from uhlm_sim import __version__
+from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.names import load_presets
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.tokens.trace import Trace
+
+PACKAGES = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "joblib", "pydantic")
+
+
+def provenance(
+    scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], clamped_uploads: list[int], wall_s: float
+) -> dict[str, Any]:
+    """Return the contents of `provenance.json`: plain values only."""
+    header = trace.header
+    return {
+        "version": __version__,
+        "git_revision": git_revision(),
+        "seed": scenario.seed,
+        "wall_s": round(wall_s, 3),
+        "machine": f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}",
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "trace": {
+            "file": Path(trace.file).name,
+            "digest": trace.digest,
+            "models": {role: dict(model) for role, model in header.models.items()},
+            "dtype": header.dtype,
+            "temperature": header.temperature,
+            "uncertainty_samples": header.uncertainty_samples,
+            "theta_law": header.theta_law,
+            "vocabulary_size": header.vocabulary_size,
+            "evaluation_prompts": trace.prompts,
+            "how_to_make_again": header.how_to_make_again,
+        },
+        "policies": [
+            {
+                "label": policy.label,
+                "kind": policy.kind,
+                "exact": policy.exact,
+                "path": policy.recorded,
+                "threshold": policy.threshold,
+                "skip_rate": policy.skip_rate,
+                "clamped_uploads": clamped,
+                "words": policy.words,
+            }
+            for policy, clamped in zip(policies, clamped_uploads, strict=True)
+        ],
+        "presets": [
+            {"key": key, "name": name, "source": load_presets()[kind][name]["source"]}
+            for key, kind, name in (
+                ("device.slm", "slm", scenario.device.slm),
+                ("base_station.llm", "llm", scenario.base_station.llm),
+            )
+            if name is not None
+        ],
+        "assumptions": assumptions(scenario, trace, policies, sum(clamped_uploads)),
+    }
+
+
+def git_revision() -> str | None:
+    """Return the checkout's commit, with a + if files differ from it; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        told = [
+            subprocess.run(["git", "-C", str(root), *ask], capture_output=True, text=True, check=True).stdout
+            for ask in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told[0].strip() + ("+" if told[1].strip() else "")
+
+
+def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], clamped: int) -> list[str]:
+    """Say in sentences what the figures of this run take for granted."""
+    channel, uplink, station, header = scenario.channel, scenario.uplink, scenario.base_station, trace.header
+    payload = uplink.payload
+    vocabulary = scenario.tokens.vocabulary_size or header.vocabulary_size
+    said = [
+        f"Metrics are cut by time: tokens count by when they are committed, requests by when they arrive, both "
+        f"in [{scenario.warmup_s:g}, {scenario.duration_s:g}] s; the tables hold the whole run, which stops "
+        f"hard at its end. The warm-up of {scenario.warmup_s:g} s is the scenario's, not estimated.",
+        "TTFT ends when the first token is at the device, and begins when the request arrives there; with "
+        "open arrivals that includes waiting for the phone, which answers one request at a time.",
+        "Throughput comes in both readings of the literature: 1 / mean(delay) is token_throughput_per_device, "
+        "mean(1 / delay) is mean_token_rate; token_throughput is what all phones together commit.",
+        f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "
+        f"{_called(header.models['slm'])} as SLM at temperature {header.temperature:g}; how long they take comes from "
+        "the presets, not from these models.",
+        f"An upload carries {vocabulary:,} probabilities of {payload.bits_per_probability} bits"
+        + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
+        + ("." if scenario.tokens.vocabulary_size is None else ", billed for another vocabulary than the trace's."),
+    ]
+    said += [
+        f"{policy.label} is teacher-forced: it decides along the text of HLM, whose answers stay; what depends "
+        "on its own text is left empty."
+        for policy in policies
+        if not policy.exact
+    ]
+    if channel.kind == "constant":
+        said.append("The channel is constant at its mean SNR: no fading.")
+    elif channel.coherence_s == "per-upload":
+        said.append(
+            f"Each upload has one gain for all its time; its SNR is clamped at {channel.min_snr_db:g} dB, since the "
+            f"mean upload time would not exist without a floor. {clamped:,} uploads were clamped."
+        )
+    else:
+        said.append(
+            f"Fading ({channel.kind}) is constant for {channel.coherence_s:g} s at a time, in blocks that begin "
+            f"together for all phones; below {channel.min_snr_db:g} dB nothing is sent."
+        )
+    said += [
+        f"Rate per hertz is log2(1 + SNR / gap) with a gap of {channel.snr_gap_db:g} dB, at most "
+        f"{channel.max_spectral_efficiency:g} bit/s/Hz; there are no block errors.",
+        "The SNR is that of the power density, whatever share of the band a phone has (per-hertz)."
+        if uplink.snr_rule == "per-hertz"
+        else "A phone puts all its power into its share of the band: the SNR grows as the share shrinks "
+        "(power-limited).",
+        "Skipped ids reach the LLM on the next upload and are processed with it (piggyback)."
+        if station.sync == "piggyback"
+        else "Skipped ids and the prompt reach the LLM at no cost (free), as in the paper.",
+        f"The downlink takes {station.downlink_s:g} s a token, whatever the load.",
+    ]
+    fitted = station.service.max_fitted_tokens
+    if fitted is not None:
+        said.append(f"Verification times are fitted up to {fitted} new tokens a batch and extrapolated beyond.")
+    return said
+
+
+def _called(model: Mapping[str, Any]) -> str:
+    dropped = model.get("dropped_layers")
+    return f"{model['name']}" + (f" without {len(dropped)} of its layers" if dropped else "")

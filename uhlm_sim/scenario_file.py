@@ -1,0 +1,121 @@
+"""Scenario files: TOML in, overrides, TOML out, and what is wrong in words. The only place that knows file syntax."""
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from uhlm_sim.errors import ScenarioError, did_you_mean
+from uhlm_sim.scenario import ModelsTokens, Policy, Scenario, TraceTokens
+
+
+def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+    """Read a scenario file, with `a.b=value` overrides and a seed. Raises ScenarioError that says what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: can't be read ({error})") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    if seed is not None:
+        values["seed"] = seed
+    return parse_scenario(values, str(path))
+
+
+def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
+    """Turn plain values into a Scenario. Raises ScenarioError with one line for each key that is wrong."""
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        told: dict[str, list[str]] = {}
+        for entry in error.errors(include_url=False):
+            subject, message = _explain(dict(entry))
+            told.setdefault(subject, []).append(message)
+        lines = (f"{where}: {subject}: {_either(said)}" for subject, said in told.items())
+        raise ScenarioError("\n".join(lines)) from None
+
+
+def write_scenario(scenario: Scenario) -> str:
+    """Return the scenario, all defaults and presets filled in, as TOML that reads back the same."""
+    return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ScenarioError(f"--set {override}: write it as key=value, for instance --set channel.mean_snr_db=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table: Any = values
+    *parents, last = _key_path(values, key.strip())
+    for parent in parents:
+        table = table.setdefault(parent, {}) if isinstance(table, dict) else table[parent]
+        if not isinstance(table, dict | list):
+            raise ScenarioError(f"--set {override}: '{parent}' is a value, not a table")
+    if isinstance(table, list):
+        raise ScenarioError(f"--set {override}: name the policy and its key, as in policy.u-hlm(0.43).threshold=0.5")
+    table[last] = value
+
+
+def _key_path(values: dict[str, Any], key: str) -> list[Any]:
+    """Split a dotted key; `policy.<label>.<key>` finds the policy by its label."""
+    if not key.startswith("policy."):
+        return key.split(".")
+    label, _, last = key.removeprefix("policy.").rpartition(".")
+    for index, entry in enumerate(values.get("policy", [])):
+        told_apart = f"{entry.get('kind')}({entry.get('threshold', entry.get('skip_rate'))})"
+        if label in (entry.get("name"), told_apart, entry.get("kind")):
+            return ["policy", index, last]
+    raise ScenarioError(f"--set {key}: no policy is called '{label}'")
+
+
+def _explain(error: dict[str, Any]) -> tuple[str, str]:
+    """Return which key is wrong with its value, and what is allowed."""
+    parts = [part for part in error["loc"] if not _is_branch(part)]
+    key = ".".join(str(part) for part in parts) or "the scenario"
+    value = error.get("input")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        fields = _fields_of(parts[:-1])
+        hint = did_you_mean(str(parts[-1]), fields)
+        return f"unknown key '{key}'", f"allowed here are {', '.join(fields)}{hint}"
+    if error["type"] == "missing":
+        return key, "is missing"
+    if isinstance(value, float) and not math.isfinite(value):
+        message = "must be a finite number"
+    shown = "" if isinstance(value, dict | list) else f" = {value!r}"
+    return key + shown, message.replace("Input should", "must")
+
+
+def _either(messages: list[str]) -> str:
+    """Join what the branches of a union ask for: "must be greater than 0 or 'per-upload'"."""
+    first, *others = dict.fromkeys(messages)
+    return " or ".join([first, *(other.removeprefix("must be ") for other in others)])
+
+
+def _is_branch(part: Any) -> bool:
+    """Tell pydantic's names for the branches of a union from the keys of the file."""
+    return isinstance(part, str) and (part in ("trace", "models", "float", "str") or "[" in part or "-" in part)
+
+
+def _fields_of(path: Sequence[Any]) -> list[str]:
+    """Return the keys that are allowed in the table at a path."""
+    section: Any = Scenario
+    for part in path:
+        if part == "policy":
+            section = Policy
+        elif part == "tokens":
+            return list(TraceTokens.model_fields | ModelsTokens.model_fields)
+        elif isinstance(part, str):
+            section = section.model_fields[part].annotation
+    return list(section.model_fields)
