@@ -22,14 +22,14 @@ class Prompt:
     reference: str
 
 
-def read_prompts(path: str | Path) -> list[Prompt]:
-    """Read a JSONL file of prompts ("built-in": the package's own), evaluation prompts first, else in the file's order.
+def read_prompts(path: str | Path | None = None) -> list[Prompt]:
+    """Read a JSONL file of prompts ("built-in" or None: the package's own), evaluation prompts first, else in the file's order.
 
     Each line has ``id``, ``split`` (evaluation or calibration) and ``prompt``; ``category`` and ``reference``
     may be left out. Raises InputError for a missing file, a bad line (with its number), an id used twice, or
     no evaluation prompts.
     """
-    file = BUILT_IN_PROMPTS if path == "built-in" else Path(path)
+    file = BUILT_IN_PROMPTS if path is None or path == "built-in" else Path(path)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as problem:

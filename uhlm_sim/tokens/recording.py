@@ -55,7 +55,7 @@ class RecordingSettings:
     temperature: float = 1.0
     uncertainty_samples: int = 20
     theta_law: ThetaLaw = "uniform"
-    prompts: str = "built-in"
+    prompts: str | None = "built-in"
     samples: int = 1
     calibration_samples: int = 2
     max_tokens: int = 128
