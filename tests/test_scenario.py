@@ -1,0 +1,108 @@
+"""A scenario file is right, or is told at once which key is wrong, with its value and what is allowed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from uhlm_sim.errors import ScenarioError
+from uhlm_sim.names import find_scenario, load_presets, scenario_folder
+from uhlm_sim.scenario_file import parse_scenario, read_scenario, write_scenario
+
+BUILT_IN = sorted(scenario_folder().glob("*.toml"))
+MINIMAL = {"name": "m", "tokens": {"kind": "trace", "path": "t"}, "policy": [{"kind": "hlm"}]}
+
+
+@pytest.mark.parametrize("file", BUILT_IN, ids=lambda file: file.stem)
+def test_a_built_in_scenario_survives_being_written_and_read(file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(file)
+    copy = tmp_path / "copy.toml"
+    copy.write_text(write_scenario(scenario), encoding="utf-8")
+    assert read_scenario(copy) == scenario
+
+
+@pytest.mark.parametrize("file", BUILT_IN, ids=lambda file: file.stem)
+def test_a_built_in_scenario_opens_with_its_question(file: Path) -> None:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert re.match(r"# .*\?", first)
+
+
+def test_only_name_tokens_and_a_policy_are_needed() -> None:
+    scenario = parse_scenario(MINIMAL)
+    assert scenario.base_station.service.seconds(1) == pytest.approx(0.009265 + 0.0012)
+    assert scenario.device.slm_token_s == load_presets()["slm"]["phone-1b-bf16"]["slm_token_s"]
+
+
+def test_an_explicit_value_overrides_its_presets_field() -> None:
+    values = {**MINIMAL, "device": {"slm": "phone-1b-4bit", "slm_token_s": 0.5}}
+    values["base_station"] = {"llm": "llama2-7b-h100", "service": {"c_s": 1.0}}
+    scenario = parse_scenario(values)
+    assert scenario.device.slm_token_s == 0.5
+    assert scenario.device.slm_prefill_token_s == load_presets()["slm"]["phone-1b-4bit"]["slm_prefill_token_s"]
+    assert scenario.base_station.service.c_s == 1.0
+    assert scenario.base_station.service.free_tokens == 12
+
+
+def test_a_service_of_ones_own_takes_nothing_from_a_preset() -> None:
+    scenario = parse_scenario({**MINIMAL, "base_station": {"service": {"c_s": 0.25}}})
+    assert scenario.base_station.service.seconds(1000) == 0.25
+
+
+def test_every_preset_says_where_it_comes_from() -> None:
+    for presets in load_presets().values():
+        for preset in presets.values():
+            assert len(preset["source"]) > 40
+
+
+def test_a_policys_label_is_its_name_or_its_kind_with_what_tells_it_apart() -> None:
+    policies = [
+        {"kind": "hlm"},
+        {"kind": "u-hlm", "threshold": "risk-prone"},
+        {"kind": "u-hlm", "threshold": 0.43},
+        {"kind": "u-hlm", "threshold": 0.2, "name": "mine"},
+    ]
+    labels = [policy.label for policy in parse_scenario({**MINIMAL, "policy": policies}).policy]
+    assert labels == ["hlm", "u-hlm(risk-prone)", "u-hlm(0.43)", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("uplink.bandwith_hz=1e6", "unknown key 'uplink.bandwith_hz'.*did you mean 'bandwidth_hz'"),
+        ("uplink.bandwidth_hz=0", "uplink.bandwidth_hz = 0: must be greater than 0"),
+        ("uplink.bandwidth_hz=nan", "uplink.bandwidth_hz = nan: must be a finite number"),
+        ('uplink.bandwidth_hz="wide"', "uplink.bandwidth_hz = 'wide': must be a valid number"),
+        ("channel.coherence_s=-1", "channel.coherence_s = -1: must be greater than 0 or 'per-upload'"),
+        ('channel={kind="constant", mean_snr_db=-20.0}', "mean_snr_db = -20 is below min_snr_db = -10"),
+        ("channel.mean_snr_db=[1.0, 2.0]", "2 values for traffic.devices = 20"),
+        ("policy.u-hlm(0.43).threshold=1.1", "threshold = 1.1: must be .*less than or equal to 1"),
+        ("policy.hlm.threshold=0.5", "threshold belongs to u-hlm"),
+        ('policy.hlm.name="slm"', "two policies are called 'slm'"),
+        ('policy.rand-hlm.match="llm"', "must name one u-hlm policy"),
+        ("traffic.devices=1e9", "traffic.devices = 1000000000.0: must be a valid integer"),
+        ("traffic.devices=1000000000", "traffic.devices = 1000000000: must be less than or equal to 100000"),
+        ("channel.coherence_s=1e-9", "blocks; at most 1e\\+08 fit a simulation"),
+        ("warmup_s=120", "warmup_s = 120 leaves nothing of duration_s = 120"),
+        ('device.slm="phone-1b"', "no preset 'phone-1b'.*did you mean 'phone-1b-bf16'"),
+        ('tokens.kind="synthesised"', "tokens"),
+        ("policy=[]", "policy"),
+        ("policy.oracle.threshold=1", "no policy is called 'oracle'"),
+        ("name.first=1", "'name' is a value, not a table"),
+        ("seed", "write it as key=value"),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_is_allowed(override: str, says: str) -> None:
+    with pytest.raises(ScenarioError, match=says):
+        read_scenario(find_scenario("quickstart"), [override])
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_text("name = ", encoding="utf-8")
+    with pytest.raises(ScenarioError, match=r"broken\.toml: not valid TOML"):
+        read_scenario(file)
+
+
+def test_a_near_miss_of_a_scenarios_name_is_suggested() -> None:
+    with pytest.raises(ScenarioError, match="did you mean 'quickstart'"):
+        find_scenario("quikstart")
