@@ -11,15 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uhlm_sim.errors import InputError, UhlmError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from uhlm_sim.analysis.tables import RunTables
-    from uhlm_sim.scenario import Scenario
 
 Progress = Callable[[str, int, int], None]
 
@@ -90,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run_command(args: argparse.Namespace) -> None:
     """Simulate a scenario and print its summary table."""
+    from uhlm_sim.analysis.summary import summary_text
     from uhlm_sim.experiment import run
     from uhlm_sim.names import find_scenario
     from uhlm_sim.scenario_file import read_scenario
@@ -108,7 +102,7 @@ def run_command(args: argparse.Namespace) -> None:
             allow_plugins=args.allow_plugins,
             progress=progress,
         )
-    print_summary(scenario, tables)
+    print(summary_text(tables))
     print(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
 
 
@@ -198,77 +192,6 @@ def progress_bar() -> Iterator[Progress]:
             bar.update(known[what], completed=done, total=total)  # type: ignore[arg-type]
 
         yield progress
-
-
-SHOWN = (  # metric -> column of the summary table
-    ("token_throughput", "tokens/s"),
-    ("token_throughput.ratio_to_first", "ratio"),
-    ("token_throughput_per_device", "1/mean delay"),
-    ("mean_token_rate", "mean 1/delay"),
-    ("ttft_s.p50", "TTFT p50 s"),
-    ("ttft_s.p95", "TTFT p95 s"),
-    ("tpot_s.p50", "TPOT p50 s"),
-    ("tpot_s.p95", "TPOT p95 s"),
-    ("skip_rate", "skipped"),
-    ("resample_rate", "resampled"),
-    ("uplink_utilisation", "uplink"),
-    ("bs_utilisation", "GPU"),
-)
-
-
-def print_summary(scenario: "Scenario", tables: "RunTables") -> None:
-    """Print one row per policy, means with half-widths of their 95 % intervals, and what must be known to read it."""
-    summary = tables.summary
-    rows = summary.set_index(["policy", "metric"])
-    policies = list(dict.fromkeys(summary["policy"]))
-    told = {entry["label"]: entry for entry in tables.provenance["policies"]}
-    print(f"{scenario.name}: {scenario.description or 'no description'}")
-    print(f"{scenario.replications} replications of {scenario.duration_s:g} s, seed {scenario.seed}; mean +- 95 %\n")
-    table = []
-    for policy in policies:
-        cells = [policy + ("" if told[policy]["exact"] else " *")]
-        for metric, _ in SHOWN:
-            found = rows.loc[(policy, metric)] if (policy, metric) in rows.index else None
-            cells.append("-" if found is None or found["mean"] != found["mean"] else _with_interval(found))
-        table.append(cells)
-    print(_aligned([["policy", *(title for _, title in SHOWN)], *table]))
-    print()
-    for label, entry in told.items():
-        if entry["words"]:
-            print(f"{label}: {entry['words']}")
-    if any(not entry["exact"] for entry in told.values()):
-        print("* teacher-forced on the text of HLM: no path of its own in the trace")
-    for line in verdict_lines(scenario, tables):
-        print(line)
-
-
-def verdict_lines(scenario: "Scenario", tables: "RunTables") -> list[str]:
-    """Say which policies could not keep up, and whose work was cut off."""
-    from uhlm_sim.analysis.intervals import verdicts
-
-    judged = verdicts(
-        tables.replications,
-        window_s=scenario.duration_s - scenario.warmup_s,
-        open_arrivals=scenario.traffic.kind != "closed",
-    )
-    return [f"{row.policy}: {row.verdict} {row.words}".replace("  ", " ") for row in judged.itertuples() if row.verdict]
-
-
-def _with_interval(row: "pd.Series") -> str:
-    half = (row["ci95_high"] - row["ci95_low"]) / 2
-    return f"{row['mean']:.3g}" if half != half else f"{row['mean']:.3g} +-{half:.1g}"
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first, *others = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join([first, *others]))
-    return "\n".join(lines)
 
 
 def calibrate_command(args: argparse.Namespace) -> None:
