@@ -23,7 +23,7 @@ class Prompt:
 
 
 def read_prompts(path: str | Path | None = None) -> list[Prompt]:
-    """Read a JSONL file of prompts ("built-in" or None: the package's own), evaluation prompts first, else in the file's order.
+    """Read a JSONL file of prompts ("built-in" or None: the package's own), evaluation prompts first.
 
     Each line has ``id``, ``split`` (evaluation or calibration) and ``prompt``; ``category`` and ``reference``
     may be left out. Raises InputError for a missing file, a bad line (with its number), an id used twice, or
