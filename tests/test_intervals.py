@@ -195,9 +195,7 @@ def test_a_closed_loop_is_never_overloaded_but_says_what_was_cut():
     closed = verdict([1.0] * 3, [2.0] * 3, [12, 14, 13], window_s=100.0, open_arrivals=False)
     assert closed.word == ""
     assert closed.words == "13 requests a replication were unfinished at the end."
-    assert (
-        verdict([0.0], [1.0], [0], window_s=100.0, open_arrivals=False).words == "all requests were finished."
-    )
+    assert verdict([0.0], [1.0], [0], window_s=100.0, open_arrivals=False).words == "all requests were finished."
 
 
 def test_verdicts_are_given_per_point_and_policy():

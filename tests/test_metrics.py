@@ -108,9 +108,7 @@ def test_a_teacher_forced_policy_keeps_its_risk_but_has_no_answer_of_its_own():
 
 
 def test_an_answer_that_the_large_model_wrote_has_no_drafts():
-    generated = [
-        (0, 0, i, 10.0 + i, 11.0 + i, "send", "generated", NAN, 0, *[0.0] * 5, 1.0, 1, 1) for i in range(3)
-    ]
+    generated = [(0, 0, i, 10.0 + i, 11.0 + i, "send", "generated", NAN, 0, *[0.0] * 5, 1.0, 1, 1) for i in range(3)]
     found = measure(generated)
     assert (found["skip_rate"], found["transmission_rate"]) == (0, 1)
     for name in ("resample_rate", "kept_rate", "rejection_risk", "true_skip_rate", "airtime_s.leg_mean"):

@@ -48,9 +48,7 @@ def paired_ratio(
     A pair with a null is left out. With one pair, or where mean y can't be told from 0 (then the set of r
     isn't an interval), low and high are NaN; the ratio is NaN where mean y is 0.
     """
-    x, y = np.broadcast_arrays(
-        np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    )
+    x, y = np.broadcast_arrays(np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64))
     both = ~(np.isnan(x) | np.isnan(y))
     x, y = np.where(both, x, np.nan), np.where(both, y, np.nan)
     mean_x, count = _mean(x)
@@ -85,9 +83,7 @@ def summarise(replications: pd.DataFrame, first_policy: str) -> pd.DataFrame:
     `<metric>.ratio_to_first` rows, paired by replication with `first_policy` at the same point, where that
     ratio exists.
     """
-    sweep = [
-        name for name in replications.columns if name not in ("policy", "replication", "metric", "value")
-    ]
+    sweep = [name for name in replications.columns if name not in ("policy", "replication", "metric", "value")]
     keys = [*sweep, "policy"]
     row = replications.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     metric, metrics = pd.factorize(replications["metric"])
@@ -182,9 +178,7 @@ def verdict(
         chance = float(2 * np.sqrt(2.4 * arrivals / (window_s * growth.size)))
     trend = f"requests present grew by {slope:.3g}/s at {arrivals:.3g} arrivals/s"
     if slope > chance and slope >= 0.02 * arrivals:
-        return Verdict(
-            "OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length."
-        )
+        return Verdict("OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length.")
     return Verdict("", f"No sign of overload ({trend}); {cut}.")
 
 

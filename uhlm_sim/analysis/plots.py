@@ -44,8 +44,7 @@ def draw_token_rates(ax: Axes, summary: pd.DataFrame, styles: Mapping[str, Look]
     _bars(ax, summary, list(READINGS), styles)
     ax.set_xlabel("tokens/s")
     shades = [
-        Patch(facecolor=QUIET, alpha=alpha, label=text)
-        for alpha, text in zip(_SHADES, READINGS.values(), strict=False)
+        Patch(facecolor=QUIET, alpha=alpha, label=text) for alpha, text in zip(_SHADES, READINGS.values(), strict=False)
     ]
     ax.legend(handles=shades, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
@@ -60,11 +59,10 @@ def _bars(ax: Axes, summary: pd.DataFrame, metrics: Sequence[str], styles: Mappi
     for j, metric in enumerate(metrics):
         rows = summary[summary["metric"] == metric].set_index("policy").reindex(policies)
         y = np.arange(len(policies)) + (j - (len(metrics) - 1) / 2) * height
-        mean, low, high = (
-            rows[name].to_numpy(dtype=np.float64) for name in ("mean", "ci95_low", "ci95_high")
-        )
+        mean, low, high = (rows[name].to_numpy(dtype=np.float64) for name in ("mean", "ci95_low", "ci95_high"))
         colours = [styles[name].colour for name in policies]
         ax.barh(y, mean, height=0.92 * height, color=colours, alpha=_SHADES[j], linewidth=0)
+        ax.hlines(y, low, high, color="white", linewidth=2.2)
         ax.hlines(y, low, high, color=INK, linewidth=0.9)
         for where, value, end in zip(y, mean, np.fmax(mean, high), strict=True):
             if np.isfinite(value):
@@ -109,11 +107,7 @@ def ecdf_table(table: pd.DataFrame, column: str, points: int = 400) -> pd.DataFr
         x = np.sort(values[(code == i) & ~np.isnan(values)])
         rank = np.unique(np.ceil(np.linspace(1, x.size, min(points, x.size)))).astype(np.int64)
         parts.append(pd.DataFrame({"policy": name, column: x[rank - 1], "share": rank / max(1, x.size)}))
-    return (
-        pd.concat(parts, ignore_index=True)
-        if parts
-        else pd.DataFrame({"policy": [], column: [], "share": []})
-    )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"policy": [], column: [], "share": []})
 
 
 def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, Look]) -> None:
@@ -209,17 +203,13 @@ def queue_table(tokens: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.D
     parts = []
     for station, (which, since_s, until_s) in spans.items():
         shape = (len(names), len(numbers), bins)
-        present = (_begun(which, since_s, shape, edges_s) - _begun(which, until_s, shape, edges_s)).swapaxes(
-            1, 2
-        )
+        present = (_begun(which, since_s, shape, edges_s) - _begun(which, until_s, shape, edges_s)).swapaxes(1, 2)
         mean, low, high, _ = student_t(present)
         for i, name in enumerate(names):
             if mean[i].any():
                 columns = {"mean": mean[i], "ci95_low": low[i], "ci95_high": high[i]}
                 middle_s = (edges_s[:-1] + edges_s[1:]) / 2
-                parts.append(
-                    pd.DataFrame({"policy": name, "station": station, "time_s": middle_s, **columns})
-                )
+                parts.append(pd.DataFrame({"policy": name, "station": station, "time_s": middle_s, **columns}))
     empty: dict[str, list[float]] = {
         name: [] for name in ("policy", "station", "time_s", "mean", "ci95_low", "ci95_high")
     }
@@ -240,9 +230,7 @@ def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], ed
     return np.asarray(within + events.cumsum(axis=-1) - events, dtype=np.float64)
 
 
-def draw_queue(
-    ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float
-) -> None:
+def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> None:
     """Draw a `queue_table`'s mean and interval at one station, the warm-up shaded."""
     rows = table[table["station"] == station]
     ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
@@ -272,9 +260,7 @@ def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str]) 
 
 
 def _legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
-    lines = [
-        Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()
-    ]
+    lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
     if lines:
         figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.4)
 
@@ -282,9 +268,7 @@ def _legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> N
 # -- the uncertainty law ------------------------------------------------------------------------------------
 
 
-def draw_uncertainty_law(
-    ax: Axes, bins: pd.DataFrame, a: float, b: float, thresholds: Mapping[str, float]
-) -> None:
+def draw_uncertainty_law(ax: Axes, bins: pd.DataFrame, a: float, b: float, thresholds: Mapping[str, float]) -> None:
     """Draw mean rejection probability against uncertainty with the fitted line a u + b and the thresholds.
 
     `bins`: uncertainty, tokens, rejection (the mean), ci95_low, ci95_high, one row per value of u, and of

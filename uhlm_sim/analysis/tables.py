@@ -1,0 +1,100 @@
+"""A finished run as tables, in memory or read back from its folder."""
+
+import json
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from uhlm_sim.analysis.metrics import LEGS
+from uhlm_sim.errors import InputError
+
+# What figures need of tokens.parquet; the other columns stay on disk.
+TOKEN_COLUMNS = ["policy", "replication", "started_s", "committed_s", "decision", "payload_bits", *LEGS]
+SUMMARY_COLUMNS = ("policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications")
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """What a run wrote: tables with the columns of the run folder, the resolved scenario and the provenance.
+
+    `replications` is tidy (point, sweep columns..., policy, replication, metric, value). `tokens` is None
+    where the run kept none; of its columns only TOKEN_COLUMNS and `point` are used.
+    """
+
+    summary: pd.DataFrame
+    replications: pd.DataFrame
+    requests: pd.DataFrame
+    tokens: pd.DataFrame | None
+    stations: pd.DataFrame
+    scenario: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def window_s(self) -> tuple[float, float]:
+        """Return the times in which tokens and requests count: (warmup_s, duration_s)."""
+        return float(self.scenario["warmup_s"]), float(self.scenario["duration_s"])
+
+    @property
+    def sweep(self) -> list[str]:
+        """Return the names of the sweep's columns, none for a single point."""
+        return [str(name) for name in self.summary.columns if name not in SUMMARY_COLUMNS]
+
+    @property
+    def policies(self) -> list[str]:
+        """Return the policies' labels in the run's order."""
+        return [str(name) for name in self.summary["policy"].unique()]
+
+    def first_point(self) -> "RunTables":
+        """Return the tables of the sweep's first point alone; of a run without a sweep, all."""
+        if not self.sweep:
+            return self
+        first = self.summary[self.sweep].drop_duplicates().head(1)
+        return replace(
+            self,
+            summary=self.summary.merge(first, on=self.sweep),
+            replications=self.replications.merge(first, on=self.sweep),
+            requests=_first(self.requests),
+            tokens=None if self.tokens is None else _first(self.tokens),
+            stations=_first(self.stations),
+        )
+
+
+def _first(table: pd.DataFrame) -> pd.DataFrame:
+    first: pd.DataFrame = table[table["point"] == table["point"].min()]
+    return first
+
+
+def load_tables(run_dir: Path | str) -> RunTables:
+    """Read a run folder; of tokens.parquet only the columns that figures need.
+
+    InputError, in one sentence, for a folder that isn't a finished run (summary.csv is written last) or whose
+    files can't be read.
+    """
+    folder = Path(run_dir)
+    if not (folder / "summary.csv").is_file():
+        raise InputError(f"{folder}: not a finished run, it has no summary.csv")
+    tokens = folder / "tokens.parquet"
+    try:
+        columns = ["point", *TOKEN_COLUMNS]
+        return RunTables(
+            summary=_read_csv(folder / "summary.csv"),
+            replications=_read_csv(folder / "replications.csv"),
+            requests=pd.read_parquet(folder / "requests.parquet"),
+            tokens=pd.read_parquet(tokens, columns=columns) if tokens.is_file() else None,
+            stations=_read_csv(folder / "stations.csv"),
+            scenario=tomllib.loads((folder / "scenario.resolved.toml").read_text(encoding="utf-8")),
+            provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
+        )
+    except FileNotFoundError as problem:
+        raise InputError(f"{folder}: not a finished run, it has no {Path(problem.filename).name}") from None
+    except (OSError, ValueError) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise InputError(f"{folder}: can't be read as a run: {reason}") from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # A policy may be called NA: only an empty field is null.
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"policy": str})
