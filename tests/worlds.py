@@ -46,6 +46,18 @@ class MadeUpSource:
         )
 
 
+def agrees(theory: float, values: Any, errors: float = 4.0, within: float = 0.05) -> bool:
+    """Say whether the mean of independent values is a theory's, within standard errors of the values themselves.
+
+    The values must also be enough to tell: their tolerance may not exceed the fraction `within` of the theory.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    tolerance = errors * values.std(ddof=1) / np.sqrt(len(values)) + 1e-12 * abs(theory)
+    assert tolerance <= within * abs(theory), f"tolerance {tolerance:.3g} is too wide for {theory:.6g}"
+    assert abs(values.mean() - theory) <= tolerance, f"{values.mean():.6g} +- {tolerance:.3g} is not {theory:.6g}"
+    return True
+
+
 def ready(kind: str = "hlm", label: str | None = None, **source: Any) -> ReadyPolicy:
     """Return a policy that replays made-up answers."""
     if kind == "slm":
