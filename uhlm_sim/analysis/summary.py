@@ -24,10 +24,15 @@ def summary_text(tables: RunTables) -> str:
     """Return a table of means (with half-widths of 95 % intervals) per policy, and notes; same tables, same bytes."""
     scenario = tables.scenario
     start_s, end_s = tables.window_s
-    estimates = {
-        (str(row.policy), str(row.metric)): (float(row.mean), float(row.ci95_high - row.ci95_low) / 2)
-        for row in tables.summary.itertuples()
-    }
+    summary = tables.summary
+    half = (summary["ci95_high"] - summary["ci95_low"]) / 2
+    estimates = dict(
+        zip(
+            zip(summary["policy"], summary["metric"], strict=True),
+            zip(summary["mean"], half, strict=True),
+            strict=True,
+        )
+    )
     told = {entry["label"]: entry for entry in tables.provenance["policies"]}
     cells = [["policy", *(title for title, _, _ in SHOWN)]]
     for policy in tables.policies:
