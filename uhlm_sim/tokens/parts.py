@@ -27,7 +27,8 @@ class PartStore:
     def load(self, *what: Any) -> Columns | None:
         """Return a finished batch, or None if there is none."""
         try:
-            with np.load(self._file(what), allow_pickle=False) as stored:
+            # Opened here, since numpy leaves a file open whose zip directory it can't read.
+            with open(self._file(what), "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None
