@@ -1,11 +1,15 @@
-"""Small real things for tests: a made-up token source, a ready policy over it, and a scenario in one line."""
+"""Small real things for tests: a made-up token source, a ready policy over it, a scenario in one line, known air."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import simpy
 
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.tokens.trace import TokenPath
@@ -76,3 +80,42 @@ def cell(**changes: Any) -> Scenario:
         **changes,
     }
     return parse_scenario(values, "test")
+
+
+def known_air(gains: Any, coherence_s: float, mean_snr: Any = 1.0, efficiency_of: Any = lambda snr: snr) -> Air:
+    """Return an air whose gain of device i in block k is `gains[i][k]` and 1 after the last; bit/s/Hz is the SNR."""
+
+    def fading(row: Any, size: int) -> Any:
+        row = np.asarray(row, dtype=np.float64)
+        while True:
+            yield np.concatenate([row[:size], np.ones(max(size - len(row), 0))])
+            row = row[size:]
+
+    return Air(
+        np.full(len(gains), mean_snr, dtype=np.float64),
+        efficiency_of,
+        fading=fading,
+        stream_of=lambda device: gains[device],
+        coherence_s=coherence_s,
+    )
+
+
+def transmit(uploads: Any, air: Air, bandwidth_hz: float = 1.0, **uplink: Any) -> tuple[list[Job], Uplink]:
+    """Send uploads (time, device, bits, own gain or nothing) and return the jobs in the order they ended."""
+    env, ended = simpy.Environment(), []
+
+    def deliver(job: Job) -> None:
+        job.received_s = env.now
+        ended.append(job)
+
+    band = Uplink(env, bandwidth_hz=bandwidth_hz, air=air, deliver=deliver, **uplink)
+
+    def source() -> Any:
+        for at_s, device, bits, *gain in uploads:
+            yield env.timeout(at_s - env.now)
+            band.send(Job(device, bits, 1, env.now, env.event(), *gain))
+
+    env.process(source())
+    env.run()
+    band.settle()
+    return ended, band

@@ -64,6 +64,7 @@ class Air:
         snr = self._mean_snr.item(device) * gain
         self.clamped += snr < self._min_snr
         self.snr[device] = max(snr, self._min_snr)
+        self._efficiency = None
         return float(self._efficiency_of(self.snr[device]))
 
     def efficiency(self, share: float | Floats = 1.0) -> Floats:
