@@ -25,15 +25,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"uhlm-sim: {error}", file=sys.stderr)
         sys.exit(2)
-    except UhlmError as error:
-        print(f"uhlm-sim: the run failed: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("uhlm-sim: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except (UhlmError, OSError) as error:
+        print(f"uhlm-sim: the run failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("uhlm-sim: interrupted; a run goes on with --resume", file=sys.stderr)
+        sys.exit(130)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,6 +92,8 @@ def run_command(args: argparse.Namespace) -> None:
     if args.jobs == 0 or args.jobs < -1:
         raise InputError(f"--jobs {args.jobs}: must be at least 1, or -1 for all cores")
     scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    if args.allow_plugins:
+        sys.path.insert(0, str(Path.cwd()))
     out = args.out or _run_folder(scenario.name, resume=args.resume)
     with progress_bar() as progress:
         tables = run(

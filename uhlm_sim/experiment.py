@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from uhlm_sim.analysis.report import write_figures, write_report
 from uhlm_sim.analysis.tables import TOKEN_COLUMNS, RunTables, load_tables
 from uhlm_sim.cell.engine import check_scenario, simulate
 from uhlm_sim.cell.policies import ready_policy, rule_request
-from uhlm_sim.errors import InputError
+from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import write_scenario
@@ -92,7 +93,12 @@ def run(
         for policy in range(len(policies))
         for replication in range(scenario.replications)
     ]
-    finished = list(_simulate_all(tasks, jobs, progress))
+    try:
+        finished = list(_simulate_all(tasks, jobs, progress))
+    except BrokenProcessPool as error:
+        raise SimulationError(
+            f"a worker process died, perhaps for want of memory; --resume goes on ({error})"
+        ) from None
     progress("tables, figures, report", 0, 1)
     replications = pd.DataFrame(
         [
@@ -140,12 +146,13 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
 
 def _simulate_all(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Finished]:
     """Yield what every task leaves, in their order; parts that are there already are read, not repeated."""
-    missing = [task for task in tasks if task.part is None or not task.part.exists()]
-    todo = iter(joblib.Parallel(n_jobs=jobs, return_as="generator")(map(joblib.delayed(_simulate), missing)))
+    missing = {number: task for number, task in enumerate(tasks) if task.part is None or not task.part.exists()}
+    todo = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(_simulate)(task) for task in missing.values()
+    )
     for number, task in enumerate(tasks):
         progress("simulating", number, len(tasks))
-        done = next(todo) if task in missing else None
-        yield done if done is not None else _read_part(task)
+        yield next(todo) if number in missing else _read_part(task)
     progress("simulating", len(tasks), len(tasks))
 
 

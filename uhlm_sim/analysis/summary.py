@@ -52,6 +52,10 @@ def summary_text(tables: RunTables) -> str:
         *(f"{label}: {entry['words']}" for label, entry in told.items() if entry["words"]),
         *(f"{row.policy}: {row.verdict!s}. {row.words}" for row in judged.itertuples() if row.verdict),
     ]
+    cut = {policy: estimates.get((policy, "unfinished_requests"), (nan, nan))[0] for policy in tables.policies}
+    if any(count > 0 for count in cut.values()):
+        told_cut = ", ".join(f"{policy} {count:.3g}" for policy, count in cut.items())
+        lines.append(f"Requests that the end of the run cut off, per replication: {told_cut}")
     if any(not entry["exact"] for entry in told.values()):
         lines.append("* teacher-forced on the text of HLM: no path of its own in the trace")
     return "\n".join(lines)

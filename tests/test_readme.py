@@ -1,0 +1,62 @@
+"""What the README prints, works: its commands are run, shortened, and its code is the user's own code."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHORT = ["--set", "replications=1", "--set", "duration_s=4", "--set", "warmup_s=1", "--jobs", "1"]
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("uhlm-sim ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_does_what_it_says(command: str, scenario_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(blocks("python")[0], encoding="utf-8")
+    scenario_file.rename(tmp_path / "my.toml")
+    arguments = shlex.split(command)[1:]
+    if arguments[0] == "run":
+        arguments += SHORT
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "uhlm-sim"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_a_policy_of_the_readme_keeps_what_it_says(scenario_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(blocks("python")[0], encoding="utf-8")
+    policies = 'policy=[{kind="hlm"}, {kind="own:confident", params={level=0.4}}]'
+    command = [sys.executable, "-m", "uhlm_sim.cli", "run", str(scenario_file), "--allow-plugins", "--set", policies]
+    done = subprocess.run([*command, "--jobs", "2"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "own:confident *" in done.stdout
+    assert "teacher-forced" in done.stdout
+
+
+def test_the_check_before_a_change_lands_runs_the_readmes_test_command() -> None:
+    marked = README[README.index("<!-- tests -->") : README.index("<!-- end -->")]
+    command = next(line for line in marked.splitlines() if line.startswith("python3"))
+    assert command.endswith("pytest -q -n 2")
+    assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
