@@ -37,11 +37,13 @@ def write_figures(tables: RunTables, folder: Path | str) -> list[ReportFigure]:
     """
     first = tables.summary[tables.sweep].head(1).to_dict("records")
     at = ", ".join(f"{name} = {value}" for row in first for name, value in row.items())
-    point = f" Drawn for {at}." if at else ""
+    note = f" Drawn for {at}." if at else ""
+    if tables.forced:
+        note += f" Teacher-forced, on the answers of another policy: {', '.join(tables.forced)}."
     one = tables.first_point()
     with mpl.rc_context(style.RC):
         return [
-            ReportFigure(name, title, caption + point, style.save(figure, Path(folder), name), figure.get_figwidth())
+            ReportFigure(name, title, caption + note, style.save(figure, Path(folder), name), figure.get_figwidth())
             for name, title, caption, figure in _figures(one)
         ]
 

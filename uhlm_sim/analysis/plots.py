@@ -112,7 +112,8 @@ def ecdf_table(table: pd.DataFrame, column: str, points: int = 400) -> pd.DataFr
 
 def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, Look]) -> None:
     """Draw the steps of an `ecdf_table` on a logarithmic time axis."""
-    for name in policies_of(table):
+    names = policies_of(table)
+    for name, width in zip(names, _widths(names, 2.2), strict=True):
         rows = table[table["policy"] == name]
         x = rows[column].to_numpy(dtype=np.float64)
         share = rows["share"].to_numpy(dtype=np.float64)
@@ -123,6 +124,7 @@ def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, L
             where="post",
             color=look.colour,
             linestyle=look.line,
+            linewidth=width,
             label=name,
         )
     ax.set_xscale("log")
@@ -234,14 +236,15 @@ def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str,
     """Draw a `queue_table`'s mean and interval at one station, the warm-up shaded."""
     rows = table[table["station"] == station]
     ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
-    for name in policies_of(rows):
+    names = policies_of(rows)
+    for name, width in zip(names, _widths(names, 1.8), strict=True):
         one = rows[rows["policy"] == name]
         time_s, mean, low, high = (
             one[c].to_numpy(dtype=np.float64) for c in ("time_s", "mean", "ci95_low", "ci95_high")
         )
         look = styles[name]
         ax.fill_between(time_s, low, high, color=look.colour, alpha=0.18, linewidth=0)
-        ax.plot(time_s, mean, color=look.colour, linestyle=look.line, linewidth=1.0, label=name)
+        ax.plot(time_s, mean, color=look.colour, linestyle=look.line, linewidth=width, label=name)
     ax.set_ylim(bottom=0)
     ax.margins(x=0)
     ax.set_xlabel("time, s")
@@ -257,6 +260,11 @@ def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str]) 
     present = {name: styles[name] for name in policies if (table["policy"] == name).any()}
     _legend_below(figure, present, columns=4)
     return figure
+
+
+def _widths(policies: Sequence[str], widest: float) -> list[float]:
+    """Earlier lines are wider, so that one under another of the same course is still seen."""
+    return [float(width) for width in np.linspace(widest, 1.0, max(2, len(policies)))[: len(policies)]]
 
 
 def _legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:

@@ -74,6 +74,7 @@ def write_report(tables: RunTables, figures: list[ReportFigure], path: Path | st
         end_s=f"{end_s:g}",
         replications=int(tables.summary["replications"].max()),
         groups=_groups(first),
+        forced=tables.forced,
         points=[_point(values, rows, first) for values, rows in _points(tables)],
         verdicts=_verdicts(tables),
         is_open=_is_open(tables),
@@ -91,10 +92,14 @@ def number(mean: float, low: float, high: float, scale: float = 1.0) -> tuple[st
     interval have an empty second text, a null mean is a dash.
     """
     mean, half = mean * scale, (high - low) / 2 * scale
+    if half < 1e-9 * abs(mean):
+        half = 0.0  # replications that agree but for rounding
     if not math.isfinite(mean):
         return "–", ""
     if mean == 0 and not half > 0:
         return "0", ""
+    if abs(mean) < 1e-4:
+        return f"{mean:.3g}".replace("-", "−"), f"± {half:.1g}".replace("-", "−") if half >= 0 else ""
     finest = 3 - _magnitude(mean)
     known = half > 0
     decimals = min(max(min(1 - _magnitude(half), finest) if known else finest, 0), 9)
@@ -112,10 +117,12 @@ def _magnitude(x: float) -> int:
 def ratio(mean: float, low: float, high: float) -> tuple[str, str]:
     """Return a ratio and its interval as text, the interval as its two ends: it needn't be symmetric."""
     text = number(mean, low, high)[0]
+    if low == high == mean:
+        return f"{mean:.4g}", ""
     if not (math.isfinite(low) and math.isfinite(high)):
         return text, ""
-    decimals = len(text.partition(".")[2])
-    return text, f"{low:.{decimals}f} to {high:.{decimals}f}".replace("-", "−")
+    digits = ".3g" if "e" in text else f".{len(text.partition('.')[2])}f"
+    return text, f"{low:{digits}} to {high:{digits}}".replace("-", "−")
 
 
 Estimates = Mapping[tuple[str, str], tuple[float, float, float]]
@@ -134,8 +141,9 @@ def _points(tables: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
 def _point(words: str, rows: pd.DataFrame, first: str) -> dict[str, Any]:
     """Lay a point's summary out for the template: cells are (text, interval)."""
     keys = zip(rows["policy"].astype(str), rows["metric"], strict=True)
-    values = zip(rows["mean"], rows["ci95_low"], rows["ci95_high"], strict=True)
-    found: Estimates = dict(zip(keys, values, strict=True))
+    # The digits that summary.csv has, so that a report of tables in memory is the one of the folder.
+    values = rows[["mean", "ci95_low", "ci95_high"]].map(lambda value: float(f"{value:.9g}"))
+    found: Estimates = dict(zip(keys, values.itertuples(index=False, name=None), strict=True))
     policies = [str(name) for name in rows["policy"].unique()]
 
     def cell(policy: str, metric: str, shown: str) -> tuple[str, str]:
@@ -162,17 +170,17 @@ def _point(words: str, rows: pd.DataFrame, first: str) -> dict[str, Any]:
 def _sentence(found: Estimates, policy: str, first: str) -> str:
     """Say in a sentence what a policy does to the first one's throughput, in all three readings."""
 
-    def times(metric: str) -> str:
-        return ratio(*found.get((policy, f"{metric}{RATIO}"), NONE))[1] or "one replication, no interval"
-
-    def value(metric: str) -> str:
-        return ratio(*found.get((policy, f"{metric}{RATIO}"), NONE))[0]
+    def times(metric: str) -> tuple[str, str]:
+        return ratio(*found.get((policy, f"{metric}{RATIO}"), NONE))
 
     kept = number(*found.get((policy, "skip_rate"), NONE), scale=100.0)[0]
+    if found.get((policy, f"token_throughput{RATIO}")) == (1.0, 1.0, 1.0):
+        return f"{first}'s throughput in every replication. {kept} % of the tokens are kept unasked."
+    cell, ends = times("token_throughput")
     return (
-        f"{value('token_throughput')} times {first}'s tokens a second in the cell ({times('token_throughput')}); "
-        f"an answering phone is {value('token_throughput_per_device')} times as fast by 1/mean(delay), "
-        f"{value('mean_token_rate')} times by the mean of 1/delay. {kept} % of the tokens are kept unasked."
+        f"{cell} times {first}'s tokens a second in the cell{f' ({ends})' if ends else ''}; an answering phone is "
+        f"{times('token_throughput_per_device')[0]} times as fast by 1/mean(delay), {times('mean_token_rate')[0]} "
+        f"times by the mean of 1/delay. {kept} % of the tokens are kept unasked."
     )
 
 
@@ -221,4 +229,6 @@ def _plain(values: Mapping[str, Any]) -> str:
             return f"{value:.9g}"
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
-    return ", ".join(f"{name} = {words(value)}" for name, value in values.items())
+    # Mappings last, as in a TOML file: the order is the same however the values were read.
+    items = sorted(values.items(), key=lambda item: isinstance(item[1], dict))
+    return ", ".join(f"{name} = {words(value)}" for name, value in items if value not in ({}, [], None))

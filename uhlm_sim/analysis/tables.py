@@ -13,6 +13,14 @@ from uhlm_sim.errors import InputError
 
 # What figures need of tokens.parquet; the other columns stay on disk.
 TOKEN_COLUMNS = ["policy", "replication", "started_s", "committed_s", "decision", "payload_bits", *LEGS]
+FILES = (
+    "summary.csv",
+    "replications.csv",
+    "stations.csv",
+    "requests.parquet",
+    "scenario.resolved.toml",
+    "provenance.json",
+)
 SUMMARY_COLUMNS = ("policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications")
 
 
@@ -47,6 +55,11 @@ class RunTables:
         """Return the policies' labels in the run's order."""
         return [str(name) for name in self.summary["policy"].unique()]
 
+    @property
+    def forced(self) -> list[str]:
+        """Return the policies that ran teacher-forced, on the answers of another one."""
+        return [str(told["label"]) for told in self.provenance["policies"] if not told["exact"]]
+
     def first_point(self) -> "RunTables":
         """Return the tables of the sweep's first point alone; of a run without a sweep, all."""
         if not self.sweep:
@@ -74,12 +87,13 @@ def load_tables(run_dir: Path | str) -> RunTables:
     files can't be read.
     """
     folder = Path(run_dir)
-    if not (folder / "summary.csv").is_file():
-        raise InputError(f"{folder}: not a finished run, it has no summary.csv")
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: not a finished run, it has no {name}")
     tokens = folder / "tokens.parquet"
     try:
         columns = ["point", *TOKEN_COLUMNS]
-        return RunTables(
+        tables = RunTables(
             summary=_read_csv(folder / "summary.csv"),
             replications=_read_csv(folder / "replications.csv"),
             requests=pd.read_parquet(folder / "requests.parquet"),
@@ -88,11 +102,13 @@ def load_tables(run_dir: Path | str) -> RunTables:
             scenario=tomllib.loads((folder / "scenario.resolved.toml").read_text(encoding="utf-8")),
             provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
         )
-    except FileNotFoundError as problem:
-        raise InputError(f"{folder}: not a finished run, it has no {Path(problem.filename).name}") from None
     except (OSError, ValueError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise InputError(f"{folder}: can't be read as a run: {reason}") from None
+    missing = [name for name in SUMMARY_COLUMNS if name not in tables.summary]
+    if missing:
+        raise InputError(f"{folder}: can't be read as a run: summary.csv has no column {missing[0]}")
+    return tables
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
