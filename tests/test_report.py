@@ -1,0 +1,290 @@
+"""A run folder as tables, figures and one HTML file."""
+
+import json
+import math
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import tomli_w
+
+from uhlm_sim.analysis.intervals import summarise, write_table
+from uhlm_sim.analysis.metrics import LEGS, UNITS, replication_metrics
+from uhlm_sim.analysis.report import RunTables, load_tables, write_figures, write_report
+from uhlm_sim.analysis.report import number as shown
+from uhlm_sim.analysis.report import ratio as shown_ratio
+from uhlm_sim.errors import InputError
+
+POLICIES = {"hlm": 0.0, "u-hlm(0.43)": 0.5, "slm": 1.0}
+
+
+def simulated(policy, replication):
+    """Two phones that answer for 20 s; half of the tokens of U-HLM are kept, all of the SLM's."""
+    rng = np.random.default_rng(replication)
+    rows = []
+    for device in (0, 1):
+        now = rng.random()
+        for position in range(40):
+            kept = (position % 2 < 2 * POLICIES[policy] - 0.5) if POLICIES[policy] else False
+            legs = [0.2, *([0.0] * 5 if kept else rng.uniform(0.01, 0.1, 5))]
+            done = now + sum(legs)
+            words = ("skip", "skipped") if kept else ("send", "accepted")
+            rows.append(
+                (device, 0, position, now, done, *words, 0.8, 0 if kept else 8000, *legs, *([0 if kept else 1] * 2))
+            )
+            now = done
+    columns = ["device", "request", "position", "started_s", "committed_s", "decision", "outcome"]
+    columns += ["accept_probability", "payload_bits", *LEGS, "batch_jobs", "batch_tokens"]
+    tokens = pd.DataFrame(rows, columns=columns)
+    ends = tokens.groupby("device")["committed_s"]
+    requests = pd.DataFrame(
+        {"device": [0, 1], "request": 0, "arrived_s": tokens.groupby("device")["started_s"].min()}
+    ).assign(first_token_s=ends.min(), finished_s=ends.max(), tokens=40)
+    counted = [(s, t, 0.3 * t, 0.2 * t, 1) for s in ("uplink", "base_station") for t in (0.0, 20.0)]
+    stations = pd.DataFrame(counted, columns=["station", "at_s", "present_s", "busy_s", "servers"])
+    return requests, tokens, stations
+
+
+def run(replications=3, forced=()):
+    """Return the tables of a run of all policies."""
+    parts = {"requests": [], "tokens": [], "stations": []}
+    values = []
+    for policy in POLICIES:
+        for replication in range(replications):
+            tables = simulated(policy, replication)
+            settings = {"warmup_s": 0.0, "duration_s": 20.0, "devices": 2, "slo": {}, "output_law": True}
+            found = replication_metrics(*tables, **settings)
+            values += [(0, policy, replication, name, value) for name, value in found.items()]
+            for name, table in zip(parts, tables, strict=True):
+                keys = {"point": 0, "policy": policy, "replication": replication}
+                parts[name].append(table.assign(**keys))
+    tidy = pd.DataFrame(values, columns=["point", "policy", "replication", "metric", "value"])
+    told = [
+        {"label": name, "kind": name.partition("(")[0], "exact": name not in forced, "path": "hlm"}
+        | {"threshold": 0.43 if "u-" in name else None, "words": ""}
+        for name in POLICIES
+    ]
+    return RunTables(
+        summary=summarise(tidy, "hlm"),
+        replications=tidy,
+        **{name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()},
+        scenario={
+            "name": "two phones <test>",
+            "description": "Does U-HLM keep & send?",
+            "replications": replications,
+            "warmup_s": 0.0,
+            "duration_s": 20.0,
+            "traffic": {"kind": "closed", "devices": 2},
+            "channel": {"params": {}, "kind": "constant"},
+        },
+        provenance={
+            "version": "0.1.0",
+            "seed": 1,
+            "trace": {"temperature": 0.7, "models": {"slm": {"name": "small"}}},
+            "policies": told,
+            "assumptions": ["Below −10 dB nothing is sent."],
+            "presets": [{"name": "phone", "source": "a benchmark, http://example.org"}],
+        },
+    )
+
+
+def report(tables, folder):
+    path = folder / "report.html"
+    write_report(tables, write_figures(tables, folder / "figures"), path)
+    return path.read_text(encoding="utf-8")
+
+
+def folder_of(tables, folder):
+    folder.mkdir()
+    (folder / "scenario.resolved.toml").write_text(tomli_w.dumps(tables.scenario))
+    (folder / "provenance.json").write_text(json.dumps(tables.provenance))
+    tables.requests.to_parquet(folder / "requests.parquet")
+    tables.tokens.to_parquet(folder / "tokens.parquet")
+    write_table(tables.replications, folder / "replications.csv")
+    write_table(tables.stations, folder / "stations.csv")
+    write_table(tables.summary, folder / "summary.csv")
+    return folder
+
+
+class Page(HTMLParser):
+    """Collects a page's tags with their attributes, its text, and its tables' rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.rows = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return run(forced=["u-hlm(0.43)"])
+
+
+@pytest.fixture(scope="module")
+def folder(tables, tmp_path_factory):
+    """A folder with the figures and the report."""
+    folder = tmp_path_factory.mktemp("report")
+    report(tables, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_the_report_loads_nothing(text, page):
+    loads = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "data")]
+    assert loads
+    assert all(value.startswith("data:image/png;base64,") for value in loads)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_report_says_what_was_asked(page):
+    words = " ".join(page.words)
+    for said in ("two phones <test>", "Does U-HLM keep & send?", "Below −10 dB nothing is sent.", "a benchmark,"):
+        assert said in words
+
+
+def test_the_headline_gives_each_policy_its_numbers(tables, page):
+    rows = {row[0].rstrip("\u2009†"): row for row in page.rows[2:5]}
+    assert list(rows) == list(POLICIES)
+    for policy, row in rows.items():
+        for column, metric in ((1, "token_throughput"), (2, "token_throughput_per_device"), (3, "mean_token_rate")):
+            at = tables.summary[(tables.summary["policy"] == policy) & (tables.summary["metric"] == metric)].iloc[0]
+            assert row[column] == "".join(shown(at["mean"], at["ci95_low"], at["ci95_high"]))
+    assert rows["slm"][-3:] == ["100.0± 0", "0", "–"]
+    assert rows["hlm"][4] == "1"
+
+
+def test_every_metric_is_in_the_full_table(page):
+    assert set(UNITS) <= {row[0] for row in page.rows if row}
+
+
+def test_a_teacher_forced_policy_is_marked_wherever_it_stands(page):
+    words = " ".join(page.words)
+    assert "decides along the answers of another policy" in words
+    assert words.count("another policy: u-hlm(0.43)") == 5, "under each figure"
+    assert [row[0] for row in page.rows[2:5]] == ["hlm", "u-hlm(0.43)\u2009†", "slm"]
+
+
+def test_figures_are_there_as_png_and_pdf(folder):
+    for name in ("throughput", "legs", "token_time", "ttft", "queues"):
+        assert (folder / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_same_tables_give_the_same_bytes_in_memory_and_from_the_folder(tables, text, tmp_path):
+    read = load_tables(folder_of(tables, tmp_path / "run"))
+    assert read.policies == list(POLICIES)
+    assert report(read, tmp_path) == text
+
+
+def test_without_token_tables_the_figures_that_need_them_are_left_out(tables, tmp_path):
+    folder = folder_of(tables, tmp_path / "run")
+    (folder / "tokens.parquet").unlink()
+    figures = write_figures(load_tables(folder), tmp_path / "figures")
+    assert [figure.name for figure in figures] == ["throughput", "legs", "ttft"]
+
+
+def test_one_replication_makes_a_report_without_intervals(tmp_path):
+    words = " ".join(Page(report(run(replications=1), tmp_path)).words)
+    assert "One replication gives no interval" in words
+    assert "±" not in words
+    assert "nan" not in words.split()
+
+
+def test_a_sweep_gives_each_point_its_table_and_draws_the_first(tables, tmp_path):
+    key = "channel.mean_snr_db"
+    points = [table.assign(point=i) for i in (0, 1) for table in [tables.replications]]
+    tidy = pd.concat([table.assign(**{key: 10.0 * table["point"]}) for table in points], ignore_index=True)
+    swept = RunTables(
+        summary=summarise(tidy, "hlm"),
+        replications=tidy,
+        requests=pd.concat([tables.requests, tables.requests.assign(point=1, policy="nobody")]),
+        tokens=None,
+        stations=tables.stations,
+        scenario=tables.scenario,
+        provenance=tables.provenance,
+    )
+    text = report(swept, tmp_path)
+    assert text.count("<h3>channel.mean_snr_db = 10.0</h3>") == 2
+    assert "Drawn for channel.mean_snr_db = 0.0." in text
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: (folder / "summary.csv").unlink(), "not a finished run, it has no summary.csv"),
+        (lambda folder: (folder / "requests.parquet").unlink(), "not a finished run, it has no requests.parquet"),
+        (lambda folder: (folder / "provenance.json").write_text("{"), "can't be read as a run"),
+        (lambda folder: (folder / "scenario.resolved.toml").write_text("= 1"), "can't be read as a run"),
+        (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 no more"), "can't be read as a run"),
+        (lambda folder: (folder / "summary.csv").write_text(""), "can't be read as a run"),
+        (lambda folder: (folder / "summary.csv").write_text("a,b\n1,2\n"), "summary.csv has no column policy"),
+    ],
+)
+def test_a_folder_that_is_no_finished_run_is_refused_in_one_sentence(tables, tmp_path, break_it, message):
+    folder = folder_of(tables, tmp_path / "run")
+    break_it(folder)
+    with pytest.raises(InputError) as caught:
+        load_tables(folder)
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_at_all_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a finished run"):
+        load_tables(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((104.83, 102.73, 106.93), ("104.8", "± 2.1")),
+        ((0.052, 0.052, 0.052), ("0.05200", "± 0")),
+        ((393216.0, 392216.0, 394216.0), ("393,216", "± 1,000")),
+        ((0.1286, 0.1286 - 4e-7, 0.1286 + 4e-7), ("0.1286", "± 4e-07")),
+        ((2.5e-5, 2.4e-5, 2.6e-5), ("2.5e−05", "± 1e−06")),
+        ((-0.031, -0.041, -0.021), ("−0.031", "± 0.010")),
+        ((0.0, 0.0, 0.0), ("0", "")),
+        ((3.14159, math.nan, math.nan), ("3.142", "")),
+        ((math.nan, math.nan, math.nan), ("–", "")),
+    ],
+)
+def test_a_number_has_the_digits_that_its_interval_gives(estimate, text):
+    assert shown(*estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((1.4132, 1.3871, 1.4393), ("1.413", "1.387 to 1.439")),
+        ((1.0, 1.0, 1.0), ("1", "")),
+        ((2.0, math.nan, math.nan), ("2.000", "")),
+        ((math.nan, math.nan, math.nan), ("–", "")),
+    ],
+)
+def test_a_ratio_has_both_ends_of_its_interval(estimate, text):
+    assert shown_ratio(*estimate) == text
