@@ -113,7 +113,7 @@ def ecdf_table(table: pd.DataFrame, column: str, points: int = 400) -> pd.DataFr
 def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, Look]) -> None:
     """Draw the steps of an `ecdf_table` on a logarithmic time axis."""
     names = policies_of(table)
-    for name, width in zip(names, _widths(names, 2.2), strict=True):
+    for name, width in zip(names, _widths(names), strict=True):
         rows = table[table["policy"] == name]
         x = rows[column].to_numpy(dtype=np.float64)
         share = rows["share"].to_numpy(dtype=np.float64)
@@ -237,7 +237,7 @@ def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str,
     rows = table[table["station"] == station]
     ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
     names = policies_of(rows)
-    for name, width in zip(names, _widths(names, 1.8), strict=True):
+    for name, width in zip(names, _widths(names), strict=True):
         one = rows[rows["policy"] == name]
         time_s, mean, low, high = (
             one[c].to_numpy(dtype=np.float64) for c in ("time_s", "mean", "ci95_low", "ci95_high")
@@ -262,9 +262,9 @@ def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str]) 
     return figure
 
 
-def _widths(policies: Sequence[str], widest: float) -> list[float]:
-    """Earlier lines are wider, so that one under another of the same course is still seen."""
-    return [float(width) for width in np.linspace(widest, 1.0, max(2, len(policies)))[: len(policies)]]
+def _widths(policies: Sequence[str]) -> list[float]:
+    """Return line widths that fall, from the first policy's on: it is still seen under another of the same course."""
+    return [2.6, *(float(width) for width in np.linspace(1.4, 1.0, max(1, len(policies) - 1)))][: len(policies)]
 
 
 def _legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
