@@ -15,6 +15,7 @@ from uhlm_sim.analysis.metrics import LEGS
 from uhlm_sim.analysis.style import LEG_COLOURS, RC, looks, save
 
 POLICIES = ["hlm", "u-hlm(0.43)", "slm"]
+METRICS = ("token_throughput", *plots.READINGS)
 UNIT = {"token_throughput": "tokens/s"}
 
 
@@ -175,11 +176,7 @@ def test_many_policies_are_all_told_apart():
 
 def test_drawing_leaves_no_global_state(tmp_path):
     before = dict(mpl.rcParams)
-    with mpl.rc_context(RC):
-        figure = plots.throughput_figure(
-            summary({name: [1.0, 2.0, 3.0] for name in ("token_throughput", *plots.READINGS)})
-        )
-        save(figure, tmp_path, "a")
+    save(plots.throughput_figure(summary({m: [1.0, 2.0, 3.0] for m in METRICS})), tmp_path, "a")
     assert dict(mpl.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
@@ -190,3 +187,10 @@ def test_the_same_figure_is_the_same_bytes(tmp_path):
         save(plots.legs_figure(table), tmp_path, name)
     for kind in ("png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
+def test_a_figure_keeps_the_papers_style_when_it_is_saved_without_it():
+    figure = plots.throughput_figure(summary({m: [1.0, 2.0, 3.0] for m in METRICS}))
+    figure.draw_without_rendering()
+    assert {label.get_fontsize() for ax in figure.axes for label in ax.get_xticklabels()} == {RC["xtick.labelsize"]}
+    assert not figure.axes[0].spines["top"].get_visible()

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -41,11 +40,10 @@ def write_figures(tables: RunTables, folder: Path | str) -> list[ReportFigure]:
     if tables.forced:
         note += f" Teacher-forced, on the answers of another policy: {', '.join(tables.forced)}."
     one = tables.first_point()
-    with mpl.rc_context(style.RC):
-        return [
-            ReportFigure(name, title, caption + note, style.save(figure, Path(folder), name), figure.get_figwidth())
-            for name, title, caption, figure in _figures(one)
-        ]
+    return [
+        ReportFigure(name, title, caption + note, style.save(figure, Path(folder), name), figure.get_figwidth())
+        for name, title, caption, figure in _figures(one)
+    ]
 
 
 def _figures(tables: RunTables) -> Iterator[tuple[str, str, str, Figure]]:

@@ -82,12 +82,12 @@ def _rows(ax: Axes, policies: Sequence[str]) -> None:
 def throughput_figure(summary: pd.DataFrame) -> Figure:
     """Draw the cell's throughput beside the user's token rate in both readings."""
     styles = looks(policies_of(summary))
-    figure = new_figure(PAGE_IN, 0.9 + 0.24 * len(styles))
-    left, right = figure.subplots(1, 2, sharey=True)
-    draw_metric(left, summary, "token_throughput", styles)
-    left.set_title("All phones together")
-    draw_token_rates(right, summary, styles)
-    right.set_title("One phone while it waits for a token")
+    with new_figure(PAGE_IN, 0.9 + 0.24 * len(styles)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        draw_metric(left, summary, "token_throughput", styles)
+        left.set_title("All phones together")
+        draw_token_rates(right, summary, styles)
+        right.set_title("One phone while it waits for a token")
     return figure
 
 
@@ -137,12 +137,12 @@ def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, L
 def ecdf_figure(table: pd.DataFrame, column: str, label: str, counted: str) -> Figure:
     """Draw an `ecdf_table` in the width of one column, its legend below."""
     styles = looks(policies_of(table))
-    figure = new_figure(COLUMN_IN, 2.9)
-    ax = figure.subplots()
-    draw_ecdf(ax, table, column, styles)
-    ax.set_xlabel(label)
-    ax.set_ylabel(f"share of {counted}")
-    _legend_below(figure, styles, columns=2)
+    with new_figure(COLUMN_IN, 2.9) as figure:
+        ax = figure.subplots()
+        draw_ecdf(ax, table, column, styles)
+        ax.set_xlabel(label)
+        ax.set_ylabel(f"share of {counted}")
+        _legend_below(figure, styles, columns=2)
     return figure
 
 
@@ -168,10 +168,10 @@ def draw_legs(ax: Axes, summary: pd.DataFrame) -> None:
 
 def legs_figure(summary: pd.DataFrame) -> Figure:
     """Draw `draw_legs` in the width of a page, its legend below."""
-    figure = new_figure(PAGE_IN, 0.9 + 0.24 * len(policies_of(summary)))
-    ax = figure.subplots()
-    draw_legs(ax, summary)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
+    with new_figure(PAGE_IN, 0.9 + 0.24 * len(policies_of(summary))) as figure:
+        ax = figure.subplots()
+        draw_legs(ax, summary)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
     return figure
 
 
@@ -254,11 +254,11 @@ def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str,
 def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str]) -> Figure:
     """Draw both stations side by side; `policies` are all of the run, whether they queue or not."""
     styles = looks(policies)
-    figure = new_figure(PAGE_IN, 2.6)
-    for ax, station in zip(figure.subplots(1, 2), STATIONS, strict=True):
-        draw_queue(ax, table, station, styles, warmup_s)
-    present = {name: styles[name] for name in policies if (table["policy"] == name).any()}
-    _legend_below(figure, present, columns=4)
+    with new_figure(PAGE_IN, 2.6) as figure:
+        for ax, station in zip(figure.subplots(1, 2), STATIONS, strict=True):
+            draw_queue(ax, table, station, styles, warmup_s)
+        present = {name: styles[name] for name in policies if (table["policy"] == name).any()}
+        _legend_below(figure, present, columns=4)
     return figure
 
 
@@ -315,15 +315,15 @@ def draw_uncertainty_law(ax: Axes, bins: pd.DataFrame, a: float, b: float, thres
             does = "skips nothing" if u_th < 0 else "skips everything"
             ax.plot([], [], " ", label=f"{name}: {u_th:.3g}, {does}".replace("-0", "−0"))
     ax.set_xlim(-0.03, 1.03)
-    ax.set_ylim(0, 1)
+    ax.set_ylim(-0.015, 1)
     ax.set_xlabel("uncertainty u")
     ax.set_ylabel("rejection probability")
 
 
 def uncertainty_figure(bins: pd.DataFrame, a: float, b: float, thresholds: Mapping[str, float]) -> Figure:
     """Draw the uncertainty law in the width of one column, its legend below."""
-    figure = new_figure(COLUMN_IN, 3.2)
-    ax = figure.subplots()
-    draw_uncertainty_law(ax, bins, a, b, thresholds)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+    with new_figure(COLUMN_IN, 2.9) as figure:
+        ax = figure.subplots()
+        draw_uncertainty_law(ax, bins, a, b, thresholds)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, columnspacing=1.2)
     return figure

@@ -1,6 +1,7 @@
 """How figures look: one colour and line per policy in every figure, and the sizes of a two-column paper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,20 @@ def looks(policies: Sequence[str]) -> dict[str, Look]:
     return {name: found[name] for name in policies}
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that belongs to no window and no global list."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+@contextmanager
+def new_figure(width_in: float, height_in: float) -> Iterator[Figure]:
+    """Give an empty figure, of no window and no global list, to be drawn in the paper's style inside the block.
+
+    The style is the figure's own afterwards: saving it needs no settings.
+    """
+    with mpl.rc_context(RC):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        for ax in figure.axes:  # ticks are made when they are drawn, perhaps after this block
+            ax.tick_params(axis="x", labelsize=RC["xtick.labelsize"], width=RC["xtick.major.width"])
+            ax.tick_params(axis="y", labelsize=RC["ytick.labelsize"], width=RC["ytick.major.width"])
+            ax.tick_params(axis="x", which="minor", width=RC["xtick.minor.width"])
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
