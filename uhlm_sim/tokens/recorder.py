@@ -1,0 +1,208 @@
+"""The state of one recording: what is decoded so far, batch by batch, and the header that goes with it."""
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.decoding import Answer, decode
+from uhlm_sim.tokens.models import PACKAGE_PREFIX, ModelPair, load_pair
+from uhlm_sim.tokens.parts import PartStore
+from uhlm_sim.tokens.prompts import Prompt
+from uhlm_sim.tokens.requests import TAIL_LADDER, RecordingSettings
+from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.speculative import LinearLaw, fit_law
+from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.trace_file import (
+    SCHEMA_VERSION,
+    Columns,
+    PathEntry,
+    PromptEntry,
+    TraceHeader,
+    content_digest,
+    in_file_order,
+    write_trace_file,
+)
+
+Progress = Callable[[int, int], None]
+HLM = DecodingRule("hlm")
+PACKAGES = ("uhlm-sim", "torch", "transformers", "gguf", "numpy")
+
+
+class Recorder:
+    """What is decoded so far, and the models, loaded when first needed."""
+
+    def __init__(
+        self,
+        settings: RecordingSettings,
+        prompts: list[Prompt],
+        identity: dict[str, Any],
+        out: Path,
+        progress: Progress,
+        how_to_make_again: str,
+        rules: int,
+    ) -> None:
+        self._settings, self._prompts, self._out = settings, prompts, out
+        self._identity, self._progress = identity, progress
+        self._how = how_to_make_again
+        self._parts = PartStore(out.with_name(out.name + ".parts"), identity)
+        self._pair: ModelPair | None = None
+        self._rules: list[DecodingRule] = []
+        self._columns: list[Columns] = []
+        self._have: set[tuple[str, str, float]] = set()  # (split, what the rule amounts to)
+        self._header: TraceHeader | None = None
+        self._splits = {
+            split: [i for i, prompt in enumerate(prompts) if prompt.split == split]
+            for split in ("calibration", "evaluation")
+        }
+        self._samples = {"evaluation": settings.samples, "calibration": settings.calibration_samples}
+        answers = {split: len(self._splits[split]) * self._samples[split] for split in self._splits}
+        self._done = 0
+        self._total = (answers["calibration"] + answers["evaluation"] * (rules + 1)) * settings.max_tokens
+
+    def take_over(self, trace: Trace) -> None:
+        """Begin with the paths of a trace that was recorded with the same settings."""
+        self._header = trace.header
+        self._columns.append(trace.columns)
+        self._rules = [entry.rule for entry in trace.header.paths]
+        self._have = {("evaluation", *self._amounts(rule)) for rule in self._rules}
+        if any(entry.split == "calibration" for entry in trace.header.prompts):
+            self._have.add(("calibration", *self._amounts(HLM)))
+
+    def _amounts(self, rule: DecodingRule) -> tuple[str, float]:
+        return rule.same_as(self._settings.uncertainty_samples)
+
+    def add(self, rules: Sequence[DecodingRule], split: str) -> None:
+        """Decode the rules that a split lacks, batch by batch, taking finished batches from the parts."""
+        missing: list[DecodingRule] = []
+        for rule in rules:
+            key = (split, *self._amounts(rule))
+            if key not in self._have:
+                self._have.add(key)
+                missing.append(rule)
+                if self._amounts(rule) not in {self._amounts(known) for known in self._rules}:
+                    self._rules.append(rule)
+        wanted = [(i, sample) for i in self._splits[split] for sample in range(self._samples[split])]
+        if not missing or not wanted:
+            return
+        known = [self._amounts(rule) for rule in self._rules]
+        index = np.array([known.index(self._amounts(rule)) for rule in missing])
+        size = max(1, self._settings.batch_size // len(missing))
+        for start in range(0, len(wanted), size):
+            batch = wanted[start : start + size]
+            # Symbolic twins (0.43 and 0.40 on a grid of 20) decode alike, so a part is known by what its
+            # rules amount to.
+            name = [list(self._amounts(rule)) for rule in missing]
+            columns = self._parts.load(split, name, batch)
+            slots = len(batch) * len(missing) * self._settings.max_tokens
+            if columns is None:
+                columns = self._decode(batch, missing)
+                self._parts.save(columns, split, name, batch)
+            self._done += slots
+            self._progress(min(self._done, self._total), self._total)
+            self._columns.append(columns | {"path": index[columns["path"]]})
+
+    def _decode(self, batch: Sequence[tuple[int, int]], rules: Sequence[DecodingRule]) -> Columns:
+        pair = self._models()
+        answers = [Answer(i, self._prompts[i].id, sample, pair.encode(self._prompts[i].prompt)) for i, sample in batch]
+        longest = self._settings.max_tokens
+        slots = len(answers) * len(rules)
+        step = 0
+
+        def on_step(going: int) -> None:
+            nonlocal step
+            step += 1
+            settled = slots * step + (slots - going) * (longest - step)
+            self._progress(min(self._done + settled, self._total), self._total)
+
+        return decode(pair, answers, rules, self._settings.decoding, on_step)
+
+    def _models(self) -> ModelPair:
+        if self._pair is None:
+            chosen = self._settings
+            self._pair = load_pair(
+                chosen.slm,
+                chosen.llm,
+                slm_drop_layers=chosen.slm_drop_layers,
+                dtype=chosen.dtype,
+                device=chosen.device,
+            )
+        return self._pair
+
+    def law(self) -> LinearLaw | None:
+        """Return the law of hlm's tokens on the calibration prompts, None without such prompts."""
+        if not self._splits["calibration"]:
+            return None
+        hlm = [self._amounts(rule) for rule in self._rules].index(self._amounts(HLM))
+        table = self._table()
+        rows = (table["path"] == hlm) & np.isin(table["prompt"], self._splits["calibration"])
+        levels = table["level"][rows] / self._settings.uncertainty_samples
+        try:
+            return fit_law(levels, table["x_draft"][rows], table["y_draft"][rows])
+        except ValueError as problem:
+            raise InputError(f"the calibration prompts fit no law: {problem}") from None
+
+    def trace(self) -> Trace:
+        """Return what is decoded so far as a trace in memory."""
+        header, columns = self._header_now(), self._table()
+        ordered = in_file_order(header, columns)
+        return Trace(header, ordered, content_digest(header, ordered), file=str(self._out))
+
+    def finish(self) -> Trace:
+        """Write the trace, then remove the parts."""
+        write_trace_file(self._out, self._header_now(), self._table())
+        self._parts.remove()
+        self._progress(self._total, self._total)
+        return Trace.read(self._out)
+
+    def _table(self) -> Columns:
+        return {name: np.concatenate([piece[name] for piece in self._columns]) for name in self._columns[0]}
+
+    def _header_now(self) -> TraceHeader:
+        names: list[str] = []
+        for rule in self._rules:
+            short = str(rule)
+            names.append(short if short not in names else f"{rule.kind}({rule.threshold or rule.skip_rate!r})")
+        paths = tuple(
+            PathEntry(name, rule.kind, rule.threshold, rule.skip_rate)
+            for name, rule in zip(names, self._rules, strict=True)
+        )
+        if self._header is not None:
+            return replace(self._header, paths=paths)
+        pair = self._models()
+        chosen = self._settings
+        self._header = TraceHeader(
+            schema_version=SCHEMA_VERSION,
+            models={"slm": pair.slm.describe(), "llm": pair.llm.describe()},
+            dtype=chosen.dtype,
+            temperature=chosen.temperature,
+            uncertainty_samples=chosen.uncertainty_samples,
+            theta_law=chosen.theta_law,
+            vocabulary_size=pair.vocabulary_size,
+            max_tokens=chosen.max_tokens,
+            samples=chosen.samples,
+            seed=chosen.seed,
+            prompts_sha256=self._identity["prompts_sha256"],
+            packages=_versions([*PACKAGES, *(m.removeprefix(PACKAGE_PREFIX) for m in (chosen.slm, chosen.llm))]),
+            how_to_make_again=self._how or "uhlm_sim.tokens.recording.record with the settings below",
+            paths=paths,
+            prompts=tuple(PromptEntry(**vars(p), tokens=len(pair.encode(p.prompt))) for p in self._prompts),
+            tail_ladder=TAIL_LADDER,
+            settings=self._identity,
+        )
+        return self._header
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed; a hub name or a folder is no package."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            continue
+    return found
