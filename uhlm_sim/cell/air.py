@@ -34,6 +34,7 @@ class Air:
     ) -> None:
         self.devices = len(mean_snr)
         self.snr = mean_snr.copy()
+        self.hz_s_per_bit = np.full(self.devices, np.inf)  # of the whole band, infinite in outage; with blocks only
         self.coherence_s = coherence_s
         self.per_upload = per_upload
         self.clamped = 0
@@ -46,6 +47,7 @@ class Air:
         self._first_block = -BLOCKS_AHEAD
         self._snr_ahead = np.empty((BLOCKS_AHEAD, self.devices))
         self._efficiency_ahead = np.empty((BLOCKS_AHEAD, self.devices))
+        self._hz_s_per_bit_ahead = np.empty((BLOCKS_AHEAD, self.devices))
         self._efficiency: Floats | None = None
 
     def enter(self, block: int) -> None:
@@ -56,8 +58,11 @@ class Air:
             if block < self._first_block + BLOCKS_AHEAD:
                 self._snr_ahead = self._mean_snr * gains
                 self._efficiency_ahead = self._efficiency_of(self._snr_ahead)
-        self.snr = self._snr_ahead[block - self._first_block]
-        self._efficiency = self._efficiency_ahead[block - self._first_block]
+                with np.errstate(divide="ignore"):
+                    self._hz_s_per_bit_ahead = 1.0 / self._efficiency_ahead
+        row = block - self._first_block
+        self.snr, self._efficiency = self._snr_ahead[row], self._efficiency_ahead[row]
+        self.hz_s_per_bit = self._hz_s_per_bit_ahead[row]
 
     def set_gain(self, device: int, gain: float) -> float:
         """Give a device the gain of its upload; return its efficiency over the whole band."""

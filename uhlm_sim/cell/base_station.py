@@ -41,14 +41,13 @@ class BaseStation:
 
     def submit(self, job: Job) -> None:
         """Take a job into the queue, now."""
-        self.settle()
+        job.received_s = self.settle()
         self.counters.arrivals += 1
-        job.received_s = self._env.now
         self._queue.append(job)
         self._look_later()
 
-    def settle(self) -> None:
-        """Bring the counters up to the present."""
+    def settle(self) -> float:
+        """Bring the counters up to the present, and return it."""
         now = self._env.now
         elapsed = now - self._settled_s
         if elapsed > 0.0:
@@ -56,6 +55,7 @@ class BaseStation:
             counters.present_s += (len(self._queue) + self._in_service) * elapsed
             counters.busy_s += (self.gpus - self._idle_gpus) * elapsed
             self._settled_s = now
+        return now
 
     def _look_later(self) -> None:
         if self._idle_gpus and not self._looking:
@@ -67,13 +67,13 @@ class BaseStation:
 
     def _look(self, _event: simpy.Event) -> None:
         self._looking = False
-        self.settle()
+        now = self.settle()
         queue = self._queue
         while queue and self._idle_gpus:
             batch = [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
             new_tokens = sum(job.llm_tokens for job in batch)
             for job in batch:
-                job.verify_started_s = self._env.now
+                job.verify_started_s = now
                 job.batch_jobs = len(batch)
                 job.batch_tokens = new_tokens
             self._idle_gpus -= 1
@@ -82,13 +82,12 @@ class BaseStation:
             service.callbacks.append(partial(self._finish, batch))
 
     def _finish(self, batch: list[Job], _event: simpy.Event) -> None:
-        self.settle()
+        now = self.settle()
         self._idle_gpus += 1
         self._in_service -= len(batch)
         self.counters.departures += len(batch)
         for job in batch:
-            job.verified_s = self._env.now
-            if job.done is not None:
-                job.done.succeed(job)
+            job.verified_s = now
+            job.done.succeed()
         if self._queue:
             self._look_later()

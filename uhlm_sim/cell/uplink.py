@@ -1,6 +1,7 @@
 """The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import numpy as np
 import simpy
@@ -29,11 +30,12 @@ class Uplink:
     the whole band (`power_limited` False: fixed power density) or divided by the share (True: all power in the band
     used). Shares and rates are constant between arrivals, departures and block edges, so finish times are exact.
 
-    Time is kept in a `clock` that all active uploads share. Under equal share the clock is the attained share of the
-    band, which grows at 1/n for everybody: as long as nobody's efficiency changes (per-hertz SNR, inside a block) an
-    arrival or a departure then changes only the clock's pace, and nobody's finish on it (virtual time). Otherwise the
-    clock is real time and every change starts a new epoch, one vectorised step over all devices. Uploads whose rest
-    would take less than a picosecond (relative to the time of day) end together, in device order.
+    Time is kept in a `clock` that all active uploads share, in hertz seconds. Under equal share the clock is what each
+    has attained of the band, which grows at B/n for everybody: as long as nobody's efficiency changes (per-hertz SNR,
+    inside a block) an arrival or a departure then changes only the clock's pace, and nobody's finish on it (virtual
+    time). With other allocators the clock is that of the whole band, and every change starts a new epoch, one
+    vectorised step over all devices. Uploads whose rest would take less than a picosecond (relative to the time of
+    day) end together, in device order.
 
     `deliver(job)` is called at the instant a job's last bit arrives. Left out: block errors, scheduling delay.
     """
@@ -63,9 +65,9 @@ class Uplink:
         self._started_clock = [0.0] * devices
         self._left_bits = np.full(devices, np.inf)  # at the epoch's start; infinite where nothing is sent
         self._finish = np.full(devices, np.inf)  # on the clock
-        self._rate = np.zeros(devices)  # bits per unit of the clock, constant in an epoch
+        self._rate = np.zeros(devices)  # bit/s/Hz: bits per unit of the clock, constant in an epoch
         self._share = np.zeros(devices)  # allocators other than equal share
-        self._airtime_s = np.zeros(devices)
+        self._airtime_hz_s = np.zeros(devices)
 
         self._clock = 0.0
         self._pace = 0.0  # of the clock, per second
@@ -96,11 +98,11 @@ class Uplink:
         self._jobs[device] = job
         self._started_clock[device] = self._clock
         if self._equal:
-            self._pace = 1.0 / len(self._jobs)
+            self._pace = self._bandwidth_hz / len(self._jobs)
         else:
-            self._airtime_s[device] = 0.0
+            self._airtime_hz_s[device] = 0.0
         if self._air.per_upload:
-            self._rate[device] = self._bandwidth_hz * self._air.set_gain(device, job.gain)
+            self._rate[device] = self._air.set_gain(device, job.gain)
         if self._separable:
             rate = self._rate.item(device)
             self._left_bits[device] = job.payload_bits + (self._clock - self._epoch_clock) * rate
@@ -114,8 +116,8 @@ class Uplink:
             self._begin_epoch()
         self._arm()
 
-    def settle(self) -> None:
-        """Bring the clock and the counters up to the present."""
+    def settle(self) -> float:
+        """Bring the clock and the counters up to the present, and return it."""
         now = self._env.now
         elapsed = now - self._settled_s
         if elapsed > 0.0:
@@ -125,14 +127,15 @@ class Uplink:
                 counters.busy_s += elapsed if self._equal else elapsed * float(self._share.sum())
                 self._clock += elapsed * self._pace
             self._settled_s = now
+        return now
 
     def _wake(self) -> None:
         """Look at the air after an idle time, and follow its blocks from now on."""
-        self._pace = 1.0
+        self._pace = self._bandwidth_hz
         if self._air.coherence_s is None:
             if self._separable and self._block < 0:
                 self._block = 0
-                self._rate = self._bandwidth_hz * self._air.efficiency()
+                self._rate = self._air.efficiency()
             return
         block = int(self._env.now / self._air.coherence_s * (1.0 + 1e-12))
         if block != self._block or self._edge is None:
@@ -152,8 +155,7 @@ class Uplink:
         if event is not self._edge:
             return
         self._edge = None
-        self.settle()
-        self._finish_due()
+        self._finish_due(self.settle())
         if self._jobs:
             self._enter(self._block + 1)
             self._arm()
@@ -163,20 +165,23 @@ class Uplink:
         if attained > 0.0:
             self._left_bits -= attained * self._rate
             if not self._equal:
-                self._airtime_s += attained * self._share
+                self._airtime_hz_s += attained * self._share
         self._epoch_clock = self._clock
 
     def _begin_epoch(self) -> None:
         if self._separable:
-            self._rate = self._bandwidth_hz * self._air.efficiency()
-        elif self._equal:
-            self._rate = self._bandwidth_hz * self._air.efficiency(1.0 / max(len(self._jobs), 1))
+            self._rate, hz_s_per_bit = self._air.efficiency(), self._air.hz_s_per_bit
+            self._finish = self._epoch_clock + self._left_bits * hz_s_per_bit
+            self._find_next()
+            return
+        if self._equal:
+            self._rate = self._air.efficiency(1.0 / max(len(self._jobs), 1))
         elif self._jobs:
             active = np.sort(np.fromiter(self._jobs, dtype=np.intp))
             self._share[:] = 0.0
             self._share[active] = self._allocator(self._left_bits[active], self._air.snr[active])
             used = np.where(self._share > 0.0, self._share, 1.0) if self._power_limited else 1.0
-            self._rate = self._bandwidth_hz * self._share * self._air.efficiency(used)
+            self._rate = self._share * self._air.efficiency(used)
         with np.errstate(divide="ignore"):
             self._finish = self._epoch_clock + self._left_bits / self._rate
         self._find_next()
@@ -194,37 +199,36 @@ class Uplink:
         if event is not self._timer:
             return
         self._timer = None
-        self.settle()
-        self._finish_due()
+        self._finish_due(self.settle())
         if self._jobs:
             self._arm()
 
-    def _finish_due(self) -> None:
-        now = self._env.now
+    def _finish_due(self, now: float) -> None:
         due_clock = self._clock + 1e-12 * (self._clock + (1.0 + now) * self._pace)
         if self._next_finish > due_clock:
             return
         if not self._separable:
             self._end_epoch()
-        finished = []
+        arrived: list[Job] = []
         while self._next_finish <= due_clock:
             device = self._next_device
-            finished.append(device)
-            self._finish[device] = self._left_bits[device] = np.inf
-            self._find_next()
-        arrived = [self._jobs.pop(device) for device in sorted(finished)]
-        for job in arrived:
-            attained = self._clock - self._started_clock[job.device]
-            job.airtime_s = attained if self._equal else self._airtime_s.item(job.device)
+            job = self._jobs.pop(device)
+            attained = self._clock - self._started_clock[device] if self._equal else self._airtime_hz_s.item(device)
+            job.airtime_s = attained / self._bandwidth_hz
             self.counters.departures += 1
             self.counters.bits += job.payload_bits
+            arrived.append(job)
+            self._finish[device] = self._left_bits[device] = np.inf
+            self._find_next()
         if self._jobs:
             if self._equal:
-                self._pace = 1.0 / len(self._jobs)
+                self._pace = self._bandwidth_hz / len(self._jobs)
             if not self._separable:
                 self._begin_epoch()
         else:
             self._edge, self._edge_s = None, np.inf
+        if len(arrived) > 1:
+            arrived.sort(key=attrgetter("device"))
         for job in arrived:
             self._deliver(job)
 
