@@ -8,7 +8,7 @@ import simpy
 from worlds import agrees
 
 from uhlm_sim.cell.base_station import BaseStation
-from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.rng import stream
 
 REPLICATIONS, JOBS, START = 16, 6000, 500
@@ -23,7 +23,7 @@ def serve(arrivals, service_s, *, tokens=None, **station):
     def source():
         for n, at_s in enumerate(arrivals):
             yield env.timeout(at_s - env.now)
-            jobs.append(Job(n, 0.0, 1 if tokens is None else tokens[n], env.now, env.event()))
+            jobs.append(Job(n, 0.0, 1 if tokens is None else tokens[n], env.now, Wakeup(env)))
             base_station.submit(jobs[-1])
 
     env.process(source())
@@ -82,7 +82,7 @@ def test_phones_that_think_and_ask_are_machines_that_break_and_are_repaired(gpus
         def phone(device, env=env, rng=rng, station=station):
             while True:
                 yield env.timeout(rng.exponential(think_s))
-                job = Job(device, 0.0, 1, env.now, env.event())
+                job = Job(device, 0.0, 1, env.now, Wakeup(env))
                 station.submit(job)
                 yield job.done
 
@@ -170,7 +170,7 @@ def test_a_job_sent_because_another_ended_still_makes_that_instants_batch():
         for _ in range(2):
             for _ in range(name):
                 yield env.timeout(0.0)
-            job = Job(name, 0.0, 1, env.now, env.event())
+            job = Job(name, 0.0, 1, env.now, Wakeup(env))
             station.submit(job)
             yield job.done
             log.append((name, env.now, job.batch_jobs))

@@ -9,7 +9,7 @@ import simpy
 from worlds import agrees
 
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.rng import stream
 
@@ -71,7 +71,7 @@ def closed_traffic(phones, think_s, sizes, name, replication, power_limited, snr
     def phone(device):
         while True:
             yield env.timeout(rng.exponential(think_s))
-            job = Job(device, sizes(rng), 1, env.now, env.event())
+            job = Job(device, sizes(rng), 1, env.now, Wakeup(env))
             uplink.send(job)
             yield job.done
 

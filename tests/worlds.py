@@ -7,7 +7,7 @@ import numpy as np
 import simpy
 
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.cell.policies import ReadyPolicy
 from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.scenario import Scenario
@@ -113,7 +113,7 @@ def transmit(uploads: Any, air: Air, bandwidth_hz: float = 1.0, **uplink: Any) -
     def source() -> Any:
         for at_s, device, bits, *gain in uploads:
             yield env.timeout(at_s - env.now)
-            band.send(Job(device, bits, 1, env.now, env.event(), *gain))
+            band.send(Job(device, bits, 1, env.now, Wakeup(env), *gain))
 
     env.process(source())
     env.run()

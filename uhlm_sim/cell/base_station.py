@@ -7,7 +7,7 @@ from functools import partial
 import simpy
 from simpy.events import EventPriority
 
-from uhlm_sim.cell.jobs import Counters, Job
+from uhlm_sim.cell.jobs import Counters, Job, Wakeup
 
 LAST = EventPriority(2)  # SimPy has 0 (urgent) and 1 (normal): this comes after every other event of the same instant
 
@@ -17,7 +17,7 @@ class BaseStation:
 
     A free GPU looks at the queue after all other events of that instant, takes what waits and serves it as one batch
     in `service_s(n)` seconds, n being the sum of the jobs' `llm_tokens`. All jobs of a batch end together: `done` of
-    each succeeds. Jobs are never preempted. Left out: KV-cache memory and continuous batching.
+    each happens then, or its `rest_s` later. Nothing is preempted. Left out: KV-cache memory, continuous batching.
     """
 
     def __init__(
@@ -60,10 +60,9 @@ class BaseStation:
     def _look_later(self) -> None:
         if self._idle_gpus and not self._looking:
             self._looking = True
-            look = self._env.event()
-            look._ok, look._value = True, None  # as simpy.Timeout does: triggered by the schedule itself
-            look.callbacks = [self._look]
-            self._env.schedule(look, priority=LAST)
+            look = Wakeup(self._env)
+            look.callbacks.append(self._look)
+            look.after(0.0, LAST)
 
     def _look(self, _event: simpy.Event) -> None:
         self._looking = False
@@ -88,6 +87,6 @@ class BaseStation:
         self.counters.departures += len(batch)
         for job in batch:
             job.verified_s = now
-            job.done.succeed()
+            job.done.after(job.rest_s)
         if self._queue:
             self._look_later()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import simpy
 
-from uhlm_sim.cell.jobs import UNKNOWN, Job
+from uhlm_sim.cell.jobs import UNKNOWN, Job, Wakeup
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Phone:
     gain where fading is drawn per upload.
 
     `free_s` may lie ahead of the clock, by a downlink or a think time: it is slept away together with the next token's
-    computing, so a sent token costs the phone two events.
+    computing, so a token costs the phone one event.
     """
 
     def __init__(
@@ -117,35 +117,42 @@ class Phone:
 
     def run(self) -> Generator[simpy.Event, object, None]:
         """Answer requests for ever."""
-        env, log = self._env, self._log
+        env, log, downlink_s = self._env, self._log, self._downlink_s
         free_s = 0.0
         while True:
             request_row, arrived_s, answer = self._begin(free_s)
-            compute_s, sends = answer.compute_s, answer.sends
+            compute_s, sends, end = answer.compute_s, answer.sends, len(answer.sends)
             free_s = max(free_s, arrived_s)
-            for position in range(len(sends)):
+            drafted = False
+            for position in range(end):
                 started_s = free_s
                 self._now_drafting = (request_row, position, started_s)
                 delay_s = started_s - env.now + compute_s[position]
-                if delay_s > 0.0:
+                if delay_s > 0.0 and not drafted:
                     yield env.timeout(delay_s)
                 if not sends[position]:
                     free_s = env.now
+                    drafted = False
                     log.kept_token(request_row, position, started_s, free_s)
                     continue
-                self._job = job = self._send(answer, position)
+                drafted = position + 1 < end and not answer.pipelined
+                rest_s = downlink_s + compute_s[position + 1] if drafted else 0.0
+                self._job = job = self._send(answer, position, rest_s)
                 yield job.done
                 self._job = None
-                committed_s = env.now + self._downlink_s
+                free_s = committed_s = job.verified_s + downlink_s
+                if answer.pipelined and position + 1 < end:
+                    free_s = job.verified_s
                 log.sent_token(request_row, position, started_s, job, committed_s)
-                last = position + 1 == len(sends)
-                free_s = env.now if answer.pipelined and not last else committed_s
 
     def close(self, duration_s: float, open_loop: bool) -> None:
         """Write down what the end of the run cut off: the token in progress, and requests that still waited."""
         request_row, position, started_s = self._now_drafting
         if self._job is not None:
-            self._log.sent_token(request_row, position, started_s, self._job, UNKNOWN)
+            committed_s = self._job.verified_s + self._downlink_s  # unknown without a verdict
+            self._log.sent_token(request_row, position, started_s, self._job, committed_s)
+            if committed_s <= duration_s:
+                self._log.kept_token(request_row, position + 1, committed_s, UNKNOWN)
         elif started_s <= duration_s:
             self._log.kept_token(request_row, position, started_s, UNKNOWN)
         if open_loop:
@@ -159,11 +166,11 @@ class Phone:
         self._requests += 1
         return row, arrived_s, answer
 
-    def _send(self, answer: Answer, position: int) -> Job:
-        payload_bits = answer.payload_bits[position]
+    def _send(self, answer: Answer, position: int, rest_s: float) -> Job:
+        env, bits = self._env, answer.payload_bits[position]
         gain = 1.0 if self._gain_of is None else self._gain_of(self._requests - 1, position)
-        job = Job(self._device, payload_bits, answer.llm_tokens[position], self._env.now, self._env.event(), gain)
-        if payload_bits:
+        job = Job(self._device, bits, answer.llm_tokens[position], env.now, Wakeup(env), gain, rest_s)
+        if bits:
             self._upload(job)
         else:
             job.airtime_s = 0.0

@@ -1,15 +1,26 @@
 """What travels through the cell: one token's draft on its way from a phone to a verdict of the LLM."""
 
 import simpy
+from simpy.events import NORMAL, EventPriority
 
 UNKNOWN = float("nan")
+
+
+class Wakeup(simpy.Event):
+    """An event that happens once, at a time that is set later than the event is made."""
+
+    def after(self, delay_s: float, priority: EventPriority = NORMAL) -> None:
+        """Let it happen after a delay; among events of one instant by priority."""
+        self._ok, self._value = True, None  # as simpy.Timeout does: the schedule itself triggers it
+        self.env.schedule(self, priority, delay_s)
 
 
 class Job:
     """One sent token: the phone fills in what it asks, each station what it did and when.
 
     Times are in seconds of the run and NaN until they are known. `gain` is the power gain of this upload alone, for
-    fading drawn per upload; with block fading the uplink looks at its own table instead.
+    fading drawn per upload; with block fading the uplink looks at its own table instead. `done` happens `rest_s` after
+    the verdict: the phone says how long it will need nobody, so that it is woken once and not at every step.
     """
 
     __slots__ = (
@@ -22,6 +33,7 @@ class Job:
         "llm_tokens",
         "payload_bits",
         "received_s",
+        "rest_s",
         "sent_s",
         "verified_s",
         "verify_started_s",
@@ -33,8 +45,9 @@ class Job:
         payload_bits: float,
         llm_tokens: int,
         sent_s: float,
-        done: simpy.Event,
+        done: Wakeup,
         gain: float = 1.0,
+        rest_s: float = 0.0,
     ) -> None:
         self.device = device
         self.payload_bits = payload_bits
@@ -42,6 +55,7 @@ class Job:
         self.sent_s = sent_s
         self.done = done
         self.gain = gain
+        self.rest_s = rest_s
         self.airtime_s: float = UNKNOWN
         self.received_s: float = UNKNOWN
         self.verify_started_s: float = UNKNOWN
