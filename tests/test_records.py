@@ -9,7 +9,7 @@ import pytest
 from worlds import cell, ready
 
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.records import check_records
+from uhlm_sim.cell.laws import check_records
 from uhlm_sim.errors import SimulationError
 
 LEGS = ["device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s"]
@@ -114,7 +114,7 @@ def test_the_run_stops_hard(kind, traffic):
 @policies
 @runs
 def test_what_a_run_leaves_obeys_its_laws(kind, traffic):
-    check_records(busy(kind, traffic), duration_s=END_S)
+    check_records(busy(kind, traffic))
 
 
 def row(tokens, decision="send", position=5):
@@ -157,6 +157,21 @@ def without_an_end(tokens):
     return tokens.drop(tokens[last & (tokens["decision"] == "send") & tokens["committed_s"].notna()].index[0])
 
 
+def without_a_beginning(tokens):
+    return tokens.drop(tokens.query("position == 0 and decision == 'skip'").index[0])
+
+
+def of_a_larger_batch(tokens):
+    tokens.loc[row(tokens), "batch_tokens"] += 1
+    return tokens
+
+
+def without_airtime(tokens):
+    tokens["uplink_wait_s"] += 0.9 * tokens["airtime_s"]
+    tokens["airtime_s"] *= 0.1
+    return tokens
+
+
 def in_a_smaller_batch(tokens):
     tokens.loc[tokens.query("batch_jobs == 2 and committed_s.notna()").index[0], "batch_jobs"] = 1
     return tokens
@@ -168,36 +183,39 @@ def in_a_smaller_batch(tokens):
         ("legs of a token add up", leg("device_s", 0.01)),
         ("legs of a token add up", leg("downlink_s", -0.01)),
         ("commit times rise", later),
-        ("positions follow", without_a_middle),
+        ("positions of a request follow", without_a_middle),
         ("a kept token has no bits", paid_for_nothing),
         ("bits in are bits out", cheaper),
-        ("uploads begun", without_an_end),
-        ("uploads present", leg("uplink_wait_s", 0.01, and_from="bs_wait_s")),
+        ("tokens of a request", without_an_end),
+        ("positions of a request follow", without_a_beginning),
+        ("a batch processes its jobs' tokens", of_a_larger_batch),
+        (f"uplink at {END_S:g} s: jobs present", leg("uplink_wait_s", 0.01, and_from="bs_wait_s")),
         ("airtime", leg("airtime_s", 30.0, and_from="uplink_wait_s")),
-        ("jobs present", leg("verify_s", 0.01, and_from="downlink_s")),
+        ("airtime", without_airtime),
+        (f"base_station at {END_S:g} s: jobs present", leg("verify_s", 0.01, and_from="downlink_s")),
         ("GPU time", leg("bs_wait_s", 0.01, and_from="verify_s")),
-        ("GPU time", in_a_smaller_batch),
+        ("a batch processes", in_a_smaller_batch),
     ],
 )
 def test_a_table_that_breaks_a_law_is_refused(law, change):
     records = busy()
     tokens = change(records.tokens.copy())
     with pytest.raises(SimulationError, match=law):
-        check_records(replace(records, tokens=tokens), duration_s=END_S)
+        check_records(replace(records, tokens=tokens))
 
 
 @pytest.mark.parametrize(
     ("law", "station", "counter", "by"),
     [
-        ("uploads begun", "uplink", "arrivals", 1),
-        ("uploads finished", "uplink", "departures", -1),
+        (f"uplink at {END_S:g} s: jobs come", "uplink", "arrivals", 1),
+        (f"uplink at {END_S:g} s: jobs go", "uplink", "departures", -1),
         ("bits in are bits out", "uplink", "bits", 256_000.0),
-        ("uploads present", "uplink", "present_s", 0.01),
+        (f"uplink at {END_S:g} s: jobs present", "uplink", "present_s", 0.01),
         ("airtime", "uplink", "busy_s", -3.0),
-        ("shared, not multiplied", "uplink", "busy_s", 30.0),
-        ("jobs submitted", "base_station", "arrivals", -1),
-        ("jobs verified", "base_station", "departures", 1),
-        ("jobs present", "base_station", "present_s", 0.01),
+        ("airtime", "uplink", "busy_s", 3.0),
+        (f"base_station at {END_S:g} s: jobs come", "base_station", "arrivals", -1),
+        (f"base_station at {END_S:g} s: jobs go", "base_station", "departures", 1),
+        (f"base_station at {END_S:g} s: jobs present", "base_station", "present_s", 0.01),
         ("GPU time", "base_station", "busy_s", -0.01),
     ],
 )
@@ -207,4 +225,29 @@ def test_a_station_that_counted_otherwise_is_refused(law, station, counter, by):
     at = (stations["station"] == station) & (stations["at_s"] == END_S)
     stations.loc[at, counter] += by
     with pytest.raises(SimulationError, match=law):
-        check_records(replace(records, stations=stations), duration_s=END_S)
+        check_records(replace(records, stations=stations))
+
+
+@pytest.mark.parametrize("counter", ["arrivals", "departures", "present_s", "busy_s", "bits"])
+def test_the_stations_are_held_to_their_books_at_the_end_of_the_warm_up_too(counter):
+    records = busy()
+    stations = records.stations.copy()
+    stations.loc[(stations["station"] == "uplink") & (stations["at_s"] < END_S), counter] *= 3
+    with pytest.raises(SimulationError, match="uplink at"):
+        check_records(replace(records, stations=stations))
+
+
+@pytest.mark.parametrize(
+    ("law", "column", "by"),
+    [
+        ("tokens of a request", "tokens", 1),
+        ("first token", "first_token_s", -1.0),
+        ("last token", "finished_s", 1.0),
+    ],
+)
+def test_a_table_of_requests_that_disagrees_with_the_tokens_is_refused(law, column, by):
+    records = busy()
+    requests = records.requests.copy()
+    requests[column] += by
+    with pytest.raises(SimulationError, match=law):
+        check_records(replace(records, requests=requests))

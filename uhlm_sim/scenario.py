@@ -216,18 +216,36 @@ class Scenario(Section):
         for policy in self.policy:
             if policy.skip_rate == "matched":
                 self.matched(policy)
-        if isinstance(self.channel.coherence_s, float) and self.duration_s / self.channel.coherence_s > MAX_STEPS:
-            raise ValueError(
-                f"duration_s / channel.coherence_s is {self.duration_s / self.channel.coherence_s:.2g} blocks; "
-                f"at most {MAX_STEPS:g} fit a simulation"
-            )
-        tokens = self.traffic.devices * self.duration_s / max(self.device.slm_token_s, 1e-3)
-        if tokens > MAX_STEPS:
-            raise ValueError(
-                f"traffic.devices x duration_s is up to {tokens:.2g} tokens in one simulation; at most "
-                f"{MAX_STEPS:g} fit: fewer devices or a shorter duration_s"
-            )
+        self._refuse_endless_work()
         return self
+
+    def _refuse_endless_work(self) -> None:
+        """Raise ValueError for a simulation beyond any machine, or one whose clock would stand still."""
+        traffic, device, service = self.traffic, self.device, self.base_station.service
+        most = {}
+        if isinstance(self.channel.coherence_s, float | int) and self.channel.kind != "constant":
+            most["duration_s / channel.coherence_s: fading blocks"] = self.duration_s / self.channel.coherence_s
+        requests = traffic.devices * self.duration_s * traffic.rate_per_s
+        if traffic.kind == "poisson":
+            most["traffic.devices x rate_per_s x duration_s: requests"] = requests
+        think_s = traffic.think_time_s if traffic.kind == "closed" else 1 / traffic.rate_per_s
+        own_s = device.slm_token_s + (think_s + device.slm_prefill_token_s) / traffic.max_tokens
+        asked_s = own_s + service.c_s
+        for policy in self.policy:
+            asks = policy.kind in ("hlm", "llm")  # for every token, so the GPUs set a pace too
+            if not asks and own_s == 0.0:
+                raise ValueError(
+                    f"{policy.label}: a token that is kept takes no time at all; device.slm_token_s, "
+                    "device.slm_prefill_token_s or traffic.think_time_s must be greater than 0"
+                )
+            tokens = traffic.devices * self.duration_s / (asked_s if asks else own_s)
+            if asks:
+                paced = self.base_station.gpus * self.base_station.max_batch / service.c_s * self.duration_s
+                tokens = min(tokens, paced)
+            most[f"tokens of {policy.label}"] = tokens
+        for what, count in most.items():
+            if count > MAX_STEPS:
+                raise ValueError(f"{what}: up to {count:.2g} in one simulation; at most {MAX_STEPS:g} fit")
 
     def matched(self, policy: Policy) -> Policy:
         """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""

@@ -12,8 +12,9 @@ from channel_models import CHANNELS, db_to_linear, spectral_efficiency
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
+from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
-from uhlm_sim.cell.records import Records, check_records, make_records
+from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
@@ -85,7 +86,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
         max_tokens=traffic.max_tokens,
         clamped_uploads=air.clamped,
     )
-    check_records(records, duration_s=scenario.duration_s)
+    check_records(records)
     return records
 
 

@@ -1,14 +1,13 @@
-"""Records: the phones' log as tables, one row per request and one per token, and the laws they must obey."""
+"""Records: the phones' log as tables, one row per request and one per token."""
 
 from array import array
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from uhlm_sim.cell.device import Log
-from uhlm_sim.errors import SimulationError
 from uhlm_sim.tokens.trace import TokenPath
 
 Floats = NDArray[np.float64]
@@ -150,65 +149,3 @@ def _request_table(
             "finished": finished,
         }
     )
-
-
-def check_records(records: Records, *, duration_s: float) -> None:
-    """Hold the tables against the stations' own counters. Raises SimulationError for the first law that is broken.
-
-    Each token's legs add up; positions of a request follow each other and its commit times rise; a kept token has no
-    bits and no LLM work. At each station the jobs that came in and went out, the bits, and the integral of jobs
-    present equal the same sums over the records, sojourns clipped to the run (Little's law, sample path version);
-    so do busy time and the sum of airtimes, or of service times over batches.
-    """
-    tokens = records.tokens
-    committed = tokens["committed_s"].notna().to_numpy()
-    leg = {name: tokens[name].to_numpy() for name in LEGS}
-    stay_s = (tokens["committed_s"] - tokens["started_s"]).to_numpy()[committed]
-    _near("the legs of a token add up", sum(leg[name][committed] for name in LEGS), stay_s)
-    same = (np.diff(tokens["device"]) == 0) & (np.diff(tokens["request"]) == 0)
-    _true("positions follow each other", np.diff(tokens["position"])[same] == 1)
-    later = np.diff(tokens["committed_s"].to_numpy())[same]
-    _true("commit times rise", (later >= 0) | np.isnan(later))
-    kept = (tokens["decision"] == "skip").to_numpy()
-    _true("a kept token has no bits and no LLM work", tokens.loc[kept, ["payload_bits", "llm_tokens"]] == 0)
-
-    sent = (tokens["decision"] == "send").to_numpy()
-    bits = tokens["payload_bits"].to_numpy()
-    sent_s = (tokens["started_s"] + tokens["device_s"]).to_numpy()
-    received_s = sent_s + leg["uplink_wait_s"] + leg["airtime_s"]
-    verify_started_s = received_s + leg["bs_wait_s"]
-    verified_s = verify_started_s + leg["verify_s"]
-    end = records.stations[records.stations["at_s"] == duration_s].set_index("station")
-
-    def stay(began_s: Floats, ended_s: Floats, jobs: Floats | float = 1.0) -> float:
-        """Sum the sojourns, clipped to the run, each divided by the jobs that share it."""
-        return float(np.sum((np.fmin(ended_s, duration_s) - began_s) / jobs))
-
-    up, uplink = sent & (bits > 0), end.loc["uplink"]
-    over = up & (received_s <= duration_s)
-    _near("uploads begun", up.sum(), uplink["arrivals"])
-    _near("uploads finished", over.sum(), uplink["departures"])
-    _near("bits in are bits out", bits[over].sum(), uplink["bits"])
-    _near("uploads present", stay(sent_s[up], received_s[up]), uplink["present_s"])
-    _true("the band is shared, not multiplied", uplink["busy_s"] <= duration_s * (1 + 1e-9))
-    _true("airtime is band in use", leg["airtime_s"][over].sum() <= uplink["busy_s"] * (1 + 1e-6) + 1e-9)
-
-    station = end.loc["base_station"]
-    inside = sent & (received_s <= duration_s)
-    out = sent & (verified_s <= duration_s)
-    _near("jobs submitted", inside.sum(), station["arrivals"])
-    _near("jobs verified", out.sum(), station["departures"])
-    _near("jobs present", stay(received_s[inside], verified_s[inside]), station["present_s"])
-    served = inside & (verify_started_s <= duration_s)
-    share = tokens["batch_jobs"].to_numpy(dtype=np.float64)[served]
-    _near("GPU time", stay(verify_started_s[served], verified_s[served], share), station["busy_s"])
-
-
-def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
-    if not np.allclose(recorded, counted, rtol=1e-6, atol=1e-6):
-        raise SimulationError(f"broken law: {law}: records say {recorded!r}, the station counted {counted!r}")
-
-
-def _true(law: str, holds: ArrayLike) -> None:
-    if not np.all(holds):
-        raise SimulationError(f"broken law: {law}")

@@ -81,16 +81,9 @@ class Uplink:
         self._edge_s = np.inf
         self._block = -1
 
-    @property
-    def left_bits(self) -> float:
-        """Bits that active uploads still have to send, at the last settling."""
-        active = list(self._jobs)
-        sent = (self._clock - self._epoch_clock) * self._rate[active]
-        return float(np.sum(self._left_bits[active] - sent))
-
     def send(self, job: Job) -> None:
         """Begin to upload a job's payload, now."""
-        self.settle()
+        self._finish_due(self.settle())  # what is due now is over, and takes no share beside the newcomer
         self.counters.arrivals += 1
         if not self._jobs:
             self._wake()

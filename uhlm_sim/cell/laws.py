@@ -1,0 +1,99 @@
+"""The laws that every run must obey: the records against each other, and against the stations' own counters."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from uhlm_sim.cell.records import LEGS, Records
+from uhlm_sim.errors import SimulationError
+
+
+def check_records(records: Records) -> None:
+    """Hold the tables against each other and against the stations' own counters. Raises SimulationError.
+
+    Each token's legs add up; a request's positions count from 0 and its commit times rise; a kept token has no bits and
+    no LLM work; the requests' table agrees with the tokens'. At each station, at the end of the warm-up and of the run,
+    the jobs that came and went, the bits and the integral of jobs present equal the same sums over the records, with
+    sojourns clipped to that time (Little's law along the sample path); so do GPU time, and the band in use, up to the
+    airtime of uploads still on their way. What happens at the very instant of a reading may count on either side.
+    """
+    tokens = records.tokens
+    _check_tokens(tokens)
+    _check_requests(records.requests, tokens)
+    sent = tokens[(tokens["decision"] == "send").to_numpy()]
+    leg = {name: sent[name].to_numpy() for name in LEGS}
+    bits, jobs = sent["payload_bits"].to_numpy(), sent["batch_jobs"].to_numpy(dtype=np.float64)
+    sent_s = (sent["started_s"] + sent["device_s"]).to_numpy()
+    received_s = sent_s + leg["uplink_wait_s"] + leg["airtime_s"]
+    verify_started_s = received_s + leg["bs_wait_s"]
+    verified_s = verify_started_s + leg["verify_s"]
+    served = ~np.isnan(verify_started_s)
+    batch_tokens = (sent["batch_tokens"].to_numpy()[served] / jobs[served]).sum()
+    _near("a batch processes its jobs' tokens", batch_tokens, sent["llm_tokens"].to_numpy()[served].sum())
+
+    for told in records.stations.to_dict("records"):
+        at_s, uplink = told["at_s"], told["station"] == "uplink"
+        began_s, ended_s = (sent_s, received_s) if uplink else (received_s, verified_s)
+        here = (bits > 0) | (not uplink)
+        blur_s = 1e-9 * (1.0 + at_s)
+        came, maybe_came = here & (began_s < at_s - blur_s), here & (began_s <= at_s + blur_s)
+        went, maybe_went = here & (ended_s < at_s - blur_s), here & (ended_s <= at_s + blur_s)
+        stay_s = np.fmin(ended_s, at_s) - began_s
+        where = f"{told['station']} at {at_s:g} s"
+        _within(f"{where}: jobs come", came.sum(), told["arrivals"], maybe_came.sum())
+        _within(f"{where}: jobs go", went.sum(), told["departures"], maybe_went.sum())
+        _near(f"{where}: jobs present (Little's law)", stay_s[came].sum(), told["present_s"])
+        if uplink:
+            _within(f"{where}: bits in are bits out", bits[went].sum(), told["bits"], bits[maybe_went].sum())
+            airtime_s, on_its_way_s = leg["airtime_s"][went].sum(), stay_s[came & ~went].sum()
+            _within(f"{where}: airtime is band in use", airtime_s, told["busy_s"], min(airtime_s + on_its_way_s, at_s))
+        else:
+            in_service = came & (verify_started_s <= at_s)
+            service_s = (np.fmin(verified_s, at_s) - verify_started_s)[in_service] / jobs[in_service]
+            _near(f"{where}: GPU time", service_s.sum(), told["busy_s"])
+
+
+def _check_tokens(tokens: pd.DataFrame) -> None:
+    committed = tokens["committed_s"].notna().to_numpy()
+    legs_s = tokens[list(LEGS)].sum(axis=1, skipna=False)
+    stay_s = tokens["committed_s"] - tokens["started_s"]
+    _near("the legs of a token add up", legs_s.to_numpy()[committed], stay_s.to_numpy()[committed])
+    position, committed_s = tokens["position"].to_numpy(), tokens["committed_s"].to_numpy()
+    same = (np.diff(tokens["device"]) == 0) & (np.diff(tokens["request"]) == 0)
+    follows = np.where(np.r_[False, same], position == np.r_[0, position[:-1] + 1], position == 0)
+    _true("positions of a request follow each other from 0", follows)
+    later = np.diff(committed_s)[same]
+    _true("commit times rise", (later >= 0) | np.isnan(later))
+    kept = (tokens["decision"] == "skip").to_numpy()
+    _true("a kept token has no bits and no LLM work", tokens.loc[kept, ["payload_bits", "llm_tokens"]] == 0)
+
+
+def _check_requests(requests: pd.DataFrame, tokens: pd.DataFrame) -> None:
+    place = pd.MultiIndex.from_frame(requests[["device", "request"]])
+    times_s = tokens.groupby(["device", "request"], sort=False)["committed_s"]
+    counted = times_s.agg(["count", "min", "max"]).reindex(place)
+    _same("tokens of a request", counted["count"].fillna(0), requests["tokens"])
+    _near("a request's first token", counted["min"], requests["first_token_s"])
+    finished = requests["finished"].to_numpy()
+    _near("a request's last token", counted["max"].where(finished), requests["finished_s"])
+    _true("a request's first token comes after it", ~(requests["first_token_s"] < requests["arrived_s"]))
+
+
+def _same(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
+    _true(law, np.asarray(recorded) == np.asarray(counted))
+
+
+def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
+    if not np.allclose(recorded, counted, rtol=1e-6, atol=1e-6, equal_nan=True):
+        raise SimulationError(f"broken law: {law}: records say {recorded!r}, the station counted {counted!r}")
+
+
+def _within(law: str, low: float, counted: float, high: float) -> None:
+    slack = 1e-9 * (1.0 + abs(high))
+    if not low - slack <= counted <= high + slack:
+        raise SimulationError(f"broken law: {law}: records say {low!r} to {high!r}, the station counted {counted!r}")
+
+
+def _true(law: str, holds: ArrayLike) -> None:
+    if not np.all(holds):
+        raise SimulationError(f"broken law: {law}")
