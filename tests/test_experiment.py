@@ -145,3 +145,17 @@ def test_a_parameter_that_ones_own_code_does_not_take_is_told(
     scenario = read_scenario(scenario_file, ['policy=[{kind="own2:confident", params={levl=0.5}}]'])
     with pytest.raises(ScenarioError, match="levl"):
         run(scenario, jobs=1, allow_plugins=True)
+
+
+def test_a_sweep_runs_every_point_as_if_it_were_alone(scenario_file: Path, tmp_path: Path) -> None:
+    sweep = 'sweep={"channel.mean_snr_db"=[0.0, 20.0]}'
+    scenario = read_scenario(scenario_file, ["replications=2", sweep])
+    together = run(scenario, out=tmp_path / "sweep", jobs=2).summary
+    assert list(together.columns[:3]) == ["channel.mean_snr_db", "policy", "metric"]
+    for snr_db in (0.0, 20.0):
+        alone = run(read_scenario(scenario_file, ["replications=2", f"channel.mean_snr_db={snr_db}"]), jobs=1).summary
+        point = together[together["channel.mean_snr_db"] == snr_db].drop(columns="channel.mean_snr_db")
+        pd.testing.assert_frame_equal(point.reset_index(drop=True), alone)
+    assert (tmp_path / "sweep" / "figures" / "sweep.png").stat().st_size > 10_000
+    again = read_scenario(tmp_path / "sweep" / "scenario.resolved.toml")
+    pd.testing.assert_frame_equal(run(again, jobs=1).summary, together)

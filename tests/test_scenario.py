@@ -7,7 +7,7 @@ import pytest
 
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
-from uhlm_sim.scenario_file import parse_scenario, read_scenario, write_scenario
+from uhlm_sim.scenario_file import parse_scenario, read_scenario, sweep_points, write_scenario
 
 BUILT_IN = sorted(scenario_folder().glob("*.toml"))
 MINIMAL = {"name": "m", "tokens": {"kind": "trace", "path": "t"}, "policy": [{"kind": "hlm"}]}
@@ -88,7 +88,7 @@ def test_a_policys_label_is_its_name_or_its_kind_with_what_tells_it_apart() -> N
         ('device.slm="phone-1b"', "no preset 'phone-1b'.*did you mean 'phone-1b-bf16'"),
         ('tokens.kind="synthesised"', "tokens"),
         ("policy=[]", "policy"),
-        ("policy.oracle.threshold=1", "no policy is called 'oracle'"),
+        ("policy.oracle.threshold=1", "no single policy is called 'oracle'"),
         ("name.first=1", "'name' is a value, not a table"),
         ("seed", "write it as key=value"),
     ],
@@ -114,3 +114,47 @@ def test_a_clock_that_would_stand_still_is_refused() -> None:
     still = ["traffic.think_time_s=0", "device={slm_token_s=0, slm_prefill_token_s=0}"]
     with pytest.raises(ScenarioError, match="a token that is kept takes no time at all"):
         read_scenario(find_scenario("quickstart"), still)
+
+
+SWEEP = {"channel.mean_snr_db": [0.0, 10.0, 20.0], "traffic.devices": [5, 10]}
+
+
+def swept(sweep: dict[str, object], **more: object) -> list[dict[str, object]]:
+    return [point.values for point in sweep_points(parse_scenario({**MINIMAL, **more, "sweep": sweep}))]
+
+
+def test_a_sweep_is_the_product_of_its_lists_or_their_pairs() -> None:
+    points = sweep_points(parse_scenario({**MINIMAL, "sweep": SWEEP}))
+    assert len(points) == 6
+    seen = [(point.scenario.channel.mean_snr_db, point.scenario.traffic.devices) for point in points]
+    assert seen == [(0.0, 5), (0.0, 10), (10.0, 5), (10.0, 10), (20.0, 5), (20.0, 10)]
+    pairs = swept({"zip": True, "traffic.devices": [5, 10], "base_station.gpus": [1, 2]})
+    assert pairs == [
+        {"traffic.devices": 5, "base_station.gpus": 1},
+        {"traffic.devices": 10, "base_station.gpus": 2},
+    ]
+
+
+def test_a_swept_preset_brings_its_own_times_and_a_policy_is_swept_by_its_label() -> None:
+    policies = [{"kind": "hlm"}, {"kind": "u-hlm", "threshold": 0.4, "name": "mine"}]
+    sweep = {"base_station.llm": ["llama2-7b-a100", "llama2-7b-h100"], "policy.mine.threshold": [0.1, 0.2]}
+    points = sweep_points(parse_scenario({**MINIMAL, "policy": policies, "sweep": sweep}))
+    times = [point.scenario.base_station.service.c_s for point in points]
+    assert times == [0.009265, 0.009265, 0.005562, 0.005562]
+    assert [point.scenario.policy[1].threshold for point in points] == [0.1, 0.2, 0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "says"),
+    [
+        ({"traffic.devices": 5}, "sweep.traffic.devices"),
+        ({"traffic.devices": []}, "at least one value"),
+        ({"traffic.devices": [5, 0]}, "sweep point traffic.devices = 0: traffic.devices = 0: must be greater"),
+        ({"traffic.device": [5]}, "unknown key 'traffic.device'"),
+        ({"zip": True, "traffic.devices": [5], "seed": [1, 2]}, "same length"),
+        ({"seed": list(range(101)), "replications": list(range(1, 101))}, "more than 10,000 points"),
+    ],
+)
+def test_a_wrong_sweep_is_told_before_anything_runs(sweep: dict[str, object], says: str) -> None:
+    with pytest.raises(ScenarioError, match=says):
+        swept(sweep)

@@ -26,11 +26,11 @@ from uhlm_sim.analysis.metrics import replication_metrics
 from uhlm_sim.analysis.report import write_figures, write_report
 from uhlm_sim.analysis.tables import TOKEN_COLUMNS, RunTables, load_tables
 from uhlm_sim.cell.engine import check_scenario, simulate
-from uhlm_sim.cell.policies import ready_policy, rule_request
+from uhlm_sim.cell.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
-from uhlm_sim.scenario_file import write_scenario
+from uhlm_sim.scenario_file import sweep_points, write_scenario
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.trace import Trace
 
@@ -47,6 +47,7 @@ def no_progress(what: str, done: int, total: int) -> None:
 class Task:
     """One simulation: a policy in one random world. Picklable, so that any worker can run it."""
 
+    point: int
     scenario: Scenario
     policy: int
     replication: int
@@ -79,19 +80,16 @@ def run(
     `resume` goes on with an interrupted run of the same scenario, and returns a finished one at once.
     """
     began_s = time.perf_counter()
-    trace = find_trace(scenario, progress)
-    trace.check_max_tokens(scenario.traffic.max_tokens)
-    policies = [
-        ready_policy(index, scenario, trace, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
-    ]
-    check_scenario(scenario, policies, allow_plugins=allow_plugins)
-    if out is not None and _claim(out, scenario, trace, resume=resume):
+    points = sweep_points(scenario)
+    ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
+    if out is not None and _claim(out, scenario, ready[0].trace, resume=resume):
         return load_tables(out)
 
     tasks = [
-        Task(scenario, policy, replication, allow_plugins, _part(out, policy, replication))
-        for policy in range(len(policies))
-        for replication in range(scenario.replications)
+        Task(number, point.scenario, policy, replication, allow_plugins, _part(out, number, policy, replication))
+        for number, point in enumerate(points)
+        for policy in range(len(point.scenario.policy))
+        for replication in range(point.scenario.replications)
     ]
     try:
         finished = list(_simulate_all(tasks, jobs, progress))
@@ -100,36 +98,64 @@ def run(
             f"a worker process died, perhaps for want of memory; --resume goes on ({error})"
         ) from None
     progress("tables, figures, report", 0, 1)
-    replications = pd.DataFrame(
-        [
-            (0, policies[task.policy].label, task.replication, metric, value)
-            for task, done in zip(tasks, finished, strict=True)
-            for metric, value in done.metrics.items()
-        ],
-        columns=["point", "policy", "replication", "metric", "value"],
-    )
-    clamped = [0] * len(policies)
+
+    def label(task: Task) -> str:
+        return ready[task.point].policies[task.policy].label
+
+    rows = [
+        (task.point, *points[task.point].values.values(), label(task), task.replication, metric, value)
+        for task, done in zip(tasks, finished, strict=True)
+        for metric, value in done.metrics.items()
+    ]
+    keys = ["point", *points[0].values, "policy", "replication"]
+    replications = pd.DataFrame(rows, columns=[*keys, "metric", "value"])
+    clamped: dict[str, int] = {}
     for task, done in zip(tasks, finished, strict=True):
-        clamped[task.policy] += done.clamped_uploads
+        clamped[label(task)] = clamped.get(label(task), 0) + done.clamped_uploads
+    policies = {policy.label: policy for each in reversed(ready) for policy in reversed(each.policies)}
     tables = RunTables(
-        summary=summarise(replications, policies[0].label),
+        summary=summarise(replications, ready[0].policies[0].label),
         replications=replications,
         requests=_gather("requests", tasks, finished, out),
         tokens=_gather("tokens", tasks, finished, out) if scenario.output.tokens else None,
         stations=_gather("stations", tasks, finished, None if out is None else out / PARTS),
         scenario=scenario.model_dump(mode="json", exclude_none=True),
-        provenance=provenance(scenario, trace, policies, clamped, time.perf_counter() - began_s),
+        provenance=provenance(
+            points[0].scenario,
+            ready[0].trace,
+            [policies[name] for name in clamped],
+            list(clamped.values()),
+            time.perf_counter() - began_s,
+        ),
     )
     if out is not None:
         _write(tables, out)
     return tables
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A point with its trace read and its policies resolved: all that can be wrong with it was looked at."""
+
+    trace: Trace
+    policies: list[ReadyPolicy]
+
+
+def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
+    trace = find_trace(scenario, progress)
+    trace.check_max_tokens(scenario.traffic.max_tokens)
+    policies = [
+        ready_policy(index, scenario, trace, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
+    ]
+    check_scenario(scenario, policies, allow_plugins=allow_plugins)
+    return Ready(trace, policies)
+
+
 def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
     """Return the scenario's trace; with tokens of kind "models", record first what it lacks."""
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
-        return Trace.read(tokens.path)
+        return _trace(tokens.path)
     fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size"})
     fields["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
     fields["prompts"] = None if tokens.prompts == "built-in" else tokens.prompts
@@ -158,7 +184,7 @@ def _simulate_all(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[
 
 @lru_cache(maxsize=4)
 def _trace(path: str) -> Trace:
-    """Read a trace once per worker process."""
+    """Read a trace once per process."""
     return Trace.read(path)
 
 
@@ -177,7 +203,7 @@ def _simulate(task: Task) -> Finished:
         output_law=policy.exact,
     )
     tables = {
-        name: _keyed(getattr(records, name), policy.label, task.replication)
+        name: _keyed(getattr(records, name), task, policy.label)
         for name in TABLES
         if name != "tokens" or scenario.output.tokens
     }
@@ -193,19 +219,14 @@ def _simulate(task: Task) -> Finished:
     return Finished(metrics, records.clamped_uploads, {})
 
 
-def _keyed(table: pd.DataFrame, label: str, replication: int) -> pd.DataFrame:
+def _keyed(table: pd.DataFrame, task: Task, label: str) -> pd.DataFrame:
     policy = pd.Categorical([label]).repeat(len(table))
-    return pd.concat(
-        [
-            pd.DataFrame({"point": 0, "policy": policy, "replication": replication}),
-            table.reset_index(drop=True),
-        ],
-        axis=1,
-    )
+    keys = pd.DataFrame({"point": task.point, "policy": policy, "replication": task.replication})
+    return pd.concat([keys, table.reset_index(drop=True)], axis=1)
 
 
-def _part(out: Path | None, policy: int, replication: int) -> Path | None:
-    return None if out is None else out / PARTS / f"{policy:03d}-{replication:05d}"
+def _part(out: Path | None, point: int, policy: int, replication: int) -> Path | None:
+    return None if out is None else out / PARTS / f"{point:05d}-{policy:03d}-{replication:05d}"
 
 
 def _read_part(task: Task) -> Finished:

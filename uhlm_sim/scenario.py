@@ -199,6 +199,7 @@ class Scenario(Section):
     slo: Slo = Slo()
     policy: list[Policy] = Field(min_length=1)
     output: Output = Output()
+    sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")
 
     @model_validator(mode="after")
     def consistent(self) -> "Scenario":

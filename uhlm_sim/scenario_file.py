@@ -3,6 +3,8 @@
 import math
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from uhlm_sim.errors import ScenarioError, did_you_mean
+from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import ModelsTokens, Policy, Scenario, TraceTokens
 
 
@@ -48,6 +51,47 @@ def write_scenario(scenario: Scenario) -> str:
     return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))
 
 
+@dataclass(frozen=True)
+class Point:
+    """One combination of a sweep's values, and the scenario it gives; without a sweep, no values."""
+
+    values: dict[str, Any]
+    scenario: Scenario
+
+
+def sweep_points(scenario: Scenario) -> list[Point]:
+    """Return the scenario's points: the product of the sweep's lists, the last key fastest, or with `zip` their pairs.
+
+    Raises ScenarioError for a list that is none or empty, lists of different lengths to be zipped, more than 10,000
+    points, and whatever is wrong with a point, told with its values.
+    """
+    lists = {key: given for key, given in scenario.sweep.items() if key != "zip"}
+    for key, given in lists.items():
+        if not isinstance(given, list) or not given:
+            raise ScenarioError(f"sweep.{key}: must be a list of at least one value")
+    if not lists:
+        return [Point({}, scenario.model_copy(update={"sweep": {}}))]
+    columns = [given for given in lists.values() if isinstance(given, list)]
+    if scenario.sweep.get("zip", False):
+        if len({len(column) for column in columns}) > 1:
+            raise ScenarioError("sweep: lists to be zipped must have the same length")
+        rows = list(zip(*columns, strict=True))
+    else:
+        if math.prod(len(column) for column in columns) > 10_000:
+            raise ScenarioError("sweep: more than 10,000 points")
+        rows = list(product(*columns))
+    points = []
+    for row in rows:
+        swept = dict(zip(lists, row, strict=True))
+        values: dict[str, Any] = scenario.model_dump(mode="json", exclude_none=True, exclude={"sweep"})
+        paths = {key: _key_path(values, key) for key in swept}
+        for key, value in swept.items():
+            _assign(values, paths[key], value, f"sweep.{key}")
+        where = ", ".join(f"{key} = {value}" for key, value in swept.items())
+        points.append(Point(swept, parse_scenario(values, f"sweep point {where}")))
+    return points
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
@@ -56,27 +100,43 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    _assign(values, _key_path(values, key.strip()), value, f"--set {override}")
+
+
+def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str) -> None:
+    """Set a key; a preset's name takes what the former preset filled in with it."""
     table: Any = values
-    *parents, last = _key_path(values, key.strip())
+    *parents, last = path
     for parent in parents:
         table = table.setdefault(parent, {}) if isinstance(table, dict) else table[parent]
         if not isinstance(table, dict | list):
-            raise ScenarioError(f"--set {override}: '{parent}' is a value, not a table")
+            raise ScenarioError(f"{where}: '{parent}' is a value, not a table")
     if isinstance(table, list):
-        raise ScenarioError(f"--set {override}: name the policy and its key, as in policy.u-hlm(0.43).threshold=0.5")
+        raise ScenarioError(f"{where}: name the policy and its key, as in policy.u-hlm(0.43).threshold")
+    if (*parents, last) in (("device", "slm"), ("base_station", "llm")):
+        former = load_presets()[last].get(str(table.get(last)), {})
+        filled = table.get("service", {}) if last == "llm" else table
+        for field, filling in former.items():
+            if filled.get(field) == filling:
+                del filled[field]
     table[last] = value
 
 
 def _key_path(values: dict[str, Any], key: str) -> list[Any]:
-    """Split a dotted key; `policy.<label>.<key>` finds the policy by its label."""
+    """Split a dotted key; `policy.<label>.<key>` finds the policy by its label, or by its kind if only one has it."""
     if not key.startswith("policy."):
         return key.split(".")
     label, _, last = key.removeprefix("policy.").rpartition(".")
-    for index, entry in enumerate(values.get("policy", [])):
-        told_apart = f"{entry.get('kind')}({entry.get('threshold', entry.get('skip_rate'))})"
-        if label in (entry.get("name"), told_apart, entry.get("kind")):
-            return ["policy", index, last]
-    raise ScenarioError(f"--set {key}: no policy is called '{label}'")
+    entries = [entry for entry in values.get("policy", []) if isinstance(entry, dict)]
+    labels = [
+        entry.get("name") or f"{entry.get('kind')}({entry.get('threshold', entry.get('skip_rate'))})"
+        for entry in entries
+    ]
+    kinds = [entry.get("kind") for entry in entries]
+    for known in (labels, kinds):
+        if known.count(label) == 1:
+            return ["policy", known.index(label), last]
+    raise ScenarioError(f"{key}: no single policy is called '{label}'")
 
 
 def _explain(error: dict[str, Any]) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from uhlm_sim.analysis import plots, style
 from uhlm_sim.analysis.metrics import in_window
+from uhlm_sim.analysis.sweeps import sweep_figures
 from uhlm_sim.analysis.tables import RunTables
 
 
@@ -31,8 +32,8 @@ class ReportFigure:
 def write_figures(tables: RunTables, folder: Path | str) -> list[ReportFigure]:
     """Draw a run's figures into a folder as PNG (200 dpi) and PDF; return them in the report's order.
 
-    Without token tables there is no distribution of token times and no queue. Of a sweep the first point is
-    drawn.
+    Without token tables there is no distribution of token times and no queue. Of a sweep, metrics are drawn over
+    it, and the rest for its first point.
     """
     first = tables.summary[tables.sweep].head(1).to_dict("records")
     at = ", ".join(f"{name} = {value}" for row in first for name, value in row.items())
@@ -40,9 +41,13 @@ def write_figures(tables: RunTables, folder: Path | str) -> list[ReportFigure]:
     if tables.forced:
         note += f" Teacher-forced, on the answers of another policy: {', '.join(tables.forced)}."
     one = tables.first_point()
+    drawn = [
+        *((name, title, caption, figure) for name, title, caption, figure in sweep_figures(tables)),
+        *((name, title, caption + note, figure) for name, title, caption, figure in _figures(one)),
+    ]
     return [
-        ReportFigure(name, title, caption + note, style.save(figure, Path(folder), name), figure.get_figwidth())
-        for name, title, caption, figure in _figures(one)
+        ReportFigure(name, title, caption, style.save(figure, Path(folder), name), figure.get_figwidth())
+        for name, title, caption, figure in drawn
     ]
 
 

@@ -1,6 +1,10 @@
 """The summary that a terminal shows: one row per policy, and what must be known to read it."""
 
+from collections.abc import Mapping
 from math import isnan, nan
+from typing import Any
+
+import pandas as pd
 
 from uhlm_sim.analysis.intervals import verdicts
 from uhlm_sim.analysis.tables import RunTables
@@ -21,44 +25,48 @@ SHOWN = (  # column of the summary table, its metric, and whether its interval i
 
 
 def summary_text(tables: RunTables) -> str:
-    """Return a table of means (with half-widths of 95 % intervals) per policy, and notes; same tables, same bytes."""
+    """Return a table of means (with half-widths of 95 % intervals) per policy, of each point of a sweep, and notes."""
     scenario = tables.scenario
     start_s, end_s = tables.window_s
-    summary = tables.summary
-    half = (summary["ci95_high"] - summary["ci95_low"]) / 2
-    estimates = dict(
-        zip(
-            zip(summary["policy"], summary["metric"], strict=True),
-            zip(summary["mean"], half, strict=True),
-            strict=True,
-        )
-    )
     told = {entry["label"]: entry for entry in tables.provenance["policies"]}
-    cells = [["policy", *(title for title, _, _ in SHOWN)]]
-    for policy in tables.policies:
-        cells.append([policy + ("" if told[policy]["exact"] else " *")])
-        for _, metric, with_interval in SHOWN:
-            cells[-1].append(_cell(*estimates.get((policy, metric), (nan, nan)), with_interval))
-    judged = verdicts(
-        tables.replications, window_s=end_s - start_s, open_arrivals=scenario["traffic"]["kind"] != "closed"
-    )
     lines = [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
         f"{scenario['replications']} replications of {end_s:g} s, the first {start_s:g} s cut, "
         f"seed {scenario['seed']}; ± is half a 95 % interval",
         "",
-        *_aligned(cells),
-        "",
-        *(f"{label}: {entry['words']}" for label, entry in told.items() if entry["words"]),
-        *(f"{row.policy}: {row.verdict!s}. {row.words}" for row in judged.itertuples() if row.verdict),
     ]
-    cut = {policy: estimates.get((policy, "unfinished_requests"), (nan, nan))[0] for policy in tables.policies}
-    if any(count > 0 for count in cut.values()):
-        told_cut = ", ".join(f"{policy} {count:.3g}" for policy, count in cut.items())
-        lines.append(f"Requests that the end of the run cut off, per replication: {told_cut}")
+    points = tables.summary.groupby(tables.sweep, sort=False, dropna=False) if tables.sweep else [((), tables.summary)]
+    for values, summary in points:
+        if tables.sweep:
+            lines.append(", ".join(f"{key} = {value}" for key, value in zip(tables.sweep, values, strict=True)))
+        lines += [*_aligned(_point_cells(summary, told)), ""]
+    lines += [f"{label}: {entry['words']}" for label, entry in told.items() if entry["words"]]
+    judged = verdicts(
+        tables.replications, window_s=end_s - start_s, open_arrivals=scenario["traffic"]["kind"] != "closed"
+    )
+    for row in judged[judged["verdict"] != ""].to_dict("records"):
+        where = "".join(f"{key} = {row[key]}, " for key in tables.sweep)
+        lines.append(f"{where}{row['policy']}: {row['verdict']}. {row['words']}")
+    if not tables.sweep:
+        left = tables.summary[tables.summary["metric"] == "unfinished_requests"]
+        counts = ", ".join(f"{row['policy']} {row['mean']:.3g}" for row in left.to_dict("records"))
+        if (left["mean"] > 0).any():
+            lines.append(f"Requests that the end of the run cut off, per replication: {counts}")
     if any(not entry["exact"] for entry in told.values()):
         lines.append("* teacher-forced on the text of HLM: no path of its own in the trace")
     return "\n".join(lines)
+
+
+def _point_cells(summary: pd.DataFrame, told: Mapping[str, Any]) -> list[list[str]]:
+    half = (summary["ci95_high"] - summary["ci95_low"]) / 2
+    keys = zip(summary["policy"], summary["metric"], strict=True)
+    estimates = dict(zip(keys, zip(summary["mean"], half, strict=True), strict=True))
+    cells = [["policy", *(title for title, _, _ in SHOWN)]]
+    for policy in summary["policy"].unique():
+        cells.append([str(policy) + ("" if told[policy]["exact"] else " *")])
+        for _, metric, with_interval in SHOWN:
+            cells[-1].append(_cell(*estimates.get((policy, metric), (nan, nan)), with_interval))
+    return cells
 
 
 def _cell(mean: float, half: float, with_interval: bool) -> str:
