@@ -76,6 +76,13 @@ def parser() -> argparse.ArgumentParser:
     sub = command("report", report_command, "draw a run folder's figures and write its report again")
     sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
 
+    sub = command("timeline", timeline_command, "write one simulation as a timeline that Perfetto opens")
+    sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    sub.add_argument("--policy", metavar="LABEL", help="a policy's label (default: the first one)")
+    sub.add_argument("--replication", type=int, default=0, metavar="N")
+    sub.add_argument("--point", type=int, default=0, metavar="N", help="a sweep's point")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/timeline.json")
+
     command("list", list_command, "name the built-in scenarios, presets, policies, channels and allocators")
     command("schema", schema_command, "print the JSON schema of a scenario file")
     return top
@@ -133,6 +140,15 @@ def report_command(args: argparse.Namespace) -> None:
     tables = load_tables(args.run_dir)
     write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
     print(args.run_dir / "report.html")
+
+
+def timeline_command(args: argparse.Namespace) -> None:
+    """Write a simulation's timeline."""
+    from uhlm_sim.analysis.timeline import write_timeline
+
+    out = args.out or args.run_dir / "timeline.json"
+    write_timeline(args.run_dir, out, point=args.point, policy=args.policy, replication=args.replication)
+    print(out)
 
 
 def list_command(_args: argparse.Namespace) -> None:

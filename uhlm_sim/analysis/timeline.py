@@ -1,0 +1,108 @@
+"""A run's tokens as a timeline in the Trace Event format, which Perfetto and chrome://tracing open."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from uhlm_sim.errors import InputError
+
+PHONES, UPLINK, GPUS = 1, 2, 3  # process ids: one group of tracks each
+PHASES = (("draft", "device_s"), ("uplink", "uplink_s"), ("queue", "bs_wait_s"), ("verify", "verify_s"))
+
+
+def timeline_events(tokens: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the events of one simulation's tokens (one point, policy and replication of `tokens.parquet`).
+
+    Times are in microseconds of the run. Each phone is a track with its tokens as slices and their legs inside; the
+    uplink is a counter of uploads present; each GPU is a track with its batches. Legs that the run cut off are left out.
+    """
+    events = [_name("process_name", process, 0, title) for process, title in _PROCESSES]
+    began_s = tokens["started_s"].to_numpy()
+    legs = tokens.assign(uplink_s=tokens["uplink_wait_s"] + tokens["airtime_s"])
+    for row in legs.to_dict("records"):
+        events += _token(row)
+    events += [_name("thread_name", PHONES, int(device), f"phone {device}") for device in np.unique(tokens["device"])]
+    sent = (legs["payload_bits"] > 0).to_numpy()
+    sent_s = (began_s + legs["device_s"])[sent]
+    received_s = (sent_s + legs["uplink_s"][sent]).dropna()
+    steps = pd.concat([pd.Series(1, index=sent_s), pd.Series(-1, index=received_s)]).sort_index(kind="stable").cumsum()
+    events += [_event("C", "uploads", UPLINK, 0, at_s, args={"uploads": int(count)}) for at_s, count in steps.items()]
+    events += _batches(legs)
+    return events
+
+
+_PROCESSES = ((PHONES, "phones"), (UPLINK, "uplink"), (GPUS, "GPUs"))
+
+
+def _token(row: dict[Any, Any]) -> Iterator[dict[str, Any]]:
+    track = int(row["device"])
+    at_s = row["started_s"]
+    told = {key: row[key] for key in ("request", "position", "payload_bits", "llm_tokens")}
+    told["uncertainty"] = None if pd.isna(row["uncertainty"]) else row["uncertainty"]
+    if not pd.isna(row["committed_s"]):
+        yield _event("X", str(row["outcome"]), PHONES, track, at_s, row["committed_s"] - at_s, told)
+    for name, leg in PHASES:
+        if pd.isna(row[leg]):
+            return
+        if row[leg] > 0:
+            yield _event("X", name, PHONES, track, at_s, row[leg])
+        at_s += row[leg]
+
+
+def _batches(legs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the batches, each on the first GPU that is free when it starts."""
+    served = legs[legs["verify_s"] > 0]
+    start_s = served[["started_s", "device_s", "uplink_s", "bs_wait_s"]].sum(axis=1).round(9)
+    batches = served.assign(start_s=start_s).sort_values(["start_s", "batch_jobs", "batch_tokens"], kind="stable")
+    free_s: list[float] = []
+    left = 0  # jobs of the batch at hand that are still to come
+    for row in batches.to_dict("records"):
+        if left == 0:
+            left, at_s = row["batch_jobs"], row["start_s"]
+            gpu = next((i for i, free in enumerate(free_s) if free <= at_s + 1e-9), len(free_s))
+            if gpu == len(free_s):
+                free_s.append(0.0)
+                yield _name("thread_name", GPUS, gpu, f"GPU {gpu}")
+            free_s[gpu] = at_s + row["verify_s"]
+            told = {"jobs": left, "tokens": row["batch_tokens"]}
+            yield _event("X", f"batch of {left}", GPUS, gpu, at_s, row["verify_s"], told)
+        left -= 1
+
+
+def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | None = None, replication: int = 0) -> int:
+    """Write the timeline of one simulation of a run folder; return its number of tokens.
+
+    `policy` is a label, the first one if None. Raises InputError if the folder has no tokens or no such simulation.
+    """
+    file = run_dir / "tokens.parquet"
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; a run without token tables has no timeline")
+    tokens = pd.read_parquet(file, filters=[("point", "==", point), ("replication", "==", replication)])
+    labels = [str(label) for label in tokens["policy"].unique()]
+    chosen = tokens[tokens["policy"] == (policy or (labels or [""])[0])]
+    if chosen.empty:
+        raise InputError(
+            f"{file}: no policy '{policy}' at point {point}, replication {replication}; there are {labels}"
+        )
+    text = json.dumps({"traceEvents": timeline_events(chosen), "displayTimeUnit": "ms"}, allow_nan=False)
+    being_written = out.with_name(f"{out.name}.tmp")
+    being_written.write_text(text, encoding="utf-8")
+    being_written.replace(out)
+    return len(chosen)
+
+
+def _event(
+    phase: str, name: str, process: int, track: int, at_s: float, duration_s: float = 0.0, args: Any = None
+) -> dict[str, Any]:
+    event = {"ph": phase, "name": name, "pid": process, "tid": track, "ts": round(at_s * 1e6, 3)}
+    if phase == "X":
+        event["dur"] = round(duration_s * 1e6, 3)
+    return event | ({"args": args} if args else {})
+
+
+def _name(what: str, process: int, track: int, title: str) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": process, "tid": track, "args": {"name": title}}
