@@ -177,7 +177,7 @@ def test_the_headline_gives_each_policy_its_numbers(tables, page):
         for column, metric in ((1, "token_throughput"), (2, "token_throughput_per_device"), (3, "mean_token_rate")):
             at = tables.summary[(tables.summary["policy"] == policy) & (tables.summary["metric"] == metric)].iloc[0]
             assert row[column] == "".join(shown(at["mean"], at["ci95_low"], at["ci95_high"]))
-    assert rows["slm"][-3:] == ["100.0± 0", "0", "–"]
+    assert rows["slm"][-4:] == ["100.0± 0", "0", "20.00± 0", "–"]
     assert rows["hlm"][4] == "1"
 
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"uhlm-sim: the run failed: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("uhlm-sim: interrupted; a run goes on with --resume", file=sys.stderr)
+        print("uhlm-sim: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("scenario", metavar="SCENARIO", help="a scenario file, or the name of a built-in one")
         sub.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-            help="override a value, for instance channel.mean_snr_db=5 or 'policy.u-hlm(0.43).threshold=0.5'",
+            help="override a value, for instance channel.mean_snr_db=5 or 'policy.u-hlm(risk-prone).threshold=0.5'",
         )  # fmt: skip
         sub.add_argument("--allow-plugins", action="store_true", help="let kinds name code of your own, module:object")
 
@@ -102,15 +102,20 @@ def run_command(args: argparse.Namespace) -> None:
     if args.allow_plugins:
         sys.path.insert(0, str(Path.cwd()))
     out = args.out or _run_folder(scenario.name, resume=args.resume)
-    with progress_bar() as progress:
-        tables = run(
-            scenario,
-            out=out,
-            jobs=args.jobs,
-            resume=args.resume,
-            allow_plugins=args.allow_plugins,
-            progress=progress,
-        )
+    try:
+        with progress_bar() as progress:
+            tables = run(
+                scenario,
+                out=out,
+                jobs=args.jobs,
+                resume=args.resume,
+                allow_plugins=args.allow_plugins,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        if out.exists():
+            print(f"to go on, repeat the command with --resume --out {out}", file=sys.stderr)
+        raise
     print(summary_text(tables))
     print(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
 
@@ -215,6 +220,7 @@ def progress_bar() -> Iterator[Progress]:
 def calibrate_command(args: argparse.Namespace) -> None:
     """Print the law, the thresholds and their risk on a trace, and draw the law."""
     from uhlm_sim.analysis.plots import uncertainty_figure
+    from uhlm_sim.analysis.style import save
     from uhlm_sim.tokens.trace import Trace
 
     trace = Trace.read(args.trace)
@@ -235,16 +241,15 @@ def calibrate_command(args: argparse.Namespace) -> None:
         print(f"{name:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
     print(f"\nmean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}")
     print("\nThe law, bin by bin (mean rejection probability, 95 % over prompts)")
-    print(law.bins.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0))
+    print(bins.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print("\nRisk E[beta; skipped] per token: predicted from the calibration prompts, realised on the others")
-    print(law.risk.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    args.out.mkdir(parents=True, exist_ok=True)
-    thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "the paper's 0.43": 0.43}
+    shown = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
+    print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    print("own_: along the rule's own recorded path; the others along the prefixes of hlm")
+    thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "paper": 0.43}
     figure = uncertainty_figure(law.bins, law.a, law.b, thresholds)
-    for ending in ("png", "pdf"):
-        file = args.out / f"uncertainty_law.{ending}"
-        figure.savefig(file, dpi=200)
-        print(file, file=sys.stderr)
+    print(save(figure, args.out, "uncertainty_law"), file=sys.stderr)
 
 
 def _run_folder(name: str, *, resume: bool) -> Path:

@@ -6,9 +6,11 @@ finished, and a resumed one repeats nothing.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -255,8 +257,15 @@ def _gather(name: str, tasks: list[Task], finished: list[Finished], folder: Path
 
 def _identity(scenario: Scenario, trace: Trace) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the tokens, the program."""
-    text = "\n".join([__version__, trace.digest, write_scenario(scenario)])
+    text = "\n".join([__version__, trace.digest, write_scenario(scenario), *_own_code(scenario)])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _own_code(scenario: Scenario) -> list[str]:
+    """Return the source of the user's own modules that a scenario names: edited code is another run."""
+    kinds = [scenario.uplink.allocator, scenario.channel.kind, *(policy.kind for policy in scenario.policy)]
+    modules = [sys.modules.get(kind.partition(":")[0]) for kind in kinds if ":" in kind]
+    return [inspect.getsource(module) for module in modules if module is not None]
 
 
 def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool:
@@ -265,7 +274,9 @@ def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool
     marker = out / "scenario.resolved.toml"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume:
-            raise InputError(f"{out}: is there already; --resume goes on with it, --out names another folder")
+            raise InputError(
+                f"{out}: is there already; --out names another folder, --resume goes on with an interrupted run"
+            )
         if not marker.is_file() or f"# run {identity}" not in marker.read_text(encoding="utf-8"):
             raise InputError(f"{out}: holds something else than a run of this scenario, trace and version")
         return (out / "summary.csv").is_file()

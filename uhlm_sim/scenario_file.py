@@ -40,7 +40,7 @@ def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
     except ValidationError as error:
         told: dict[str, list[str]] = {}
         for entry in error.errors(include_url=False):
-            subject, message = _explain(dict(entry))
+            subject, message = _explain(dict(entry), values)
             told.setdefault(subject, []).append(message)
         lines = (f"{where}: {subject}: {_either(said)}" for subject, said in told.items())
         raise ScenarioError("\n".join(lines)) from None
@@ -126,22 +126,31 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
     """Split a dotted key; `policy.<label>.<key>` finds the policy by its label, or by its kind if only one has it."""
     if not key.startswith("policy."):
         return key.split(".")
-    label, _, last = key.removeprefix("policy.").rpartition(".")
+    rest = key.removeprefix("policy.")
     entries = [entry for entry in values.get("policy", []) if isinstance(entry, dict)]
-    labels = [
-        entry.get("name") or f"{entry.get('kind')}({entry.get('threshold', entry.get('skip_rate'))})"
-        for entry in entries
-    ]
-    kinds = [entry.get("kind") for entry in entries]
+    labels = [_label(entry) for entry in entries]
+    kinds = [str(entry.get("kind")) for entry in entries]
     for known in (labels, kinds):
-        if known.count(label) == 1:
-            return ["policy", known.index(label), last]
-    raise ScenarioError(f"{key}: no single policy is called '{label}'")
+        for index, label in enumerate(known):
+            if rest.startswith(f"{label}.") and known.count(label) == 1:
+                return ["policy", index, *rest.removeprefix(f"{label}.").split(".")]
+    label = rest.rpartition(".")[0]
+    raise ScenarioError(f"{key}: no single policy is called '{label}'; there are {', '.join(map(str, labels))}")
 
 
-def _explain(error: dict[str, Any]) -> tuple[str, str]:
+def _label(entry: dict[str, Any]) -> str:
+    """Return what a policy that may be wrong is called (`Policy.label` is for those that are right)."""
+    told_apart = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
+    return str(entry.get("name") or entry.get("kind")) + (
+        f"({told_apart})" if told_apart is not None and not entry.get("name") else ""
+    )
+
+
+def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     """Return which key is wrong with its value, and what is allowed."""
     parts = [part for part in error["loc"] if not _is_branch(part)]
+    if parts[:1] == ["policy"] and len(parts) > 1 and isinstance(values["policy"][parts[1]], dict):
+        parts[1] = _label(values["policy"][parts[1]])
     key = ".".join(str(part) for part in parts) or "the scenario"
     value = error.get("input")
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -151,6 +160,10 @@ def _explain(error: dict[str, Any]) -> tuple[str, str]:
         return f"unknown key '{key}'", f"allowed here are {', '.join(fields)}{hint}"
     if error["type"] == "missing":
         return key, "is missing"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}.kind", "is missing; it must be 'trace' or 'models'"
+    if error["type"] == "union_tag_invalid":
+        return f"{key}.kind = '{error['ctx']['tag']}'", "must be 'trace' or 'models'"
     if isinstance(value, float) and not math.isfinite(value):
         message = "must be a finite number"
     shown = "" if isinstance(value, dict | list) else f" = {value!r}"

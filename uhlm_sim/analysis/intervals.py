@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 RATIO = ".ratio_to_first"
+CUT_SHARE = 0.25  # of the requests that arrived; beyond it a run was too short for what it measures
 
 
 def student_t(values: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
@@ -136,7 +137,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a policy kept up with its load: a word (OVERLOADED or none) and a sentence that says why."""
+    """Whether a policy's figures can be taken as they are: a word (OVERLOADED, CUT SHORT, or none) and a sentence."""
 
     word: str
     words: str
@@ -158,7 +159,8 @@ def verdict(
     more replications by a one-sided t test at 1 %; with fewer, if it exceeds twice the standard deviation of
     the slope of a random walk with Poisson steps up and down (variance 2 lambda W, slope 6/5 of it over W^2),
     which is how a cell at exactly critical load wanders. Nulls are left out. The sentence says what was
-    unfinished at the end.
+    unfinished at the end. Where that is more than CUT_SHARE of the requests that arrived, the run was CUT SHORT:
+    latencies of whole requests are those of the quick ones.
     """
     growth, rate = (np.asarray(v, dtype=np.float64).ravel() for v in (backlog_growth, arrival_rate))
     left = np.asarray(unfinished, dtype=np.float64).ravel()
@@ -169,8 +171,14 @@ def verdict(
         else "all requests were finished"
     )
     growth, rate = growth[~np.isnan(growth)], rate[~np.isnan(rate)]
+    arrived = window_s * float(rate.mean()) if rate.size else 0.0
+    short = Verdict("", "")
+    if left.size and left.mean() > CUT_SHARE * arrived:
+        cut += f" ({left.mean() / arrived:.0%} of those that arrived)" if arrived else ""
+        advice = "e2e, TPOT and request throughput miss the long ones: lengthen duration_s"
+        short = Verdict("CUT SHORT", f"{cut}; {advice}.")
     if not open_arrivals or not growth.size or not rate.any():
-        return Verdict("", f"{cut}.")
+        return short if short.word else Verdict("", f"{cut}.")
     slope, arrivals = float(growth.mean()), float(rate.mean())
     if growth.size >= 3:
         chance = float(stdtrit(growth.size - 1, 0.99) * growth.std(ddof=1) / np.sqrt(growth.size))
@@ -179,7 +187,7 @@ def verdict(
     trend = f"requests present grew by {slope:.3g}/s at {arrivals:.3g} arrivals/s"
     if slope > chance and slope >= 0.02 * arrivals:
         return Verdict("OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length.")
-    return Verdict("", f"No sign of overload ({trend}); {cut}.")
+    return short if short.word else Verdict("", f"No sign of overload ({trend}); {cut}.")
 
 
 def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool) -> pd.DataFrame:

@@ -32,6 +32,7 @@ HEADLINE = (
     ("Utilisation, %", "GPUs", "bs_utilisation", "%"),
     ("Tokens, %", "skipped", "skip_rate", "%"),
     ("Tokens, %", "sent", "transmission_rate", "%"),
+    ("Risk, %", "of skipped", "rejection_risk", "%"),
     ("Drafts sent, %", "resampled", "resample_rate", "%"),
 )
 

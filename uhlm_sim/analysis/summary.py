@@ -1,7 +1,7 @@
 """The summary that a terminal shows: one row per policy, and what must be known to read it."""
 
 from collections.abc import Mapping
-from math import isnan, nan
+from math import floor, isnan, log10, nan
 from typing import Any
 
 import pandas as pd
@@ -15,10 +15,11 @@ SHOWN = (  # column of the summary table, its metric, and whether its interval i
     ("1/mean delay", "token_throughput_per_device", False),
     ("mean 1/delay", "mean_token_rate", False),
     ("TTFT p50 s", "ttft_s.p50", False),
-    ("p95", "ttft_s.p95", False),
+    ("TTFT p95 s", "ttft_s.p95", False),
     ("TPOT p50 s", "tpot_s.p50", False),
-    ("p95", "tpot_s.p95", False),
+    ("TPOT p95 s", "tpot_s.p95", False),
     ("skipped", "skip_rate", False),
+    ("their risk", "rejection_risk", False),
     ("uplink", "uplink_utilisation", False),
     ("GPU", "bs_utilisation", False),
 )
@@ -27,12 +28,13 @@ SHOWN = (  # column of the summary table, its metric, and whether its interval i
 def summary_text(tables: RunTables) -> str:
     """Return a table of means (with half-widths of 95 % intervals) per policy, of each point of a sweep, and notes."""
     scenario = tables.scenario
+    count = scenario["replications"]
     start_s, end_s = tables.window_s
     told = {entry["label"]: entry for entry in tables.provenance["policies"]}
     lines = [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
-        f"{scenario['replications']} replications of {end_s:g} s, the first {start_s:g} s cut, "
-        f"seed {scenario['seed']}; ± is half a 95 % interval",
+        f"{count} replication{'s' if count > 1 else ''} of {end_s:g} s, the first {start_s:g} s cut, "
+        f"seed {scenario['seed']}" + ("; ± is half a 95 % interval" if count > 1 else ""),
         "",
     ]
     points = tables.summary.groupby(tables.sweep, sort=False, dropna=False) if tables.sweep else [((), tables.summary)]
@@ -72,7 +74,10 @@ def _point_cells(summary: pd.DataFrame, told: Mapping[str, Any]) -> list[list[st
 def _cell(mean: float, half: float, with_interval: bool) -> str:
     if isnan(mean):
         return "-"
-    return f"{mean:.3g} ±{half:.1g}" if with_interval and half > 0 else f"{mean:.3g}"
+    if not with_interval or not half > 0:
+        return f"{mean:.3g}"
+    decimals = max(0, -floor(log10(half)))
+    return f"{mean:.{decimals}f} ±{half:.{decimals}f}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -18,7 +18,7 @@ def timeline_events(tokens: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the events of one simulation's tokens (one point, policy and replication of `tokens.parquet`).
 
     Times are in microseconds of the run. Each phone is a track with its tokens as slices and their legs inside; the
-    uplink is a counter of uploads present; each GPU is a track with its batches. Legs that the run cut off are left out.
+    uplink is a counter of uploads present; each GPU is a track with its batches. Legs that the run cut off are missing.
     """
     events = [_name("process_name", process, 0, title) for process, title in _PROCESSES]
     began_s = tokens["started_s"].to_numpy()
@@ -30,7 +30,8 @@ def timeline_events(tokens: pd.DataFrame) -> list[dict[str, Any]]:
     sent_s = (began_s + legs["device_s"])[sent]
     received_s = (sent_s + legs["uplink_s"][sent]).dropna()
     steps = pd.concat([pd.Series(1, index=sent_s), pd.Series(-1, index=received_s)]).sort_index(kind="stable").cumsum()
-    events += [_event("C", "uploads", UPLINK, 0, at_s, args={"uploads": int(count)}) for at_s, count in steps.items()]
+    for at_s, count in zip(steps.index.to_numpy(dtype=np.float64), steps, strict=True):
+        events.append(_event("C", "uploads", UPLINK, 0, float(at_s), args={"uploads": int(count)}))
     events += _batches(legs)
     return events
 

@@ -1,11 +1,12 @@
 """The air above one cell: every device's SNR, block by block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from channel_models.fading import FadingModel
+from uhlm_sim.errors import SimulationError
 
 Floats = NDArray[np.float64]
 BLOCKS_AHEAD = 256
@@ -53,7 +54,7 @@ class Air:
     def enter(self, block: int) -> None:
         """Move to a block, which is never before the present one."""
         while block >= self._first_block + BLOCKS_AHEAD:
-            gains = np.stack([next(run) for run in self._runs], axis=1)
+            gains = np.stack([self._next_run(run) for run in self._runs], axis=1)
             self._first_block += BLOCKS_AHEAD
             if block < self._first_block + BLOCKS_AHEAD:
                 self._snr_ahead = self._mean_snr * gains
@@ -63,6 +64,13 @@ class Air:
         row = block - self._first_block
         self.snr, self._efficiency = self._snr_ahead[row], self._efficiency_ahead[row]
         self.hz_s_per_bit = self._hz_s_per_bit_ahead[row]
+
+    @staticmethod
+    def _next_run(run: Iterator[Floats]) -> Floats:
+        gains = next(run, None)
+        if gains is None or np.shape(gains) != (BLOCKS_AHEAD,) or not (np.asarray(gains) >= 0.0).all():
+            raise SimulationError(f"the channel must go on yielding {BLOCKS_AHEAD} power gains, each at least 0")
+        return gains
 
     def set_gain(self, device: int, gain: float) -> float:
         """Give a device the gain of its upload; return its efficiency over the whole band."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.device import Answer
-from uhlm_sim.errors import ScenarioError
+from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.names import find_kind
+from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.rules import DecodingRule, RuleKind
 from uhlm_sim.tokens.trace import TokenPath, TokenSource, Trace
@@ -54,13 +55,9 @@ class ReadyPolicy:
 
     @property
     def words(self) -> str:
-        """Say in words what decides, for reports."""
+        """Say in words what decides, for reports: what a threshold comes to on the grid of u, above all."""
         if self.threshold is not None:
-            if self.threshold < 0:
-                return f"threshold {self.threshold:.3g} lies below 0: skips nothing"
-            if self.threshold >= 1:
-                return f"threshold {self.threshold:.3g} is 1 or more: skips everything"
-            return f"skips where u <= {self.threshold:.3g}"
+            return f"threshold {self.threshold:.4f} {words(self.threshold, self.source.uncertainty_samples)}"
         return f"skips {self.skip_rate:.1%} of the tokens at random" if self.skip_rate is not None else ""
 
 
@@ -145,7 +142,13 @@ def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) 
             jobs[0] = path.prompt_tokens
         return Answer(index, path.prompt, path.prompt_tokens, [0.0] * n, [True] * n, bits, jobs, pipelined=True)
 
-    sends = ~policy.keeps(path)[:n]
+    kept = np.asarray(policy.keeps(path))
+    if kept.dtype != np.bool_ or kept.shape != (len(path),):
+        raise SimulationError(
+            f"policy {policy.label}: returned {kept.dtype} of shape {kept.shape} for an answer of {len(path)} tokens; "
+            "it must return one bool a token, True where the phone keeps it"
+        )
+    sends = ~kept[:n]
     positions = np.flatnonzero(sends)
     jobs_at = np.diff(positions, prepend=0)
     jobs_at[:1] += path.prompt_tokens

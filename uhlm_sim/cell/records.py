@@ -105,7 +105,8 @@ def _token_table(
             "accept_probability": of_paths([path.accept_probability for path in paths]),
             "payload_bits": began["payload_bits"],
             "device_s": began["sent_s"] - began["started_s"],
-            "uplink_wait_s": began["received_s"] - began["sent_s"] - began["airtime_s"],
+            # An upload that had the band for itself waits for nothing, not for a rounding error.
+            "uplink_wait_s": np.maximum(began["received_s"] - began["sent_s"] - began["airtime_s"], 0.0),
             "airtime_s": began["airtime_s"],
             "bs_wait_s": began["verify_started_s"] - began["received_s"],
             "verify_s": began["verified_s"] - began["verify_started_s"],

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.jobs import Counters, Job
+from uhlm_sim.errors import SimulationError
 
 Floats = NDArray[np.float64]
 Allocator = Callable[[Floats, Floats], Floats]
@@ -172,12 +173,22 @@ class Uplink:
         elif self._jobs:
             active = np.sort(np.fromiter(self._jobs, dtype=np.intp))
             self._share[:] = 0.0
-            self._share[active] = self._allocator(self._left_bits[active], self._air.snr[active])
+            self._share[active] = self._shares(self._left_bits[active], self._air.snr[active])
             used = np.where(self._share > 0.0, self._share, 1.0) if self._power_limited else 1.0
             self._rate = self._share * self._air.efficiency(used)
         with np.errstate(divide="ignore"):
             self._finish = self._epoch_clock + self._left_bits / self._rate
         self._find_next()
+
+    def _shares(self, left_bits: Floats, snr: Floats) -> Floats:
+        shares = np.asarray(self._allocator(left_bits, snr), dtype=np.float64)
+        if shares.shape != left_bits.shape or not (shares >= 0.0).all() or shares.sum() > 1.0 + 1e-9:
+            name = getattr(self._allocator, "__name__", "allocator")
+            raise SimulationError(
+                f"{name}: returned the shares {shares} for {len(left_bits)} uploads; it must return one for each, none "
+                "negative and together at most 1"
+            )
+        return shares
 
     def _arm(self) -> None:
         """Have a timer at or before the next finish, but never beyond the block, where all changes anyway."""
