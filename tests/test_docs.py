@@ -1,0 +1,72 @@
+"""The reference of the tables names what there is, with its unit, and nothing else."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from worlds import cell, ready
+
+from uhlm_sim.analysis.intervals import summarise
+from uhlm_sim.analysis.metrics import UNITS, replication_metrics
+from uhlm_sim.cell.engine import simulate
+from uhlm_sim.experiment import TABLES
+
+PAGE = (Path(__file__).parent.parent / "docs" / "tables.md").read_text(encoding="utf-8")
+SECTIONS = {text.split("\n", 1)[0]: text for text in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+METRIC_TABLES = [title for title in SECTIONS if title.startswith("Metrics: ")]
+KEYS = ["point", "policy", "replication"]
+
+
+def named(title: str) -> list[tuple[str, str]]:
+    """Return (name, unit) for every name in the first column of a section's table.
+
+    A name that starts with a dot is a statistic of the one before it.
+    """
+    found: list[tuple[str, str]] = []
+    for row in re.findall(r"^\| (`.*) \|$", SECTIONS[title], flags=re.MULTILINE):
+        names, unit, *_ = (text.strip() for text in row.split("|"))
+        for name in re.findall(r"`([^`]+)`", names):
+            base = found[-1][0].partition(".")[0] if name.startswith(".") else ""
+            found.append((base + name, unit))
+    return found
+
+
+def test_every_metric_has_its_row_and_unit_and_no_row_is_of_a_metric_that_does_not_exist() -> None:
+    rows = [row for title in METRIC_TABLES for row in named(title)]
+    assert len(rows) == len(set(rows))
+    assert dict(rows) == UNITS
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_of_a_table_has_its_row_in_the_tables_order(table: str) -> None:
+    (title,) = (title for title in SECTIONS if title.startswith(f"{table}."))
+    columns = getattr(simulate(cell(), ready(), 0), table).columns
+    assert [name for name, _ in named(title)] == [*KEYS, *columns]
+
+
+def test_every_column_of_replications_and_summary_has_its_row() -> None:
+    scenario = cell()
+    records = simulate(scenario, ready(), 0)
+    window = {"warmup_s": scenario.warmup_s, "duration_s": scenario.duration_s}
+    metrics = replication_metrics(
+        records.requests, records.tokens, records.stations, **window, devices=20, slo={}, output_law=True
+    )
+    columns = [name for name, _ in named("replications.csv")]
+    assert columns == [*KEYS, "metric", "value"]
+    rows = [dict(zip(columns, (0, "hlm", 0, *metric), strict=True)) for metric in metrics.items()]
+    assert [name for name, _ in named("summary.csv")] == list(summarise(pd.DataFrame(rows), "hlm").columns)
+
+
+def test_a_column_whose_name_ends_in_a_unit_is_said_to_have_it() -> None:
+    units = {"_s": "s", "_bits": "bit", "_db": "dB"}
+    rows = [row for title in SECTIONS if title.endswith((".parquet", "stations.csv")) for row in named(title)]
+    ending = [(name, unit, units[end]) for name, unit in rows for end in units if name.endswith(end)]
+    assert len(ending) > 10
+    assert [row for row in ending if row[1] != row[2]] == []
+
+
+def test_every_file_that_the_page_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", PAGE)
+    assert links
+    assert [link for link in links if not (Path(__file__).parent.parent / "docs" / link).exists()] == []
