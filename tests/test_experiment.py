@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from uhlm_sim.errors import InputError, ScenarioError
+from uhlm_sim.errors import InputError, ScenarioError, SimulationError
 from uhlm_sim.experiment import PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
@@ -159,3 +159,31 @@ def test_a_sweep_runs_every_point_as_if_it_were_alone(scenario_file: Path, tmp_p
     assert (tmp_path / "sweep" / "figures" / "sweep.png").stat().st_size > 10_000
     again = read_scenario(tmp_path / "sweep" / "scenario.resolved.toml")
     pd.testing.assert_frame_equal(run(again, jobs=1).summary, together)
+
+
+NONSENSE = {
+    "allocator:ones": "def ones(left_bits, snr):\n    import numpy as np\n    return np.ones(len(left_bits))\n",
+    "allocator:minus": "def minus(left_bits, snr):\n    return -0.1 * left_bits / left_bits\n",
+    "allocator:one": "def one(left_bits, snr):\n    return [0.5] * (len(left_bits) + 1)\n",
+    "channel:below": "def below(rng, size):\n    while True:\n        yield -rng.random(size)\n",
+    "channel:once": "def once(rng, size):\n    yield rng.random(size)\n",
+    "policy:three": "def three(path):\n    return [True, False, True]\n",
+    "policy:floats": "def floats(path):\n    return path.uncertainty\n",
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_own_code_that_returns_nonsense_is_refused_by_name(
+    what: str, scenario_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, name = what.split(":")
+    module = f"nonsense_{name}"
+    (tmp_path / f"{module}.py").write_text(NONSENSE[what], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    setting = {
+        "allocator": f"uplink.allocator={module}:{name}",
+        "channel": f"channel.kind={module}:{name}",
+        "policy": f'policy=[{{kind="{module}:{name}"}}]',
+    }[kind]
+    with pytest.raises(SimulationError, match="channel must" if kind == "channel" else name):
+        run(read_scenario(scenario_file, [setting]), jobs=1, allow_plugins=True)
