@@ -25,8 +25,9 @@ def spectral_efficiency(
     coding; both act on the SNR in the band that is used. Left out: block errors and retransmissions.
     """
     ratio = np.asarray(snr, dtype=np.float64)
-    rate = np.minimum(np.log2(1.0 + ratio / snr_gap), max_spectral_efficiency)
-    return np.where(ratio >= min_snr, rate, 0.0)
+    rate = np.minimum(np.log1p(ratio / snr_gap) / np.log(2.0), max_spectral_efficiency)
+    # An SNR given in dB as the floor itself may miss it by a rounding error.
+    return np.where(ratio >= min_snr * (1.0 - 1e-12), rate, 0.0)
 
 
 def ergodic_spectral_efficiency(mean_snr: float) -> float:

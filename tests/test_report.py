@@ -245,7 +245,7 @@ def test_a_sweep_gives_each_point_its_table_and_draws_the_first(tables, tmp_path
         (lambda folder: (folder / "scenario.resolved.toml").write_text("= 1"), "can't be read as a run"),
         (lambda folder: (folder / "tokens.parquet").write_bytes(b"PAR1 no more"), "can't be read as a run"),
         (lambda folder: (folder / "summary.csv").write_text(""), "can't be read as a run"),
-        (lambda folder: (folder / "summary.csv").write_text("a,b\n1,2\n"), "summary.csv has no column policy"),
+        (lambda folder: (folder / "summary.csv").write_text("a,b\n1,2\n"), "summary.csv has no policy"),
     ],
 )
 def test_a_folder_that_is_no_finished_run_is_refused_in_one_sentence(tables, tmp_path, break_it, message):

@@ -158,3 +158,35 @@ def test_a_swept_preset_brings_its_own_times_and_a_policy_is_swept_by_its_label(
 def test_a_wrong_sweep_is_told_before_anything_runs(sweep: dict[str, object], says: str) -> None:
     with pytest.raises(ScenarioError, match=says):
         swept(sweep)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('"warm-up" = 3', "unknown key 'warm-up'"),
+        ("trace = 1", "unknown key 'trace'"),
+        ('[channel]\n"mean-snr-db" = 1', "unknown key 'channel.mean-snr-db'.*did you mean 'mean_snr_db'"),
+        ('[tokens]\n"vocabulary-size" = 1', "unknown key 'tokens.vocabulary-size'"),
+        ('[tokens]\nkind = "neither"', "tokens.kind = 'neither': must be 'trace' or 'models'"),
+        ("[channel]\nmean_snr_db = []", "channel.mean_snr_db.*at least 1 item"),
+        ("seed = " + "1" * 5000, "not valid TOML"),
+        ("a = " + "[" * 5000, "not valid TOML"),
+        ("policy = 5", "policy"),
+    ],
+)
+def test_an_odd_file_is_told_in_words_too(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "odd.toml"
+    table, bare = text.startswith("["), text
+    file.write_text(f'name = "odd"\n{"" if table else bare}\n{bare if table else ""}', encoding="utf-8")
+    with pytest.raises(ScenarioError, match=says):
+        read_scenario(file)
+
+
+def test_a_kind_names_a_policy_only_if_it_is_the_only_one_of_it() -> None:
+    with pytest.raises(ScenarioError, match=r"no single policy is called 'u-hlm'; there are hlm, u-hlm\(risk-averse\)"):
+        read_scenario(find_scenario("quickstart"), ["policy.u-hlm.threshold=0.3"])
+    assert read_scenario(find_scenario("quickstart"), ["policy.rand-hlm.name=dice"]).policy[4].label == "dice"
+
+
+def test_the_kind_of_tokens_is_trace_unless_it_is_told() -> None:
+    assert parse_scenario({**MINIMAL, "tokens": {"path": "t"}}).tokens.kind == "trace"

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from worlds import agrees, cell, ready
 
-from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.engine import find_fading, make_air, simulate
 from uhlm_sim.rng import stream
 
 COHERENCE_S, BANDWIDTH_HZ, DEVICES, END_S = 0.25, 10e6, 5, 40.0
@@ -152,3 +153,21 @@ def test_a_gain_per_upload_is_clamped_at_the_floor_and_counted():
 
 def test_block_fading_clamps_nothing():
     assert run(POLICIES[0], min_snr_db=3.0).clamped_uploads == 0
+
+
+def test_a_constant_channel_at_its_very_floor_can_send():
+    for snr_db in (-78.0, -22.0, -10.0, 6.3, 25.0):
+        channel = {"kind": "constant", "mean_snr_db": snr_db, "min_snr_db": snr_db}
+        scenario = cell(channel=channel, uplink={"bandwidth_hz": 1e13}, duration_s=1.0, warmup_s=0.1)
+        air = make_air(scenario, find_fading(scenario), 0)
+        assert (air.efficiency() > 0).all()
+
+
+def test_the_floor_of_a_fade_per_upload_applies_to_the_band_in_use():
+    air = Air(np.array([0.1]), lambda snr: np.log2(1 + snr), per_upload=True, min_snr=1.0)
+    assert air.set_gain(0, 1.0, share=0.05) == pytest.approx(np.log2(1 + 0.1 / 0.05))
+    assert air.clamped == 0
+    assert air.set_gain(0, 1.0) == pytest.approx(1.0)
+    assert air.clamped == 1
+    assert air.efficiency(0.5)[0] == pytest.approx(1.0)
+    assert air.efficiency(0.05)[0] == pytest.approx(np.log2(3.0))

@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 """
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -20,6 +21,9 @@ Progress = Callable[[str, int, int], None]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     args = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         args.command(args)
     except InputError as error:

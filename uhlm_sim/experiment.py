@@ -35,6 +35,7 @@ from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import sweep_points, write_scenario
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.trace_file import locate
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 PARTS = ".parts"
@@ -69,7 +70,7 @@ class Finished:
 def run(
     scenario: Scenario,
     *,
-    out: Path | None = None,
+    out: Path | str | None = None,
     jobs: int = -1,
     resume: bool = False,
     allow_plugins: bool = False,
@@ -82,9 +83,11 @@ def run(
     `resume` goes on with an interrupted run of the same scenario, and returns a finished one at once.
     """
     began_s = time.perf_counter()
+    out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
     if out is not None and _claim(out, scenario, ready[0].trace, resume=resume):
+        shutil.rmtree(out / PARTS, ignore_errors=True)
         return load_tables(out)
 
     tasks = [
@@ -157,7 +160,7 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
     """Return the scenario's trace; with tokens of kind "models", record first what it lacks."""
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
-        return _trace(tokens.path)
+        return _read_trace(tokens.path)
     fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size"})
     fields["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
     fields["prompts"] = None if tokens.prompts == "built-in" else tokens.prompts
@@ -174,8 +177,8 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
 
 def _simulate_all(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Finished]:
     """Yield what every task leaves, in their order; parts that are there already are read, not repeated."""
-    missing = {number: task for number, task in enumerate(tasks) if task.part is None or not task.part.exists()}
-    todo = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+    missing = {number: task for number, task in enumerate(tasks) if task.part is None or not _is_whole(task.part)}
+    todo = joblib.Parallel(n_jobs=min(joblib.effective_n_jobs(jobs), max(len(missing), 1)), return_as="generator")(
         joblib.delayed(_simulate)(task) for task in missing.values()
     )
     for number, task in enumerate(tasks):
@@ -184,15 +187,21 @@ def _simulate_all(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[
     progress("simulating", len(tasks), len(tasks))
 
 
+def _read_trace(name_or_path: str) -> Trace:
+    """Read a trace, once per process and version of its file."""
+    file = locate(name_or_path)
+    seen = file.stat()
+    return _trace(file, seen.st_mtime_ns, seen.st_size)
+
+
 @lru_cache(maxsize=4)
-def _trace(path: str) -> Trace:
-    """Read a trace once per process."""
-    return Trace.read(path)
+def _trace(file: Path, _mtime_ns: int, _size: int) -> Trace:
+    return Trace.read(file)
 
 
 def _simulate(task: Task) -> Finished:
     scenario = task.scenario
-    policy = ready_policy(task.policy, scenario, _trace(scenario.tokens.path), allow_plugins=task.allow_plugins)
+    policy = ready_policy(task.policy, scenario, _read_trace(scenario.tokens.path), allow_plugins=task.allow_plugins)
     records = simulate(scenario, policy, task.replication, allow_plugins=task.allow_plugins)
     metrics = replication_metrics(
         records.requests,
@@ -212,6 +221,7 @@ def _simulate(task: Task) -> Finished:
     if task.part is None:
         return Finished(metrics, records.clamped_uploads, tables)
     being_written = task.part.with_name(f"{task.part.name}.{os.getpid()}.tmp")
+    shutil.rmtree(being_written, ignore_errors=True)  # of a killed process of the same number
     being_written.mkdir(parents=True)
     for name, table in tables.items():
         table.to_parquet(being_written / f"{name}.parquet", index=False, compression="zstd")
@@ -229,6 +239,17 @@ def _keyed(table: pd.DataFrame, task: Task, label: str) -> pd.DataFrame:
 
 def _part(out: Path | None, point: int, policy: int, replication: int) -> Path | None:
     return None if out is None else out / PARTS / f"{point:05d}-{policy:03d}-{replication:05d}"
+
+
+def _is_whole(part: Path) -> bool:
+    if not part.exists():
+        return False
+    try:
+        json.loads((part / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        shutil.rmtree(part)
+        return False
+    return True
 
 
 def _read_part(task: Task) -> Finished:
@@ -277,7 +298,7 @@ def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool
             raise InputError(
                 f"{out}: is there already; --out names another folder, --resume goes on with an interrupted run"
             )
-        if not marker.is_file() or f"# run {identity}" not in marker.read_text(encoding="utf-8"):
+        if not marker.is_file() or f"# run {identity}" not in marker.read_text(encoding="utf-8", errors="replace"):
             raise InputError(f"{out}: holds something else than a run of this scenario, trace and version")
         return (out / "summary.csv").is_file()
     try:

@@ -55,15 +55,22 @@ def provenance(
             for policy, clamped in zip(policies, clamped_uploads, strict=True)
         ],
         "presets": [
-            {"key": key, "name": name, "source": load_presets()[kind][name]["source"]}
-            for key, kind, name in (
-                ("device.slm", "slm", scenario.device.slm),
-                ("base_station.llm", "llm", scenario.base_station.llm),
+            {"key": key, "name": name, "source": _source(load_presets()[kind][name], used.model_dump())}
+            for key, kind, name, used in (
+                ("device.slm", "slm", scenario.device.slm, scenario.device),
+                ("base_station.llm", "llm", scenario.base_station.llm, scenario.base_station.service),
             )
             if name is not None
         ],
         "assumptions": assumptions(scenario, trace, policies, sum(clamped_uploads)),
     }
+
+
+def _source(preset: Mapping[str, Any], used: Mapping[str, Any]) -> str:
+    """Return where a preset comes from, and what the scenario put in its place."""
+    others = [f"{key} = {used[key]:g}" for key, value in preset.items() if key in used and used[key] != value]
+    said = f"{preset['source']}."
+    return f"{said} Not from there, but given in the scenario: {', '.join(others)}." if others else said
 
 
 def git_revision() -> str | None:
@@ -96,7 +103,7 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         "mean(1 / delay) is mean_token_rate; token_throughput is what all phones together commit.",
         f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "
         f"{_called(header.models['slm'])} as SLM at temperature {header.temperature:g}; how long they take comes from "
-        "the presets, not from these models.",
+        "the scenario and its presets, not from these models.",
         f"An upload carries {vocabulary:,} probabilities of {payload.bits_per_probability} bits"
         + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
         + ("." if scenario.tokens.vocabulary_size is None else ", billed for another vocabulary than the trace's."),
@@ -107,6 +114,11 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         for policy in policies
         if not policy.exact
     ]
+    if scenario.traffic.max_tokens < header.max_tokens and any(p.skip_rate == "matched" for p in scenario.policy):
+        said.append(
+            f"A matched skip rate is that of whole recorded answers, up to {header.max_tokens} tokens; answers end at "
+            f"{scenario.traffic.max_tokens} here, so the rate that it was matched to may differ by a little."
+        )
     if channel.kind == "constant":
         said.append("The channel is constant at its mean SNR: no fading.")
     elif channel.coherence_s == "per-upload":

@@ -49,12 +49,13 @@ class ModelsTokens(Section):
     slm_drop_layers: list[Annotated[int, Field(ge=0, le=10_000)]] = []
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "cpu"
-    temperature: float = Field(1.0, gt=0, le=100)
-    uncertainty_samples: int = Field(20, ge=1, le=200)
+    temperature: float = Field(1.0, gt=0, le=10)
+    uncertainty_samples: int = Field(20, ge=1, le=250)
     theta_law: Literal["uniform", "grid"] = "uniform"
     prompts: str = Field("built-in", description="JSONL with id, split, category, prompt, reference; or built-in")
-    samples: int = Field(1, ge=1, le=255)
-    max_tokens: int = Field(128, ge=1, le=4096)
+    samples: int = Field(1, ge=1, le=255, description="answers to each evaluation prompt")
+    calibration_samples: int = Field(2, ge=1, le=255, description="answers to each calibration prompt")
+    max_tokens: int = Field(128, ge=1, le=8192)
     seed: int = Field(1, ge=0, le=2**63 - 1)
     batch_size: int = Field(256, ge=1, le=65_536)
     vocabulary_size: int | None = Field(None, ge=2, le=10_000_000)
@@ -87,7 +88,7 @@ class Uplink(Section):
 
 class Channel(Section):
     kind: Kind = "rayleigh"
-    mean_snr_db: Decibels | list[Decibels] = 10.0
+    mean_snr_db: Decibels | Annotated[list[Decibels], Field(min_length=1)] = 10.0
     coherence_s: Annotated[float, Field(gt=0, le=1e6)] | Literal["per-upload"] = 0.02
     min_snr_db: Decibels = -10.0
     snr_gap_db: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -149,7 +150,7 @@ class Slo(Section):
 
 class Policy(Section):
     kind: Kind
-    name: str | None = Field(None, min_length=1, max_length=80)
+    name: str | None = Field(None, min_length=1, max_length=80, pattern=r"^[^$\\\x00-\x1f\x7f]+$")
     threshold: Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)] | None = None
     skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = None
     match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
@@ -200,6 +201,14 @@ class Scenario(Section):
     policy: list[Policy] = Field(min_length=1)
     output: Output = Output()
     sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def default_kind(cls, values: Any) -> Any:
+        tokens = values.get("tokens") if isinstance(values, dict) else None
+        if isinstance(tokens, dict) and "kind" not in tokens:
+            return {**values, "tokens": {"kind": "trace", **tokens}}
+        return values
 
     @model_validator(mode="after")
     def consistent(self) -> "Scenario":

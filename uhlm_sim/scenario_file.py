@@ -24,7 +24,7 @@ def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
         raise ScenarioError(f"{path}: can't be read ({error})") from None
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ScenarioError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
         _override(values, override)
@@ -98,7 +98,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ScenarioError(f"--set {override}: write it as key=value, for instance --set channel.mean_snr_db=5")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     _assign(values, _key_path(values, key.strip()), value, f"--set {override}")
 
@@ -127,7 +127,9 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
     if not key.startswith("policy."):
         return key.split(".")
     rest = key.removeprefix("policy.")
-    entries = [entry for entry in values.get("policy", []) if isinstance(entry, dict)]
+    entries = values.get("policy", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ScenarioError(f"{key}: policy must be a list of tables, [[policy]]")
     labels = [_label(entry) for entry in entries]
     kinds = [str(entry.get("kind")) for entry in entries]
     for known in (labels, kinds):
@@ -141,6 +143,7 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
 def _label(entry: dict[str, Any]) -> str:
     """Return what a policy that may be wrong is called (`Policy.label` is for those that are right)."""
     told_apart = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
+    told_apart = float(told_apart) if isinstance(told_apart, int) else told_apart
     return str(entry.get("name") or entry.get("kind")) + (
         f"({told_apart})" if told_apart is not None and not entry.get("name") else ""
     )
@@ -148,7 +151,9 @@ def _label(entry: dict[str, Any]) -> str:
 
 def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     """Return which key is wrong with its value, and what is allowed."""
-    parts = [part for part in error["loc"] if not _is_branch(part)]
+    loc = error["loc"]
+    is_key = error["type"] in ("extra_forbidden", "missing")  # then the last part was read from the file
+    parts = [part for i, part in enumerate(loc) if i == 0 or (is_key and i + 1 == len(loc)) or not _is_branch(part)]
     if parts[:1] == ["policy"] and len(parts) > 1 and isinstance(values["policy"][parts[1]], dict):
         parts[1] = _label(values["policy"][parts[1]])
     key = ".".join(str(part) for part in parts) or "the scenario"
@@ -167,7 +172,7 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     if isinstance(value, float) and not math.isfinite(value):
         message = "must be a finite number"
     shown = "" if isinstance(value, dict | list) else f" = {value!r}"
-    return key + shown, message.replace("Input should", "must")
+    return key + shown, message.replace("Input should", "must").replace("List should", "must")
 
 
 def _either(messages: list[str]) -> str:

@@ -9,24 +9,24 @@ import pandas as pd
 from uhlm_sim.analysis.intervals import verdicts
 from uhlm_sim.analysis.tables import RunTables
 
-SHOWN = (  # column of the summary table, its metric, and whether its interval is shown
-    ("tokens/s", "token_throughput", True),
-    ("ratio to first", "token_throughput.ratio_to_first", True),
-    ("1/mean delay", "token_throughput_per_device", False),
-    ("mean 1/delay", "mean_token_rate", False),
-    ("TTFT p50 s", "ttft_s.p50", False),
-    ("TTFT p95 s", "ttft_s.p95", False),
-    ("TPOT p50 s", "tpot_s.p50", False),
-    ("TPOT p95 s", "tpot_s.p95", False),
-    ("skipped", "skip_rate", False),
-    ("their risk", "rejection_risk", False),
-    ("uplink", "uplink_utilisation", False),
-    ("GPU", "bs_utilisation", False),
+SHOWN = (  # column of the summary table, its metric, and how its interval is shown, if at all
+    ("tokens/s", "token_throughput", "half"),
+    ("ratio to first", "token_throughput.ratio_to_first", "range"),
+    ("1/mean delay", "token_throughput_per_device", ""),
+    ("mean 1/delay", "mean_token_rate", ""),
+    ("TTFT p50 s", "ttft_s.p50", ""),
+    ("TTFT p95 s", "ttft_s.p95", ""),
+    ("TPOT p50 s", "tpot_s.p50", ""),
+    ("TPOT p95 s", "tpot_s.p95", ""),
+    ("skipped", "skip_rate", ""),
+    ("their risk", "rejection_risk", ""),
+    ("uplink", "uplink_utilisation", ""),
+    ("GPU", "bs_utilisation", ""),
 )
 
 
 def summary_text(tables: RunTables) -> str:
-    """Return a table of means (with half-widths of 95 % intervals) per policy, of each point of a sweep, and notes."""
+    """Return a table of means with 95 % intervals per policy, for each point of a sweep, and notes."""
     scenario = tables.scenario
     count = scenario["replications"]
     start_s, end_s = tables.window_s
@@ -34,7 +34,7 @@ def summary_text(tables: RunTables) -> str:
     lines = [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
         f"{count} replication{'s' if count > 1 else ''} of {end_s:g} s, the first {start_s:g} s cut, "
-        f"seed {scenario['seed']}" + ("; ± is half a 95 % interval" if count > 1 else ""),
+        f"seed {scenario['seed']}" + ("; ± and (,) are 95 % intervals" if count > 1 else ""),
         "",
     ]
     points = tables.summary.groupby(tables.sweep, sort=False, dropna=False) if tables.sweep else [((), tables.summary)]
@@ -60,24 +60,25 @@ def summary_text(tables: RunTables) -> str:
 
 
 def _point_cells(summary: pd.DataFrame, told: Mapping[str, Any]) -> list[list[str]]:
-    half = (summary["ci95_high"] - summary["ci95_low"]) / 2
     keys = zip(summary["policy"], summary["metric"], strict=True)
-    estimates = dict(zip(keys, zip(summary["mean"], half, strict=True), strict=True))
+    values = zip(summary["mean"], summary["ci95_low"], summary["ci95_high"], strict=True)
+    estimates = dict(zip(keys, values, strict=True))
     cells = [["policy", *(title for title, _, _ in SHOWN)]]
     for policy in summary["policy"].unique():
         cells.append([str(policy) + ("" if told[policy]["exact"] else " *")])
-        for _, metric, with_interval in SHOWN:
-            cells[-1].append(_cell(*estimates.get((policy, metric), (nan, nan)), with_interval))
+        for _, metric, interval in SHOWN:
+            cells[-1].append(_cell(*estimates.get((policy, metric), (nan, nan, nan)), interval))
     return cells
 
 
-def _cell(mean: float, half: float, with_interval: bool) -> str:
+def _cell(mean: float, low: float, high: float, interval: str) -> str:
     if isnan(mean):
         return "-"
-    if not with_interval or not half > 0:
+    if not interval or not high > low:
         return f"{mean:.3g}"
-    decimals = max(0, -floor(log10(half)))
-    return f"{mean:.{decimals}f} ±{half:.{decimals}f}"
+    decimals = max(0, -floor(log10((high - low) / 2)))
+    shown = f"±{(high - low) / 2:.{decimals}f}" if interval == "half" else f"({low:.{decimals}f}, {high:.{decimals}f})"
+    return f"{mean:.{decimals}f} {shown}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,21 @@ def load_tables(run_dir: Path | str) -> RunTables:
     except (OSError, ValueError) as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise InputError(f"{folder}: can't be read as a run: {reason}") from None
-    missing = [name for name in SUMMARY_COLUMNS if name not in tables.summary]
-    if missing:
-        raise InputError(f"{folder}: can't be read as a run: summary.csv has no column {missing[0]}")
+    needed: dict[str, tuple[Sequence[str], pd.DataFrame | dict[str, Any]]] = {
+        "summary.csv": (SUMMARY_COLUMNS, tables.summary),
+        "replications.csv": (("point", "policy", "replication", "metric", "value"), tables.replications),
+        "requests.parquet": (("point", "policy", "replication", "arrived_s", "first_token_s"), tables.requests),
+        "stations.csv": (("point", "policy", "replication", "station", "at_s"), tables.stations),
+        "scenario.resolved.toml": (("name", "warmup_s", "duration_s", "traffic"), tables.scenario),
+        "provenance.json": (("policies", "assumptions", "presets"), tables.provenance),
+    }
+    for file, (names, holder) in needed.items():
+        missing = [name for name in names if name not in holder]
+        if missing or not len(holder):
+            raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
+    numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
+    if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
+        raise InputError(f"{folder}: can't be read as a run: summary.csv holds text where numbers belong")
     return tables
 
 

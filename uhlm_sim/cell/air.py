@@ -18,8 +18,9 @@ class Air:
     `mean_snr` is linear, over the whole band, one per device. With `coherence_s` the gain of device i in block k,
     which lasts [k, k+1) coherence times, is the k-th draw of `fading(stream_of(i), ...)`: it depends on (i, k) alone,
     so every policy meets the same fades. Without, either the mean SNR holds for ever (`per_upload` False) or each
-    upload brings its own gain, and its SNR is clamped at `min_snr`, since a rate of zero would never end; `clamped`
-    counts how often. `efficiency_of(snr)` maps SNR in the band used to bit/s/Hz, elementwise.
+    upload brings its own gain, and the SNR in the band it uses is clamped at `min_snr`, since a rate of zero would
+    never end; `clamped` counts the uploads that began so. `efficiency_of(snr)` maps SNR in the band used to bit/s/Hz,
+    elementwise.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Air:
         self.clamped = 0
         self._mean_snr = mean_snr
         self._min_snr = min_snr
+        self._floor = min_snr if per_upload else 0.0
         self._efficiency_of = efficiency_of
         self._runs = []
         if coherence_s is not None and fading is not None and stream_of is not None:
@@ -72,18 +74,17 @@ class Air:
             raise SimulationError(f"the channel must go on yielding {BLOCKS_AHEAD} power gains, each at least 0")
         return gains
 
-    def set_gain(self, device: int, gain: float) -> float:
-        """Give a device the gain of its upload; return its efficiency over the whole band."""
-        snr = self._mean_snr.item(device) * gain
-        self.clamped += snr < self._min_snr
-        self.snr[device] = max(snr, self._min_snr)
+    def set_gain(self, device: int, gain: float, share: float = 1.0) -> float:
+        """Give a device the gain of its upload, its power in `share` of the band; return its efficiency there."""
+        self.snr[device] = snr = self._mean_snr.item(device) * gain
+        self.clamped += snr / share < self._min_snr
         self._efficiency = None
-        return float(self._efficiency_of(self.snr[device]))
+        return float(self._efficiency_of(np.maximum(snr / share, self._min_snr)))
 
     def efficiency(self, share: float | Floats = 1.0) -> Floats:
         """Return bit/s/Hz of every device, its power concentrated in `share` of the band."""
         if isinstance(share, float) and share == 1.0:
             if self._efficiency is None:
-                self._efficiency = self._efficiency_of(self.snr)
+                self._efficiency = self._efficiency_of(np.maximum(self.snr, self._floor))
             return self._efficiency
-        return self._efficiency_of(self.snr / share)
+        return self._efficiency_of(np.maximum(self.snr / share, self._floor))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import simpy
 
-from channel_models import CHANNELS, db_to_linear, spectral_efficiency
+from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
@@ -33,7 +33,8 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
     traffic, seed = scenario.traffic, scenario.seed
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     answers = Answers(policy, payload_costs(scenario, vocabulary_size))
-    air = make_air(scenario, replication, allow_plugins=allow_plugins)
+    fading = find_fading(scenario, allow_plugins=allow_plugins)
+    air = make_air(scenario, fading, replication)
     base_station = BaseStation(
         env,
         service_s=scenario.base_station.service.seconds,
@@ -58,7 +59,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
             answer_of=answers.asked_by(stream(seed, "prompts", replication, device)),
             upload=uplink.send,
             submit=base_station.submit,
-            gain_of=upload_gains(scenario, replication, device) if air.per_upload else None,
+            gain_of=upload_gains(scenario, fading, replication, device) if air.per_upload else None,
             downlink_s=scenario.base_station.downlink_s,
             log=log,
         )
@@ -108,11 +109,17 @@ def _check_call(key: str, function: Callable[..., object], given: tuple[object, 
         raise ScenarioError(f"{key}: {error}") from None
 
 
-def make_air(scenario: Scenario, replication: int, *, allow_plugins: bool = False) -> Air:
+def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> FadingModel:
+    """Return the scenario's fading model, its parameters filled in."""
+    channel = scenario.channel
+    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
+    return partial(fading, **channel.params)
+
+
+def make_air(scenario: Scenario, fading: FadingModel, replication: int) -> Air:
     """Return the channel of every device in one replication."""
     channel = scenario.channel
     min_snr = float(db_to_linear(channel.min_snr_db))
-    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
     moving = channel.kind != "constant"
     return Air(
         db_to_linear(np.broadcast_to(channel.mean_snr_db, scenario.traffic.devices)),
@@ -122,7 +129,7 @@ def make_air(scenario: Scenario, replication: int, *, allow_plugins: bool = Fals
             snr_gap=float(db_to_linear(channel.snr_gap_db)),
             max_spectral_efficiency=channel.max_spectral_efficiency,
         ),
-        fading=partial(fading, **channel.params),
+        fading=fading,
         stream_of=lambda device: stream(scenario.seed, "fading", replication, device),
         coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
         per_upload=moving and channel.coherence_s == "per-upload",
@@ -176,15 +183,15 @@ def poisson_arrivals(scenario: Scenario, rng: np.random.Generator) -> Callable[[
 ARRIVALS = {"closed": closed_arrivals, "poisson": poisson_arrivals}
 
 
-def upload_gains(scenario: Scenario, replication: int, device: int) -> Callable[[int, int], float]:
-    """Return (request, position) -> the power gain of that upload, exponential: Rayleigh fading drawn per upload."""
+def upload_gains(scenario: Scenario, fading: FadingModel, replication: int, device: int) -> Callable[[int, int], float]:
+    """Return (request, position) -> the power gain of that upload: the channel's blocks, one an upload."""
     gains: tuple[int, list[float]] = (-1, [])
 
     def gain_of(request: int, position: int) -> float:
         nonlocal gains
         if gains[0] != request:
             rng = stream(scenario.seed, "upload fading", replication, device, request)
-            gains = (request, rng.standard_exponential(scenario.traffic.max_tokens).tolist())
+            gains = (request, np.asarray(next(fading(rng, scenario.traffic.max_tokens))).tolist())
         return gains[1][position]
 
     return gain_of

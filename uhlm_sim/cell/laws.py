@@ -84,7 +84,7 @@ def _same(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
 
 
 def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
-    if not np.allclose(recorded, counted, rtol=1e-6, atol=1e-6, equal_nan=True):
+    if not np.allclose(recorded, counted, rtol=1e-6, atol=1e-9, equal_nan=True):
         raise SimulationError(f"broken law: {law}: records say {recorded!r}, the station counted {counted!r}")
 
 

@@ -136,10 +136,9 @@ def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) 
     n = min(len(path), costs.max_tokens)
     if policy.kind == "llm":
         bits = [0.0] * n
-        bits[0] = float(path.prompt_tokens * costs.id_bits)
         jobs = [1] * n
         if costs.piggyback:
-            jobs[0] = path.prompt_tokens
+            bits[0], jobs[0] = float(path.prompt_tokens * costs.id_bits), path.prompt_tokens
         return Answer(index, path.prompt, path.prompt_tokens, [0.0] * n, [True] * n, bits, jobs, pipelined=True)
 
     kept = np.asarray(policy.keeps(path))

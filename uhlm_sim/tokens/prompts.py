@@ -31,7 +31,7 @@ def read_prompts(path: str | Path | None = None) -> list[Prompt]:
     """
     file = BUILT_IN_PROMPTS if path is None or path == "built-in" else Path(path)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(f"prompts '{file}': can't be read: {problem}") from None
     prompts: list[Prompt] = []
@@ -56,7 +56,7 @@ def prompts_digest(prompts: list[Prompt]) -> str:
 def _parse(line: str, where: str) -> Prompt:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError as problem:
+    except (ValueError, RecursionError) as problem:
         raise InputError(f"{where}: not JSON: {problem}") from None
     if not isinstance(entry, dict):
         raise InputError(f"{where}: not an object with id, split and prompt")
@@ -69,6 +69,8 @@ def _parse(line: str, where: str) -> Prompt:
         raise InputError(f"{where}: unknown key '{unknown[0]}'")
     if fields["split"] not in SPLITS:
         raise InputError(f"{where}: split = '{fields['split']}' is not one of {', '.join(SPLITS)}")
+    if any(text.encode("utf-8", "replace").decode() != text for text in fields.values()):
+        raise InputError(f"{where}: a text that is not valid Unicode")
     if not fields["prompt"].strip() or not fields["id"]:
         raise InputError(f"{where}: an empty prompt or id")
     return Prompt(**fields)
