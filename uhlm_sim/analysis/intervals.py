@@ -174,7 +174,7 @@ def verdict(
     arrived = window_s * float(rate.mean()) if rate.size else 0.0
     short = Verdict("", "")
     if left.size and left.mean() > CUT_SHARE * arrived:
-        cut += f" ({left.mean() / arrived:.0%} of those that arrived)" if arrived else ""
+        cut += f", against {arrived:.3g} that arrived in the window"
         advice = "e2e, TPOT and request throughput miss the long ones: lengthen duration_s"
         short = Verdict("CUT SHORT", f"{cut}; {advice}.")
     if not open_arrivals or not growth.size or not rate.any():

@@ -34,7 +34,7 @@ def summary_text(tables: RunTables) -> str:
     lines = [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
         f"{count} replication{'s' if count > 1 else ''} of {end_s:g} s, the first {start_s:g} s cut, "
-        f"seed {scenario['seed']}" + ("; ± and (,) are 95 % intervals" if count > 1 else ""),
+        f"seed {scenario['seed']}" + ("; ± and (low, high) are 95 % intervals" if count > 1 else ""),
         "",
     ]
     points = tables.summary.groupby(tables.sweep, sort=False, dropna=False) if tables.sweep else [((), tables.summary)]
