@@ -214,16 +214,11 @@ class Uplink:
             return
         if not self._separable:
             self._end_epoch()
-        arrived: list[Job] = []
-        while self._next_finish <= due_clock:
-            device = self._next_device
-            job = self._jobs.pop(device)
-            attained = self._clock - self._started_clock[device] if self._equal else self._airtime_hz_s.item(device)
-            job.airtime_s = attained / self._bandwidth_hz
-            self.counters.departures += 1
-            self.counters.bits += job.payload_bits
-            arrived.append(job)
-            self._finish[device] = self._left_bits[device] = np.inf
+        arrived = [self._take(self._next_device)]
+        self._find_next()
+        if self._next_finish <= due_clock:  # phones in step end together: look once for all of them
+            arrived += [self._take(device) for device in np.flatnonzero(self._finish <= due_clock).tolist()]
+            arrived.sort(key=attrgetter("device"))
             self._find_next()
         if self._jobs:
             if self._equal:
@@ -232,10 +227,17 @@ class Uplink:
                 self._begin_epoch()
         else:
             self._edge, self._edge_s = None, np.inf
-        if len(arrived) > 1:
-            arrived.sort(key=attrgetter("device"))
         for job in arrived:
             self._deliver(job)
+
+    def _take(self, device: int) -> Job:
+        job = self._jobs.pop(device)
+        attained = self._clock - self._started_clock[device] if self._equal else self._airtime_hz_s.item(device)
+        job.airtime_s = attained / self._bandwidth_hz
+        self.counters.departures += 1
+        self.counters.bits += job.payload_bits
+        self._finish[device] = self._left_bits[device] = np.inf
+        return job
 
     def _find_next(self) -> None:
         self._next_device = int(self._finish.argmin())
