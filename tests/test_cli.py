@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import WORDS, make_model, write_prompts
 from tiny_trace import write_tiny_trace
 
 from uhlm_sim.tokens.rules import DecodingRule
@@ -117,3 +118,61 @@ def test_list_and_schema_name_what_there_is(tmp_path: Path) -> None:
     for name in ("quickstart", "phone-1b-bf16", "llama2-7b-a100", "rayleigh", "equal-share", "rand-hlm"):
         assert name in listed
     assert '"bandwidth_hz"' in uhlm_sim("schema", cwd=tmp_path).stdout
+
+
+def models_scenario(tmp_path: Path, slm: str, llm: str) -> Path:
+    """Write a scenario of two models made on the fly."""
+    file = tmp_path / "pair.toml"
+    file.write_text(
+        f"""
+name = "pair"
+replications = 2
+duration_s = 8.0
+warmup_s = 1.0
+traffic = {{ devices = 2, think_time_s = 0.5, max_tokens = 8 }}
+[tokens]
+kind = "models"
+path = "pair.parquet"
+llm = "{llm}"
+slm = "{slm}"
+prompts = "{write_prompts(tmp_path / "prompts.jsonl")}"
+max_tokens = 8
+[[policy]]
+kind = "hlm"
+[[policy]]
+kind = "u-hlm"
+threshold = 0.5
+[[policy]]
+kind = "rand-hlm"
+skip_rate = "matched"
+""",
+        encoding="utf-8",
+    )
+    return file
+
+
+@pytest.mark.models
+def test_two_models_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
+    pair = [make_model(tmp_path / name, words=words) for name, words in (("a", WORDS), ("b", [*WORDS[:-1], "three"]))]
+    done = uhlm_sim("run", str(models_scenario(tmp_path, *pair)), "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "different vocabularies" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "pair.parquet").exists()
+
+
+@pytest.mark.models
+def test_a_scenario_of_models_records_what_is_missing_and_replays_it(tmp_path: Path) -> None:
+    pair = [make_model(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
+    scenario = str(models_scenario(tmp_path, *pair))
+    recorded = uhlm_sim("record", scenario, cwd=tmp_path)
+    assert recorded.returncode == 0, recorded.stderr
+    assert "u-hlm(0.5)" in recorded.stdout
+    before = (tmp_path / "pair.parquet").read_bytes()
+    done = uhlm_sim("run", scenario, "--jobs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "*" not in done.stdout.split("seed")[1].split("rand-hlm:")[0]  # every policy has its own path
+    assert (tmp_path / "pair.parquet").read_bytes() == before
+    assert not list(tmp_path.glob("*.parts"))
