@@ -7,6 +7,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 import argparse
 import io
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ Progress = Callable[[str, int, int], None]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that workers end with the run
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
