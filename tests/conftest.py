@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from tiny_trace import write_tiny_trace
+from traces import write_trace
 
 SCENARIO = """\
 name = "tiny"
 replications = 3
 duration_s = 12.0
 warmup_s = 2.0
-traffic = {{ devices = 4, think_time_s = 1.0, max_tokens = 24 }}
+traffic = {{ devices = 4, think_time_s = 1.0, max_tokens = 12 }}
 tokens = {{ kind = "trace", path = "{trace}" }}
 [[policy]]
 kind = "hlm"
@@ -23,7 +23,7 @@ threshold = 0.43
 @pytest.fixture(scope="session")
 def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A made-up trace."""
-    return write_tiny_trace(tmp_path_factory.mktemp("trace") / "made-up.parquet")
+    return write_trace(tmp_path_factory.mktemp("trace") / "made-up.parquet")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_models import WORDS, make_model, write_prompts
-from tiny_trace import write_tiny_trace
+from traces import write_trace
 
 from uhlm_sim.tokens.rules import DecodingRule
 
@@ -48,7 +48,7 @@ def foreign(tmp_path: Path) -> str:
 
 def without_hlm(tmp_path: Path) -> str:
     # Thresholds can't be fitted, and nothing can be forced on a path that isn't there.
-    return str(write_tiny_trace(tmp_path / "slm.parquet", rules=(DecodingRule("slm"),)))
+    return str(write_trace(tmp_path / "slm.parquet", rules=(DecodingRule("slm"),)))
 
 
 def no_prompts(tmp_path: Path) -> str:
