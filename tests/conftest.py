@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tiny_models import make_model
 from traces import write_trace
 
 SCENARIO = """\
@@ -32,3 +33,9 @@ def scenario_file(tmp_path: Path, trace_file: Path) -> Path:
     file = tmp_path / "tiny.toml"
     file.write_text(SCENARIO.format(trace=trace_file), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return make_model(folder / "large", seed=1), make_model(folder / "small", seed=2, layers=2)

@@ -1,0 +1,160 @@
+"""A recording is whole, resumable, and of one pair, one set of prompts and one set of settings."""
+
+import numpy as np
+import pytest
+from tiny_models import write_prompts
+
+from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
+from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.trace import Trace
+
+pytestmark = pytest.mark.models
+
+REQUESTS = (
+    RuleRequest("hlm"),
+    RuleRequest("slm"),
+    RuleRequest("llm"),
+    RuleRequest("u-hlm", threshold=0.5),
+    RuleRequest("u-hlm", threshold="risk-averse"),
+    RuleRequest("u-hlm", threshold="risk-prone"),
+    RuleRequest("rand-hlm", skip_rate="matched"),
+)
+
+
+@pytest.fixture
+def settings(folders, tmp_path):
+    prompts = write_prompts(tmp_path / "prompts.jsonl")
+    return RecordingSettings(folders[0], folders[0], (1,), prompts=prompts, max_tokens=10, batch_size=12)
+
+
+class KilledError(Exception):
+    """The recording was stopped from outside."""
+
+
+def kill_after(count):
+    def progress(done, total):
+        nonlocal count
+        assert 0 <= done <= total
+        count -= 1
+        if count < 0:
+            raise KilledError
+
+    return progress
+
+
+def test_a_recording_answers_every_prompt_under_every_rule(settings, tmp_path):
+    seen = []
+    trace = record(
+        settings, REQUESTS, tmp_path / "t.parquet", lambda done, total: seen.append((done, total)), "by hand"
+    )
+    law = trace.calibration().law
+    assert [entry.name for entry in trace.header.paths][:4] == ["hlm", "slm", "llm", "u-hlm(0.5)"]
+    for threshold in (0.5, law.risk_averse, law.risk_prone):
+        rule = DecodingRule("u-hlm", threshold=threshold)
+        assert trace.source(rule).exact
+    matched = trace.skip_rate(DecodingRule("u-hlm", threshold=0.5))
+    assert trace.source(DecodingRule("rand-hlm", skip_rate=matched)).exact
+    assert trace.prompts == 4
+    assert trace.header.prompts[0].reference == "one"
+    assert trace.header.how_to_make_again == "by hand"
+    assert trace.header.models["slm"]["dropped_layers"] == [1]
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["prompts.jsonl", "t.parquet"]
+
+
+def test_a_killed_recording_goes_on_and_repeats_nothing(settings, tmp_path):
+    whole = record(settings, REQUESTS, tmp_path / "whole.parquet")
+    out = tmp_path / "t.parquet"
+    with pytest.raises(KilledError):
+        record(settings, REQUESTS, out, kill_after(18))
+    assert not out.exists()
+    parts = sorted((tmp_path / "t.parquet.parts").glob("*.npz"))
+    assert parts
+    # A mark in a finished batch: if it is in the trace, the batch was not decoded again.
+    for part in parts:
+        with np.load(part) as stored:
+            columns = {name: stored[name] for name in stored.files}
+        np.savez(part, **columns | {"entropy": np.full_like(columns["entropy"], 7.0)})
+    again = record(settings, REQUESTS, out)
+    marked = again.columns["entropy"] == 7
+    assert marked.any()
+    assert not marked.all()
+    for name, values in whole.columns.items():
+        if name != "entropy":
+            np.testing.assert_array_equal(again.columns[name], values)
+    np.testing.assert_array_equal(again.columns["entropy"][~marked], whole.columns["entropy"][~marked])
+    assert not (tmp_path / "t.parquet.parts").exists()
+
+
+def test_batches_of_other_settings_and_damaged_ones_are_not_taken(settings, tmp_path):
+    out = tmp_path / "t.parquet"
+    with pytest.raises(KilledError):
+        record(RecordingSettings(**{**vars(settings), "seed": 2}), REQUESTS, out, kill_after(18))
+    with pytest.raises(KilledError):
+        record(settings, REQUESTS, out, kill_after(18))
+    for part in (tmp_path / "t.parquet.parts").glob("*.npz"):
+        part.write_bytes(part.read_bytes()[:-40])
+    digest = record(settings, REQUESTS, out).digest
+    assert digest == record(settings, REQUESTS, tmp_path / "fresh.parquet").digest
+
+
+def test_a_trace_gains_paths_and_keeps_what_it_has(settings, tmp_path):
+    out = tmp_path / "t.parquet"
+    first = record(settings, REQUESTS[:3], out)
+    assert record(settings, REQUESTS[:2], out).digest == first.digest
+    more = record(settings, REQUESTS, out)
+    for name in ("hlm", "slm", "llm"):
+        for split in ("evaluation", "calibration"):
+            assert more.tokens(name, split).equals(first.tokens(name, split))
+    assert [entry.name for entry in more.header.paths] == [
+        entry.name for entry in record(settings, REQUESTS, tmp_path / "all.parquet").header.paths
+    ]
+
+
+def test_a_trace_of_other_settings_is_neither_used_nor_overwritten(settings, tmp_path):
+    out = tmp_path / "t.parquet"
+    record(settings, REQUESTS[:1], out)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"other settings \(temperature\)"):
+        record(RecordingSettings(**{**vars(settings), "temperature": 0.5}), REQUESTS, out)
+    assert out.read_bytes() == before
+    bigger_batches = RecordingSettings(**{**vars(settings), "batch_size": 64})
+    assert record(bigger_batches, REQUESTS[:1], out).header == Trace.read(out).header
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "no prompts"),
+        ('{"id": "a", "split": "calibration", "prompt": "one"}', "no prompts of the split 'evaluation'"),
+        ("{", "line 1: not JSON"),
+        ('{"id": "a", "split": "evaluation"}', "line 1: 'prompt' is missing"),
+        ('{"id": "a", "split": "test", "prompt": "one"}', "split = 'test' is not one of"),
+        ('{"id": "a", "split": "evaluation", "prompt": " "}', "empty prompt"),
+        ('{"id": "a", "split": "evaluation", "prompt": "one"}\n' * 2, "used more than once"),
+        ('{"id": "a", "split": "evaluation", "prompt": "one", "answer": "x"}', "unknown key 'answer'"),
+    ],
+)
+def test_bad_prompts_are_refused_before_a_model_is_loaded(tmp_path, lines, message):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(lines)
+    with pytest.raises(InputError, match=message):
+        record(RecordingSettings("./nowhere", "./nowhere", prompts=str(file)), REQUESTS, tmp_path / "t.parquet")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+def test_fitted_thresholds_without_calibration_prompts_are_refused(settings, tmp_path):
+    prompts = write_prompts(tmp_path / "few.jsonl", calibration=0)
+    with pytest.raises(InputError, match="calibration"):
+        record(RecordingSettings(**{**vars(settings), "prompts": prompts}), REQUESTS, tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_tokens", 0), ("temperature", -1.0), ("uncertainty_samples", 251), ("samples", 0), ("theta_law", "beta")],
+)
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(InputError, match=f"{name} = "):
+        RecordingSettings("a", "b", **{name: value})
