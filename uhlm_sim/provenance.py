@@ -150,5 +150,6 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
 
 
 def _called(model: Mapping[str, Any]) -> str:
-    dropped = model.get("dropped_layers")
-    return f"{model['name']}" + (f" without {len(dropped)} of its layers" if dropped else "")
+    dropped, parameters = model.get("dropped_layers"), model.get("parameters")
+    pruned = f" without {len(dropped)} of its layers" if dropped else ""
+    return f"{model['name']}{pruned}" + (f" ({parameters / 1e6:.0f} million parameters)" if parameters else "")
