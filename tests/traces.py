@@ -19,7 +19,7 @@ from uhlm_sim.tokens.trace_file import (
     write_trace_file,
 )
 
-SAMPLES, VOCABULARY, END = 20, 50, 2
+SAMPLES, VOCABULARY = 20, 50
 RULES = (
     DecodingRule("hlm"),
     DecodingRule("slm"),

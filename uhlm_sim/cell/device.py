@@ -81,7 +81,7 @@ class Phone:
     """One device, answering its requests in order; `run()` is its SimPy process.
 
     `next_arrival(free_s)` gives the time of the next request, `free_s` being when the last token of the one before was
-    at the device; a request that arrives earlier waits. `answer_of(n)` is what the n-th request asks for. `upload` and
+    at the device; a request that arrives earlier waits. `next_answer()` is what the next one asks for. `upload` and
     `submit` hand a job to the uplink or straight to the base station; `gain_of(n, position)` is an upload's own power
     gain where fading is drawn per upload.
 
@@ -95,7 +95,7 @@ class Phone:
         device: int,
         *,
         next_arrival: Callable[[float], float],
-        answer_of: Callable[[int], Answer],
+        next_answer: Callable[[], Answer],
         upload: Callable[[Job], None],
         submit: Callable[[Job], None],
         gain_of: Callable[[int, int], float] | None,
@@ -105,7 +105,7 @@ class Phone:
         self._env = env
         self._device = device
         self._next_arrival = next_arrival
-        self._answer_of = answer_of
+        self._next_answer = next_answer
         self._upload = upload
         self._submit = submit
         self._gain_of = gain_of
@@ -161,7 +161,7 @@ class Phone:
 
     def _begin(self, free_s: float) -> tuple[int, float, Answer]:
         arrived_s = self._next_arrival(free_s)
-        answer = self._answer_of(self._requests)
+        answer = self._next_answer()
         row = self._log.begin_request(self._device, self._requests, answer, arrived_s)
         self._requests += 1
         return row, arrived_s, answer

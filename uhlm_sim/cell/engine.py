@@ -56,7 +56,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
             env,
             device,
             next_arrival=ARRIVALS[traffic.kind](scenario, stream(seed, "arrivals", replication, device)),
-            answer_of=answers.asked_by(stream(seed, "prompts", replication, device)),
+            next_answer=answers.asked_by(stream(seed, "prompts", replication, device)),
             upload=uplink.send,
             submit=base_station.submit,
             gain_of=upload_gains(scenario, fading, replication, device) if air.per_upload else None,
@@ -146,12 +146,12 @@ class Answers:
         self._costs = costs
         self._known: dict[int, Answer] = {}
 
-    def asked_by(self, rng: np.random.Generator) -> Callable[[int], Answer]:
-        """Return the function n -> answer of a phone: its n-th request asks for a prompt and sample, uniformly."""
+    def asked_by(self, rng: np.random.Generator) -> Callable[[], Answer]:
+        """Return what a phone's next request asks for, call by call: a prompt and a sample, drawn uniformly."""
         samples = self._policy.source.samples
         choices = self._policy.source.prompts * samples
 
-        def answer_of(_request: int) -> Answer:
+        def next_answer() -> Answer:
             chosen = int(rng.integers(choices))
             if chosen not in self._known:
                 path = self._policy.source.path(*divmod(chosen, samples))
@@ -159,7 +159,7 @@ class Answers:
                 self.paths.append(path)
             return self._known[chosen]
 
-        return answer_of
+        return next_answer
 
 
 def closed_arrivals(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:

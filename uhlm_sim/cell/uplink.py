@@ -1,6 +1,7 @@
 """The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
@@ -132,27 +133,24 @@ class Uplink:
                 self._block = 0
                 self._rate = self._air.efficiency()
             return
-        block = int(self._env.now / self._air.coherence_s * (1.0 + 1e-12))
-        if block != self._block or self._edge is None:
-            self._enter(block)
+        self._enter(int(self._env.now / self._air.coherence_s * (1.0 + 1e-12)), self._air.coherence_s)
 
-    def _enter(self, block: int) -> None:
+    def _enter(self, block: int, coherence_s: float) -> None:
         self._end_epoch()
         self._block = block
         self._air.enter(block)
         self._begin_epoch()
-        coherence_s = self._air.coherence_s or np.inf
         self._edge_s = (block + 1) * coherence_s
         self._edge = self._env.timeout(max(self._edge_s - self._env.now, 0.0))
-        self._edge.callbacks.append(self._on_edge)
+        self._edge.callbacks.append(partial(self._on_edge, coherence_s))
 
-    def _on_edge(self, event: simpy.Event) -> None:
+    def _on_edge(self, coherence_s: float, event: simpy.Event) -> None:
         if event is not self._edge:
             return
         self._edge = None
         self._finish_due(self.settle())
         if self._jobs:
-            self._enter(self._block + 1)
+            self._enter(self._block + 1, coherence_s)
             self._arm()
 
     def _end_epoch(self) -> None:
