@@ -11,7 +11,7 @@ import tomli_w
 
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import LEGS, UNITS, replication_metrics
-from uhlm_sim.analysis.report import RunTables, load_tables, write_figures, write_report
+from uhlm_sim.analysis.report import Results, write_figures, write_report
 from uhlm_sim.analysis.report import number as shown
 from uhlm_sim.analysis.report import ratio as shown_ratio
 from uhlm_sim.errors import InputError
@@ -65,7 +65,7 @@ def run(replications=3, forced=()):
         | {"threshold": 0.43 if "u-" in name else None, "words": ""}
         for name in POLICIES
     ]
-    return RunTables(
+    return Results(
         summary=summarise(tidy, "hlm"),
         replications=tidy,
         **{name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()},
@@ -199,7 +199,7 @@ def test_figures_are_there_as_png_and_pdf(folder):
 
 
 def test_the_same_tables_give_the_same_bytes_in_memory_and_from_the_folder(tables, text, tmp_path):
-    read = load_tables(folder_of(tables, tmp_path / "run"))
+    read = Results.read(folder_of(tables, tmp_path / "run"))
     assert read.policies == list(POLICIES)
     assert report(read, tmp_path) == text
 
@@ -207,7 +207,7 @@ def test_the_same_tables_give_the_same_bytes_in_memory_and_from_the_folder(table
 def test_without_token_tables_the_figures_that_need_them_are_left_out(tables, tmp_path):
     folder = folder_of(tables, tmp_path / "run")
     (folder / "tokens.parquet").unlink()
-    figures = write_figures(load_tables(folder), tmp_path / "figures")
+    figures = write_figures(Results.read(folder), tmp_path / "figures")
     assert [figure.name for figure in figures] == ["throughput", "legs", "ttft"]
 
 
@@ -222,7 +222,7 @@ def test_a_sweep_gives_each_point_its_table_and_draws_the_first(tables, tmp_path
     key = "channel.mean_snr_db"
     points = [table.assign(point=i) for i in (0, 1) for table in [tables.replications]]
     tidy = pd.concat([table.assign(**{key: 10.0 * table["point"]}) for table in points], ignore_index=True)
-    swept = RunTables(
+    swept = Results(
         summary=summarise(tidy, "hlm"),
         replications=tidy,
         requests=pd.concat([tables.requests, tables.requests.assign(point=1, policy="nobody")]),
@@ -252,7 +252,7 @@ def test_a_folder_that_is_no_finished_run_is_refused_in_one_sentence(tables, tmp
     folder = folder_of(tables, tmp_path / "run")
     break_it(folder)
     with pytest.raises(InputError) as caught:
-        load_tables(folder)
+        Results.read(folder)
     assert message in str(caught.value)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -260,7 +260,7 @@ def test_a_folder_that_is_no_finished_run_is_refused_in_one_sentence(tables, tmp
 
 def test_no_folder_at_all_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a finished run"):
-        load_tables(tmp_path / "nowhere")
+        Results.read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

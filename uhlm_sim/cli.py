@@ -146,9 +146,9 @@ def record_command(args: argparse.Namespace) -> None:
 def report_command(args: argparse.Namespace) -> None:
     """Write a finished run's figures and report again."""
     from uhlm_sim.analysis.report import write_figures, write_report
-    from uhlm_sim.analysis.tables import load_tables
+    from uhlm_sim.analysis.results import Results
 
-    tables = load_tables(args.run_dir)
+    tables = Results.read(args.run_dir)
     write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
     print(args.run_dir / "report.html")
 

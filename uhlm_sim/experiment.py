@@ -26,7 +26,7 @@ from uhlm_sim import __version__
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import replication_metrics
 from uhlm_sim.analysis.report import write_figures, write_report
-from uhlm_sim.analysis.tables import TOKEN_COLUMNS, RunTables, load_tables
+from uhlm_sim.analysis.results import TOKEN_COLUMNS, Results
 from uhlm_sim.cell.engine import check_scenario, simulate
 from uhlm_sim.cell.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, SimulationError
@@ -75,7 +75,7 @@ def run(
     resume: bool = False,
     allow_plugins: bool = False,
     progress: Progress = no_progress,
-) -> RunTables:
+) -> Results:
     """Run an experiment on `jobs` processes (-1: all cores) and return its tables; with `out`, write the run folder.
 
     Everything that the user can have got wrong is checked before a folder is made or an event happens. Raises
@@ -88,7 +88,7 @@ def run(
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
     if out is not None and _claim(out, scenario, ready[0].trace, resume=resume):
         shutil.rmtree(out / PARTS, ignore_errors=True)
-        return load_tables(out)
+        return Results.read(out)
 
     tasks = [
         Task(number, point.scenario, policy, replication, allow_plugins, _part(out, number, policy, replication))
@@ -118,7 +118,7 @@ def run(
     for task, done in zip(tasks, finished, strict=True):
         clamped[label(task)] = clamped.get(label(task), 0) + done.clamped_uploads
     policies = {policy.label: policy for each in reversed(ready) for policy in reversed(each.policies)}
-    tables = RunTables(
+    tables = Results(
         summary=summarise(replications, ready[0].policies[0].label),
         replications=replications,
         requests=_gather("requests", tasks, finished, out),
@@ -311,7 +311,7 @@ def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool
     return False
 
 
-def _write(tables: RunTables, out: Path) -> None:
+def _write(tables: Results, out: Path) -> None:
     """Write what is made of the tables; `summary.csv` last, since where it is, the run is whole."""
     write_table(tables.replications, out / "replications.csv")
     write_table(tables.stations, out / "stations.csv")

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from uhlm_sim.analysis import plots, style
 from uhlm_sim.analysis.metrics import in_window
+from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.sweeps import sweep_figures
-from uhlm_sim.analysis.tables import RunTables
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ReportFigure:
         return self.width_in <= style.COLUMN_IN
 
 
-def write_figures(tables: RunTables, folder: Path | str) -> list[ReportFigure]:
+def write_figures(tables: Results, folder: Path | str) -> list[ReportFigure]:
     """Draw a run's figures into a folder as PNG (200 dpi) and PDF; return them in the report's order.
 
     Without token tables there is no distribution of token times and no queue. Of a sweep, metrics are drawn over
@@ -51,7 +51,7 @@ def write_figures(tables: RunTables, folder: Path | str) -> list[ReportFigure]:
     ]
 
 
-def _figures(tables: RunTables) -> Iterator[tuple[str, str, str, Figure]]:
+def _figures(tables: Results) -> Iterator[tuple[str, str, str, Figure]]:
     start_s, end_s = tables.window_s
     count = int(tables.summary["replications"].max())
     window = f"between {start_s:g} s and {end_s:g} s"
@@ -106,7 +106,7 @@ def _figures(tables: RunTables) -> Iterator[tuple[str, str, str, Figure]]:
         )
 
 
-def _ordered(table: pd.DataFrame, tables: RunTables) -> pd.DataFrame:
+def _ordered(table: pd.DataFrame, tables: Results) -> pd.DataFrame:
     """Put a table's policies into the run's order."""
     place = table["policy"].map({name: i for i, name in enumerate(tables.policies)})
     return table.iloc[place.argsort(kind="stable")]

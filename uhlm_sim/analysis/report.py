@@ -14,9 +14,9 @@ import pandas as pd
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
 from uhlm_sim.analysis.intervals import RATIO, verdicts
 from uhlm_sim.analysis.metrics import LATENCIES, LEGS, UNITS
-from uhlm_sim.analysis.tables import RunTables, load_tables
+from uhlm_sim.analysis.results import Results
 
-__all__ = ["ReportFigure", "RunTables", "load_tables", "write_figures", "write_report"]
+__all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
 
 # Headline columns: (group, name, metric, shown as). A share is shown in per cent, `ms` in milliseconds.
 HEADLINE = (
@@ -59,7 +59,7 @@ FAMILIES = {
 }
 
 
-def write_report(tables: RunTables, figures: list[ReportFigure], path: Path | str) -> None:
+def write_report(tables: Results, figures: list[ReportFigure], path: Path | str) -> None:
     """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes."""
     start_s, end_s = tables.window_s
     environment = jinja2.Environment(
@@ -130,7 +130,7 @@ Estimates = Mapping[tuple[str, str], tuple[float, float, float]]
 NONE = (math.nan, math.nan, math.nan)
 
 
-def _points(tables: RunTables) -> Iterator[tuple[str, pd.DataFrame]]:
+def _points(tables: Results) -> Iterator[tuple[str, pd.DataFrame]]:
     """Give each point of the sweep in words with its part of the summary."""
     if not tables.sweep:
         yield "", tables.summary
@@ -193,11 +193,11 @@ def _groups(first: str) -> list[tuple[str, int, list[str]]]:
     return [(group, len(names), names) for group, names in groups.items()]
 
 
-def _is_open(tables: RunTables) -> bool:
+def _is_open(tables: Results) -> bool:
     return bool(tables.scenario["traffic"]["kind"] != "closed")
 
 
-def _verdicts(tables: RunTables) -> list[tuple[str, str, str]]:
+def _verdicts(tables: Results) -> list[tuple[str, str, str]]:
     start_s, end_s = tables.window_s
     found = verdicts(tables.replications, window_s=end_s - start_s, open_arrivals=_is_open(tables))
     names = [name for name in found.columns if name not in ("point", "policy", "verdict", "words")]

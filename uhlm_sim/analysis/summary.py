@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from uhlm_sim.analysis.intervals import verdicts
-from uhlm_sim.analysis.tables import RunTables
+from uhlm_sim.analysis.results import Results
 
 SHOWN = (  # column of the summary table, its metric, and how its interval is shown, if at all
     ("tokens/s", "token_throughput", "half"),
@@ -25,7 +25,7 @@ SHOWN = (  # column of the summary table, its metric, and how its interval is sh
 )
 
 
-def summary_text(tables: RunTables) -> str:
+def summary_text(tables: Results) -> str:
     """Return a table of means with 95 % intervals per policy, for each point of a sweep, and notes."""
     scenario = tables.scenario
     count = scenario["replications"]

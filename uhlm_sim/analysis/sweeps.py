@@ -8,8 +8,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.style import PAGE_IN, Look, looks, new_figure
-from uhlm_sim.analysis.tables import RunTables
 
 PANELS = (  # metric, title, whether the axis is logarithmic
     ("token_throughput", "cell, tokens/s", False),
@@ -73,7 +73,7 @@ def ratio_map_figure(summary: pd.DataFrame, x: str, y: str, first: str, metric: 
     return figure
 
 
-def sweep_figures(tables: RunTables) -> Iterator[tuple[str, str, str, Figure]]:
+def sweep_figures(tables: Results) -> Iterator[tuple[str, str, str, Figure]]:
     """Yield (name, title, caption, figure) for what can be drawn over the sweep: over one or two numeric columns."""
     summary, first = tables.summary, tables.policies[0]
     columns = [name for name in tables.sweep if pd.api.types.is_numeric_dtype(summary[name])]

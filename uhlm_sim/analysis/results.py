@@ -26,7 +26,7 @@ SUMMARY_COLUMNS = ("policy", "metric", "unit", "mean", "ci95_low", "ci95_high", 
 
 
 @dataclass(frozen=True)
-class RunTables:
+class Results:
     """What a run wrote: tables with the columns of the run folder, the resolved scenario and the provenance.
 
     `replications` is tidy (point, sweep columns..., policy, replication, metric, value). `tokens` is None
@@ -40,6 +40,49 @@ class RunTables:
     stations: pd.DataFrame
     scenario: dict[str, Any]
     provenance: dict[str, Any]
+
+    @classmethod
+    def read(cls, run_dir: Path | str) -> "Results":
+        """Read a run folder; of tokens.parquet only the columns that figures need.
+
+        InputError, in one sentence, for a folder that isn't a finished run (summary.csv is written last) or whose
+        files can't be read.
+        """
+        folder = Path(run_dir)
+        for name in FILES:
+            if not (folder / name).is_file():
+                raise InputError(f"{folder}: not a finished run, it has no {name}")
+        tokens = folder / "tokens.parquet"
+        try:
+            columns = ["point", *TOKEN_COLUMNS]
+            tables = cls(
+                summary=_read_csv(folder / "summary.csv"),
+                replications=_read_csv(folder / "replications.csv"),
+                requests=pd.read_parquet(folder / "requests.parquet"),
+                tokens=pd.read_parquet(tokens, columns=columns) if tokens.is_file() else None,
+                stations=_read_csv(folder / "stations.csv"),
+                scenario=tomllib.loads((folder / "scenario.resolved.toml").read_text(encoding="utf-8")),
+                provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
+            )
+        except (OSError, ValueError) as problem:
+            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            raise InputError(f"{folder}: can't be read as a run: {reason}") from None
+        needed: dict[str, tuple[Sequence[str], pd.DataFrame | dict[str, Any]]] = {
+            "summary.csv": (SUMMARY_COLUMNS, tables.summary),
+            "replications.csv": (("point", "policy", "replication", "metric", "value"), tables.replications),
+            "requests.parquet": (("point", "policy", "replication", "arrived_s", "first_token_s"), tables.requests),
+            "stations.csv": (("point", "policy", "replication", "station", "at_s"), tables.stations),
+            "scenario.resolved.toml": (("name", "warmup_s", "duration_s", "traffic"), tables.scenario),
+            "provenance.json": (("policies", "assumptions", "presets"), tables.provenance),
+        }
+        for file, (names, holder) in needed.items():
+            missing = [name for name in names if name not in holder]
+            if missing or not len(holder):
+                raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
+        numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
+        if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
+            raise InputError(f"{folder}: can't be read as a run: summary.csv holds text where numbers belong")
+        return tables
 
     @property
     def window_s(self) -> tuple[float, float]:
@@ -61,7 +104,7 @@ class RunTables:
         """Return the policies that ran teacher-forced, on the answers of another one."""
         return [str(told["label"]) for told in self.provenance["policies"] if not told["exact"]]
 
-    def first_point(self) -> "RunTables":
+    def first_point(self) -> "Results":
         """Return the tables of the sweep's first point alone; of a run without a sweep, all."""
         if not self.sweep:
             return self
@@ -79,49 +122,6 @@ class RunTables:
 def _first(table: pd.DataFrame) -> pd.DataFrame:
     first: pd.DataFrame = table[table["point"] == table["point"].min()]
     return first
-
-
-def load_tables(run_dir: Path | str) -> RunTables:
-    """Read a run folder; of tokens.parquet only the columns that figures need.
-
-    InputError, in one sentence, for a folder that isn't a finished run (summary.csv is written last) or whose
-    files can't be read.
-    """
-    folder = Path(run_dir)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: not a finished run, it has no {name}")
-    tokens = folder / "tokens.parquet"
-    try:
-        columns = ["point", *TOKEN_COLUMNS]
-        tables = RunTables(
-            summary=_read_csv(folder / "summary.csv"),
-            replications=_read_csv(folder / "replications.csv"),
-            requests=pd.read_parquet(folder / "requests.parquet"),
-            tokens=pd.read_parquet(tokens, columns=columns) if tokens.is_file() else None,
-            stations=_read_csv(folder / "stations.csv"),
-            scenario=tomllib.loads((folder / "scenario.resolved.toml").read_text(encoding="utf-8")),
-            provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
-        )
-    except (OSError, ValueError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise InputError(f"{folder}: can't be read as a run: {reason}") from None
-    needed: dict[str, tuple[Sequence[str], pd.DataFrame | dict[str, Any]]] = {
-        "summary.csv": (SUMMARY_COLUMNS, tables.summary),
-        "replications.csv": (("point", "policy", "replication", "metric", "value"), tables.replications),
-        "requests.parquet": (("point", "policy", "replication", "arrived_s", "first_token_s"), tables.requests),
-        "stations.csv": (("point", "policy", "replication", "station", "at_s"), tables.stations),
-        "scenario.resolved.toml": (("name", "warmup_s", "duration_s", "traffic"), tables.scenario),
-        "provenance.json": (("policies", "assumptions", "presets"), tables.provenance),
-    }
-    for file, (names, holder) in needed.items():
-        missing = [name for name in names if name not in holder]
-        if missing or not len(holder):
-            raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
-    numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
-    if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
-        raise InputError(f"{folder}: can't be read as a run: summary.csv holds text where numbers belong")
-    return tables
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
