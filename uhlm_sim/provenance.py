@@ -144,7 +144,9 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         f"The downlink takes {station.downlink_s:g} s a token, whatever the load.",
     ]
     fitted = station.service.max_fitted_tokens
-    if fitted is not None:
+    if station.service.kind != "fitted":
+        said.append(f"Verification times are drawn by the user's own code, {station.service.kind}.")
+    elif fitted is not None:
         said.append(f"Verification times are fitted up to {fitted} new tokens a batch and extrapolated beyond.")
     return said
 

@@ -107,13 +107,18 @@ class Channel(Section):
 
 
 class Service(Section):
-    """Seconds to process n new tokens in one batch: c_s + attention_s + s_s_per_token max(0, n - free_tokens)."""
+    """Seconds to process n new tokens in one batch: c_s + attention_s + s_s_per_token max(0, n - free_tokens).
 
+    `kind` may name code of one's own instead, which sees these numbers.
+    """
+
+    kind: Kind = "fitted"
     c_s: Positive
     s_s_per_token: NonNegative = 0.0
     free_tokens: int = Field(0, ge=0)
     attention_s: NonNegative = 0.0
     max_fitted_tokens: int | None = Field(None, ge=1, description="beyond it the fit is an extrapolation")
+    params: dict[str, float] = Field({}, description="arguments of service times of your own")
 
     def seconds(self, new_tokens: int) -> float:
         return self.c_s + self.attention_s + self.s_s_per_token * max(0, new_tokens - self.free_tokens)

@@ -15,6 +15,7 @@ from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
 from uhlm_sim.cell.records import Records, make_records
+from uhlm_sim.cell.service import SERVICES, service_times
 from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
@@ -37,7 +38,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
     air = make_air(scenario, fading, replication)
     base_station = BaseStation(
         env,
-        service_s=scenario.base_station.service.seconds,
+        service_s=service_times(scenario, replication, allow_plugins=allow_plugins),
         gpus=scenario.base_station.gpus,
         max_batch=scenario.base_station.max_batch,
     )
@@ -93,10 +94,12 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
 
 def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
     """Find everything that the scenario names, before the first event. Raises ScenarioError."""
-    uplink, channel = scenario.uplink, scenario.channel
+    uplink, channel, service = scenario.uplink, scenario.channel, scenario.base_station.service
     find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
     fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
     _check_call(f"channel.params of {channel.kind}", fading, (None, 1), channel.params)
+    times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
+    _check_call(f"base_station.service.params of {service.kind}", times, (service, None), service.params)
     for policy, given in zip(policies, scenario.policy, strict=True):
         keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
         _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
