@@ -1,5 +1,35 @@
-"""Discrete-event simulation of hybrid language model inference in a mobile cell."""
+"""Discrete-event simulation of hybrid language model inference in a mobile cell.
 
+`load` a scenario, `run` it, and ask its `Results`:
+
+    from uhlm_sim import load, run
+    results = run(load("quickstart", {"traffic.devices": 40}))
+    results.ratio("u-hlm(0.43)", "hlm", "token_throughput")
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from uhlm_sim.analysis.results import Results
+    from uhlm_sim.experiment import run
+    from uhlm_sim.scenario import Scenario
+    from uhlm_sim.scenario_file import load
+
+__all__ = ["Results", "Scenario", "__version__", "load", "run"]
 __version__ = version("uhlm-sim")
+
+_HOMES = {
+    "Results": "uhlm_sim.analysis.results",
+    "Scenario": "uhlm_sim.scenario",
+    "load": "uhlm_sim.scenario_file",
+    "run": "uhlm_sim.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what the front door names when it is first asked for, so that `uhlm-sim --help` needn't wait."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'uhlm_sim' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

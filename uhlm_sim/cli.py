@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from uhlm_sim.errors import InputError, UhlmError
+from uhlm_sim.errors import InputError, SimulationError, UhlmError
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     scenario_arguments(sub)
     sub.add_argument("--seed", type=int, help="another seed than the scenario's")
     sub.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: all cores)")
+    sub.add_argument("--cluster", metavar="ADDRESS", help="the scheduler of a Dask cluster that runs the simulations")
     sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: results/NAME, numbered)")
     sub.add_argument("--resume", action="store_true", help="go on with an interrupted run of this scenario")
 
@@ -110,10 +111,11 @@ def run_command(args: argparse.Namespace) -> None:
     out = args.out or _run_folder(scenario.name, resume=args.resume)
     try:
         with progress_bar() as progress:
-            tables = run(
+            results = run(
                 scenario,
                 out=out,
                 jobs=args.jobs,
+                cluster=args.cluster,
                 resume=args.resume,
                 allow_plugins=args.allow_plugins,
                 progress=progress,
@@ -122,8 +124,16 @@ def run_command(args: argparse.Namespace) -> None:
         if out.exists():
             print(f"to go on, repeat the command with --resume --out {out}", file=sys.stderr)
         raise
-    print(summary_text(tables))
+    print(summary_text(results))
     print(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    if results.failed:
+        points = dict.fromkeys(failure["point"] for failure in results.failed)
+        reasons = "\n".join(
+            f"  {failure['policy']} at {failure['point']}: {failure['reason']}" for failure in results.failed
+        )
+        raise SimulationError(
+            f"{len(points)} points failed and are left out; --resume --out {out} tries them again\n{reasons}"
+        )
 
 
 def record_command(args: argparse.Namespace) -> None:

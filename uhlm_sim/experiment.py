@@ -1,70 +1,47 @@
-"""The experiment: all policies and replications of a scenario, in parallel, into tables and a run folder.
+"""The experiment: all points, policies and replications of a scenario, into tables and a run folder.
 
-A finished simulation is one folder of parts, renamed into place when it is whole; the run's own tables are made of the
-parts in a fixed order, whoever computed them, and `summary.csv` comes last. So a killed run leaves nothing that looks
-finished, and a resumed one repeats nothing.
+The run's tables are made of the parts that its simulations leave (`uhlm_sim.simulations`), in a fixed order, whoever
+computed them and when, and `summary.csv` comes last. So a killed run leaves nothing that looks finished, and a resumed
+one repeats nothing.
 """
 
 import hashlib
 import inspect
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import joblib
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uhlm_sim import __version__
 from uhlm_sim.analysis.intervals import summarise, write_table
-from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.analysis.metrics import UNITS
+from uhlm_sim.analysis.precision import FEWEST, more_replications
 from uhlm_sim.analysis.report import write_figures, write_report
 from uhlm_sim.analysis.results import TOKEN_COLUMNS, Results
-from uhlm_sim.cell.engine import check_scenario, simulate
+from uhlm_sim.cell.engine import check_scenario
 from uhlm_sim.cell.policies import ReadyPolicy, ready_policy, rule_request
-from uhlm_sim.errors import InputError, SimulationError
+from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
-from uhlm_sim.scenario_file import sweep_points, write_scenario
+from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
+from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, portable, read_trace, simulate_missing
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.trace import Trace
-from uhlm_sim.tokens.trace_file import locate
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 PARTS = ".parts"
-TABLES = ("requests", "tokens", "stations")
+PARTIAL = "summary.partial.csv"
 
 
 def no_progress(what: str, done: int, total: int) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One simulation: a policy in one random world. Picklable, so that any worker can run it."""
-
-    point: int
-    scenario: Scenario
-    policy: int
-    replication: int
-    allow_plugins: bool = False
-    part: Path | None = None  # the folder for its tables; None: they are returned
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a simulation leaves: its metrics, and its tables by name unless they lie in its part."""
-
-    metrics: dict[str, float]
-    clamped_uploads: int
-    tables: dict[str, pd.DataFrame]
 
 
 def run(
@@ -72,15 +49,20 @@ def run(
     *,
     out: Path | str | None = None,
     jobs: int = -1,
+    cluster: str | None = None,
     resume: bool = False,
     allow_plugins: bool = False,
     progress: Progress = no_progress,
 ) -> Results:
-    """Run an experiment on `jobs` processes (-1: all cores) and return its tables; with `out`, write the run folder.
+    """Run an experiment and return its tables; with `out`, write the run folder.
 
-    Everything that the user can have got wrong is checked before a folder is made or an event happens. Raises
-    InputError (ScenarioError and TraceError among them) for that, and SimulationError if a simulation breaks a law.
-    `resume` goes on with an interrupted run of the same scenario, and returns a finished one at once.
+    On `jobs` processes of this machine (-1: all cores), on the Dask `cluster` whose scheduler has that address, or on
+    whatever joblib backend is active. Everything that the user can have got wrong is checked before a folder is made or
+    an event happens. A point at which a simulation fails is left out and told in `Results.failed`; then the folder has
+    no `summary.csv`, and `resume` repeats what failed. `resume` goes on with an interrupted run of the same scenario,
+    and returns a finished one at once.
+
+    Raises InputError (ScenarioError and TraceError among them) for bad input, and SimulationError if no point is left.
     """
     began_s = time.perf_counter()
     out = None if out is None else Path(out)
@@ -90,52 +72,128 @@ def run(
         shutil.rmtree(out / PARTS, ignore_errors=True)
         return Results.read(out)
 
-    tasks = [
-        Task(number, point.scenario, policy, replication, allow_plugins, _part(out, number, policy, replication))
-        for number, point in enumerate(points)
-        for policy in range(len(point.scenario.policy))
-        for replication in range(point.scenario.replications)
-    ]
+    parts = Parts(None if out is None else out / PARTS)
     try:
-        finished = list(_simulate_all(tasks, jobs, progress))
+        with cluster_of(cluster):
+            tasks, failures = _simulate(points, ready, parts, jobs, allow_plugins, progress)
     except BrokenProcessPool as error:
         raise SimulationError(
             f"a worker process died, perhaps for want of memory; --resume goes on ({error})"
         ) from None
+    failed = {failure.task.point for failure in failures}
+    if len(failed) == len(points):
+        others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""
+        raise SimulationError(f"{ready[0].policies[failures[0].task.policy].label}: {failures[0].reason}{others}")
     progress("tables, figures, report", 0, 1)
+    tasks = [task for task in tasks if task.point not in failed]
+    results = _results(scenario, points, ready, tasks, failures, parts, out, began_s)
+    if out is not None:
+        _write(results, out)
+    return results
+
+
+def _simulate(
+    points: Sequence[Point],
+    ready: Sequence["Ready"],
+    parts: Parts,
+    jobs: int,
+    allow_plugins: bool,
+    progress: Progress,
+) -> tuple[list[Task], list[Failure]]:
+    """Simulate all replications of all points, and as many more as a point's precision asks for."""
+    tasks: list[Task] = []
+    failures: list[Failure] = []
+    have = dict.fromkeys(range(len(points)), 0)
+    more = {number: _first_replications(point.scenario) for number, point in enumerate(points)}
+    while more:
+        wanted = [
+            Task(number, policy, replication, scenario, portable(scenario.tokens.path), trace.digest, allow_plugins)
+            for number, added in more.items()
+            for scenario, trace in [(points[number].scenario, ready[number].trace)]
+            for policy in range(len(scenario.policy))
+            for replication in range(have[number], have[number] + added)
+        ]
+        failures += simulate_missing(wanted, parts, jobs, progress, known=len(tasks))
+        tasks += wanted
+        for number, added in more.items():
+            have[number] += added
+        broken = {failure.task.point for failure in failures}
+        more = {number: _more(points[number].scenario, number, tasks, parts) for number in more if number not in broken}
+        more = {number: added for number, added in more.items() if added}
+    return sorted(tasks, key=lambda task: task.name), failures
+
+
+def _first_replications(scenario: Scenario) -> int:
+    return scenario.replications if scenario.precision is None else max(scenario.replications, FEWEST)
+
+
+def _more(scenario: Scenario, point: int, tasks: Sequence[Task], parts: Parts) -> int:
+    """Return how many more replications, of all its policies, a point needs for its precision."""
+    if scenario.precision is None:
+        return 0
+    wanted = scenario.precision
+    labels = [policy.label for policy in scenario.policy]
+    here = [task for task in tasks if task.point == point]
+    values = pd.DataFrame(
+        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][wanted.metric]) for task in here],
+        columns=["policy", "replication", "value"],
+    ).pivot(index="replication", columns="policy", values="value")[labels]
+    return more_replications(values, labels[0], wanted.relative, wanted.max_replications)
+
+
+def _results(
+    scenario: Scenario,
+    points: Sequence[Point],
+    ready: Sequence["Ready"],
+    tasks: Sequence[Task],
+    failures: Sequence[Failure],
+    parts: Parts,
+    out: Path | None,
+    began_s: float,
+) -> Results:
+    """Put together what the simulations left."""
 
     def label(task: Task) -> str:
         return ready[task.point].policies[task.policy].label
 
+    told = [parts.metrics(task) for task in tasks]
     rows = [
         (task.point, *points[task.point].values.values(), label(task), task.replication, metric, value)
-        for task, done in zip(tasks, finished, strict=True)
-        for metric, value in done.metrics.items()
+        for task, each in zip(tasks, told, strict=True)
+        for metric, value in each["metrics"].items()
     ]
     keys = ["point", *points[0].values, "policy", "replication"]
     replications = pd.DataFrame(rows, columns=[*keys, "metric", "value"])
     clamped: dict[str, int] = {}
-    for task, done in zip(tasks, finished, strict=True):
-        clamped[label(task)] = clamped.get(label(task), 0) + done.clamped_uploads
+    for task, each in zip(tasks, told, strict=True):
+        clamped[label(task)] = clamped.get(label(task), 0) + each["clamped_uploads"]
     policies = {policy.label: policy for each in reversed(ready) for policy in reversed(each.policies)}
-    tables = Results(
+    origin = provenance(
+        points[0].scenario,
+        ready[0].trace,
+        [policies[name] for name in clamped],
+        list(clamped.values()),
+        time.perf_counter() - began_s,
+    )
+    if failures:
+        origin["failed"] = [
+            {
+                "point": points[failure.task.point].words,
+                "policy": label(failure.task),
+                "replication": failure.task.replication,
+                "reason": failure.reason,
+            }
+            for failure in failures
+        ]
+    return Results(
         summary=summarise(replications, ready[0].policies[0].label),
         replications=replications,
-        requests=_gather("requests", tasks, finished, out),
-        tokens=_gather("tokens", tasks, finished, out) if scenario.output.tokens else None,
-        stations=_gather("stations", tasks, finished, None if out is None else out / PARTS),
+        requests=_gather("requests", tasks, parts, out),
+        tokens=_gather("tokens", tasks, parts, out) if scenario.output.tokens else None,
+        stations=_gather("stations", tasks, parts, None),
         scenario=scenario.model_dump(mode="json", exclude_none=True),
-        provenance=provenance(
-            points[0].scenario,
-            ready[0].trace,
-            [policies[name] for name in clamped],
-            list(clamped.values()),
-            time.perf_counter() - began_s,
-        ),
+        provenance=origin,
     )
-    if out is not None:
-        _write(tables, out)
-    return tables
 
 
 @dataclass(frozen=True)
@@ -153,6 +211,9 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
         ready_policy(index, scenario, trace, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
     ]
     check_scenario(scenario, policies, allow_plugins=allow_plugins)
+    if scenario.precision is not None and scenario.precision.metric not in UNITS:
+        metric = scenario.precision.metric
+        raise ScenarioError(f"precision.metric = '{metric}': is no metric{did_you_mean(metric, UNITS)}")
     return Ready(trace, policies)
 
 
@@ -160,7 +221,7 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
     """Return the scenario's trace; with tokens of kind "models", record first what it lacks."""
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
-        return _read_trace(tokens.path)
+        return read_trace(tokens.path)
     fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size"})
     fields["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
     fields["prompts"] = None if tokens.prompts == "built-in" else tokens.prompts
@@ -175,105 +236,19 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
     )
 
 
-def _simulate_all(tasks: list[Task], jobs: int, progress: Progress) -> Iterator[Finished]:
-    """Yield what every task leaves, in their order; parts that are there already are read, not repeated."""
-    missing = {number: task for number, task in enumerate(tasks) if task.part is None or not _is_whole(task.part)}
-    todo = joblib.Parallel(n_jobs=min(joblib.effective_n_jobs(jobs), max(len(missing), 1)), return_as="generator")(
-        joblib.delayed(_simulate)(task) for task in missing.values()
-    )
-    for number, task in enumerate(tasks):
-        progress("simulating", number, len(tasks))
-        yield next(todo) if number in missing else _read_part(task)
-    progress("simulating", len(tasks), len(tasks))
-
-
-def _read_trace(name_or_path: str) -> Trace:
-    """Read a trace, once per process and version of its file."""
-    file = locate(name_or_path)
-    seen = file.stat()
-    return _trace(file, seen.st_mtime_ns, seen.st_size)
-
-
-@lru_cache(maxsize=4)
-def _trace(file: Path, _mtime_ns: int, _size: int) -> Trace:
-    return Trace.read(file)
-
-
-def _simulate(task: Task) -> Finished:
-    scenario = task.scenario
-    policy = ready_policy(task.policy, scenario, _read_trace(scenario.tokens.path), allow_plugins=task.allow_plugins)
-    records = simulate(scenario, policy, task.replication, allow_plugins=task.allow_plugins)
-    metrics = replication_metrics(
-        records.requests,
-        records.tokens,
-        records.stations,
-        warmup_s=scenario.warmup_s,
-        duration_s=scenario.duration_s,
-        devices=scenario.traffic.devices,
-        slo=scenario.slo.model_dump(exclude_none=True),
-        output_law=policy.exact,
-    )
-    tables = {
-        name: _keyed(getattr(records, name), task, policy.label)
-        for name in TABLES
-        if name != "tokens" or scenario.output.tokens
-    }
-    if task.part is None:
-        return Finished(metrics, records.clamped_uploads, tables)
-    being_written = task.part.with_name(f"{task.part.name}.{os.getpid()}.tmp")
-    shutil.rmtree(being_written, ignore_errors=True)  # of a killed process of the same number
-    being_written.mkdir(parents=True)
-    for name, table in tables.items():
-        table.to_parquet(being_written / f"{name}.parquet", index=False, compression="zstd")
-    told = {"metrics": metrics, "clamped_uploads": records.clamped_uploads}
-    (being_written / "metrics.json").write_text(json.dumps(told))
-    being_written.rename(task.part)
-    return Finished(metrics, records.clamped_uploads, {})
-
-
-def _keyed(table: pd.DataFrame, task: Task, label: str) -> pd.DataFrame:
-    policy = pd.Categorical([label]).repeat(len(table))
-    keys = pd.DataFrame({"point": task.point, "policy": policy, "replication": task.replication})
-    return pd.concat([keys, table.reset_index(drop=True)], axis=1)
-
-
-def _part(out: Path | None, point: int, policy: int, replication: int) -> Path | None:
-    return None if out is None else out / PARTS / f"{point:05d}-{policy:03d}-{replication:05d}"
-
-
-def _is_whole(part: Path) -> bool:
-    if not part.exists():
-        return False
-    try:
-        json.loads((part / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        shutil.rmtree(part)
-        return False
-    return True
-
-
-def _read_part(task: Task) -> Finished:
-    assert task.part is not None
-    told = json.loads((task.part / "metrics.json").read_text())
-    return Finished(told["metrics"], told["clamped_uploads"], {})
-
-
-def _gather(name: str, tasks: list[Task], finished: list[Finished], folder: Path | None) -> pd.DataFrame:
+def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None) -> pd.DataFrame:
     """Put the tasks' tables of one name together; with a folder, as a parquet file there, part by part."""
+    columns = ["point", *TOKEN_COLUMNS] if name == "tokens" else None
     if folder is None:
-        return pd.concat([done.tables[name] for done in finished], ignore_index=True)
+        gathered: pd.DataFrame = pa.concat_tables([parts.table(task, name) for task in tasks]).to_pandas()
+        return gathered
     file = folder / f"{name}.parquet"
     being_written = file.with_suffix(".tmp")
-    writer: pq.ParquetWriter | None = None
-    for task in tasks:
-        assert task.part is not None
-        table = pq.read_table(task.part / f"{name}.parquet")
-        writer = writer or pq.ParquetWriter(being_written, table.schema, compression="zstd")
-        writer.write_table(table)
-    assert writer is not None
-    writer.close()
+    with pq.ParquetWriter(being_written, parts.table(tasks[0], name).schema, compression="zstd") as writer:
+        for task in tasks:
+            writer.write_table(parts.table(task, name))
     being_written.replace(file)
-    return pd.read_parquet(file, columns=["point", *TOKEN_COLUMNS] if name == "tokens" else None)
+    return pd.read_parquet(file, columns=columns)
 
 
 def _identity(scenario: Scenario, trace: Trace) -> str:
@@ -284,7 +259,8 @@ def _identity(scenario: Scenario, trace: Trace) -> str:
 
 def _own_code(scenario: Scenario) -> list[str]:
     """Return the source of the user's own modules that a scenario names: edited code is another run."""
-    kinds = [scenario.uplink.allocator, scenario.channel.kind, *(policy.kind for policy in scenario.policy)]
+    kinds = [scenario.uplink.allocator, scenario.channel.kind, scenario.base_station.service.kind]
+    kinds += [policy.kind for policy in scenario.policy]
     modules = [sys.modules.get(kind.partition(":")[0]) for kind in kinds if ":" in kind]
     return [inspect.getsource(module) for module in modules if module is not None]
 
@@ -311,14 +287,18 @@ def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool
     return False
 
 
-def _write(tables: Results, out: Path) -> None:
+def _write(results: Results, out: Path) -> None:
     """Write what is made of the tables; `summary.csv` last, since where it is, the run is whole."""
-    write_table(tables.replications, out / "replications.csv")
-    write_table(tables.stations, out / "stations.csv")
-    (out / "provenance.json").write_text(json.dumps(tables.provenance, indent=2) + "\n", encoding="utf-8")
-    figures = write_figures(tables, out / "figures")
-    write_report(tables, figures, out / "report.html")
+    write_table(results.replications, out / "replications.csv")
+    write_table(results.stations, out / "stations.csv")
+    (out / "provenance.json").write_text(json.dumps(results.provenance, indent=2) + "\n", encoding="utf-8")
+    figures = write_figures(results, out / "figures")
+    write_report(results, figures, out / "report.html")
+    if results.failed:
+        write_table(results.summary, out / PARTIAL)
+        return
     being_written = out / "summary.tmp"
-    write_table(tables.summary, being_written)
+    write_table(results.summary, being_written)
     being_written.replace(out / "summary.csv")
+    (out / PARTIAL).unlink(missing_ok=True)
     shutil.rmtree(out / PARTS)

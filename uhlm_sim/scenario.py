@@ -182,6 +182,14 @@ class Policy(Section):
         return f"{self.kind}({self.skip_rate})" if isinstance(self.skip_rate, float) else self.kind
 
 
+class Precision(Section):
+    """Replications until every paired ratio to the first policy is known to +- `relative` of itself, or the most."""
+
+    metric: str = "token_throughput"
+    relative: float = Field(gt=0, lt=1, description="half-width of the 95 % interval over the ratio")
+    max_replications: int = Field(100, ge=10, le=10_000)
+
+
 class Output(Section):
     tokens: bool = True
 
@@ -203,6 +211,7 @@ class Scenario(Section):
     channel: Channel = Channel()
     base_station: BaseStation = Field(default_factory=lambda: BaseStation.model_validate({}))
     slo: Slo = Slo()
+    precision: Precision | None = Field(None, description="more replications than `replications`, until this is met")
     policy: list[Policy] = Field(min_length=1)
     output: Output = Output()
     sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,25 +12,30 @@ import tomli_w
 from pydantic import ValidationError
 
 from uhlm_sim.errors import ScenarioError, did_you_mean
-from uhlm_sim.names import load_presets
+from uhlm_sim.names import find_scenario, load_presets
 from uhlm_sim.scenario import ModelsTokens, Policy, Scenario, TraceTokens
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
     """Read a scenario file, with `a.b=value` overrides and a seed. Raises ScenarioError that says what is wrong."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: can't be read ({error})") from None
-    try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    values = _read_toml(path)
     for override in overrides:
         _override(values, override)
     if seed is not None:
         values["seed"] = seed
     return parse_scenario(values, str(path))
+
+
+def load(scenario: str | Path, overrides: Mapping[str, Any] | None = None, *, seed: int | None = None) -> Scenario:
+    """Load a built-in scenario by name, or a file, with values of its dotted keys replaced: {"traffic.devices": 40}.
+
+    Raises ScenarioError that says what is wrong.
+    """
+    path = find_scenario(str(scenario))
+    values = _read_toml(path)
+    for key, value in (overrides or {}).items():
+        _assign(values, _key_path(values, key), value, key)
+    return parse_scenario(values if seed is None else {**values, "seed": seed}, str(path))
 
 
 def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
@@ -57,6 +62,10 @@ class Point:
 
     values: dict[str, Any]
     scenario: Scenario
+
+    @property
+    def words(self) -> str:
+        return ", ".join(f"{key} = {value}" for key, value in self.values.items())
 
 
 def sweep_points(scenario: Scenario) -> list[Point]:
@@ -87,9 +96,20 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         paths = {key: _key_path(values, key) for key in swept}
         for key, value in swept.items():
             _assign(values, paths[key], value, f"sweep.{key}")
-        where = ", ".join(f"{key} = {value}" for key, value in swept.items())
-        points.append(Point(swept, parse_scenario(values, f"sweep point {where}")))
+        words = Point(swept, scenario).words
+        points.append(Point(swept, parse_scenario(values, f"sweep point {words}")))
     return points
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: can't be read ({error})") from None
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ScenarioError(f"{path}: not valid TOML: {error}") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -104,6 +104,11 @@ class Results:
         """Return the policies that ran teacher-forced, on the answers of another one."""
         return [str(told["label"]) for told in self.provenance["policies"] if not told["exact"]]
 
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """Return the simulations whose points are missing here: point, policy, replication, reason."""
+        return list(self.provenance.get("failed", []))
+
     def first_point(self) -> "Results":
         """Return the tables of the sweep's first point alone; of a run without a sweep, all."""
         if not self.sweep:

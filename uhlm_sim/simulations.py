@@ -1,0 +1,216 @@
+"""Many simulations on many processes: what a worker does, and the part that each finished simulation leaves.
+
+A worker gets values and returns bytes, so it needs no disk in common with the experiment: a core of this machine and a
+node of a cluster do the same. A part is one zip file of parquet tables and metrics, kept as soon as it arrives, under a
+temporary name until it is whole.
+"""
+
+import io
+import json
+import os
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from uhlm_sim import __version__
+from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.policies import ready_policy
+from uhlm_sim.errors import InputError, SimulationError, UhlmError
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.trace_file import BUILT_IN, locate
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+TABLES = ("requests", "tokens", "stations")
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One simulation: a policy in one random world, with the trace that it replays and its SHA-256."""
+
+    point: int
+    policy: int
+    replication: int
+    scenario: Scenario
+    trace_file: str
+    trace_sha256: str
+    allow_plugins: bool = False
+    version: str = __version__
+
+    @property
+    def name(self) -> str:
+        return f"{self.point:05d}-{self.policy:03d}-{self.replication:05d}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A simulation that came to no end, and why."""
+
+    task: Task
+    reason: str
+
+
+class Parts:
+    """What finished simulations left: zip files in a folder, or in memory without one."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._kept: dict[str, bytes] = {}
+
+    def __contains__(self, task: Task) -> bool:
+        """Say whether a task's part is there and whole; a damaged one counts as absent."""
+        try:
+            with self._open(task) as part:
+                return part.testzip() is None and METRICS in part.namelist()
+        except (OSError, KeyError, zipfile.BadZipFile):
+            return False
+
+    def keep(self, task: Task, part: bytes) -> None:
+        """Keep a part: whole or not at all."""
+        if self._folder is None:
+            self._kept[task.name] = part
+            return
+        file = self._folder / f"{task.name}.zip"
+        being_written = file.with_suffix(f".{os.getpid()}.tmp")
+        being_written.write_bytes(part)
+        being_written.replace(file)
+
+    def metrics(self, task: Task) -> dict[str, Any]:
+        """Return a part's `metrics` by name, and its `clamped_uploads`."""
+        with self._open(task) as part:
+            told: dict[str, Any] = json.loads(part.read(METRICS))
+        return told
+
+    def table(self, task: Task, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return one of a part's tables."""
+        with self._open(task) as part:
+            return pq.read_table(io.BytesIO(part.read(f"{name}.parquet")), columns=columns)
+
+    def _open(self, task: Task) -> zipfile.ZipFile:
+        if self._folder is None:
+            return zipfile.ZipFile(io.BytesIO(self._kept[task.name]))
+        return zipfile.ZipFile(self._folder / f"{task.name}.zip")
+
+
+def simulate_missing(
+    tasks: Sequence[Task], parts: Parts, jobs: int, progress: Progress, known: int = 0
+) -> list[Failure]:
+    """Simulate the tasks that have no part yet, keep each part when it comes, and return what failed.
+
+    `jobs` processes of this machine (-1: all cores), or the joblib backend that is active. `known` tasks of earlier
+    rounds are counted as done in the progress.
+    """
+    missing = [task for task in tasks if task not in parts]
+    done, total = known + len(tasks) - len(missing), known + len(tasks)
+    progress("simulating", done, total)
+    workers = max(1, min(joblib.effective_n_jobs(jobs), len(missing)))
+    failures = []
+    # Unordered, so that no finished part waits in memory for a slower one to be kept before it.
+    for number, part in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+        joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
+    ):
+        if isinstance(part, bytes):
+            parts.keep(missing[number], part)
+        else:
+            failures.append(Failure(missing[number], part))
+        done += 1
+        progress("simulating", done, total)
+    return sorted(failures, key=lambda failure: failure.task.name)
+
+
+@contextmanager
+def cluster_of(address: str | None) -> Iterator[None]:
+    """Run what is inside on the Dask cluster whose scheduler has this address; None: on this machine.
+
+    Raises InputError if Dask isn't installed, nobody answers there, or the cluster has no worker.
+    """
+    if address is None:
+        yield
+        return
+    try:
+        from distributed import CancelledError, Client, KilledWorker
+    except ImportError:
+        raise InputError(f"--cluster {address}: Dask is not installed; pip install 'uhlm-sim[cluster]'") from None
+    try:
+        client = Client(address, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise InputError(f"--cluster {address}: no Dask scheduler answers there ({error})") from None
+    with client:
+        if not client.ncores():  # type: ignore[no-untyped-call]
+            raise InputError(f"--cluster {address}: the scheduler has no workers")
+        try:
+            with joblib.parallel_config("dask", client=client):
+                yield
+        except (KilledWorker, CancelledError) as error:
+            raise SimulationError(f"the cluster lost a simulation; --resume goes on ({error})") from None
+
+
+def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
+    """Return a task's part, or why there is none: the others go on."""
+    try:
+        return number, _part(task)
+    except UhlmError as error:
+        return number, str(error)
+    except Exception as error:  # a user's own policy, channel or allocator may raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return number, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+
+
+def _part(task: Task) -> bytes:
+    scenario = task.scenario
+    trace = read_trace(task.trace_file)
+    if (trace.digest, __version__) != (task.trace_sha256, task.version):
+        raise SimulationError("this worker has another trace, or another version of uhlm-sim, than the experiment")
+    policy = ready_policy(task.policy, scenario, trace, allow_plugins=task.allow_plugins)
+    records = simulate(scenario, policy, task.replication, allow_plugins=task.allow_plugins)
+    metrics = replication_metrics(
+        records.requests,
+        records.tokens,
+        records.stations,
+        warmup_s=scenario.warmup_s,
+        duration_s=scenario.duration_s,
+        devices=scenario.traffic.devices,
+        slo=scenario.slo.model_dump(exclude_none=True),
+        output_law=policy.exact,
+    )
+    keys = {"point": task.point, "policy": policy.label, "replication": task.replication}
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as part:
+        part.writestr(METRICS, json.dumps({"metrics": metrics, "clamped_uploads": records.clamped_uploads}))
+        for name in TABLES:
+            if name == "tokens" and not scenario.output.tokens:
+                continue
+            table: pd.DataFrame = getattr(records, name)
+            keyed = pd.concat([pd.DataFrame(keys, index=table.index).astype({"policy": "category"}), table], axis=1)
+            part.writestr(f"{name}.parquet", keyed.to_parquet(index=False, compression="zstd"))
+    return written.getvalue()
+
+
+def portable(path: str) -> str:
+    """Return a trace's name or path so that a worker finds it: a built-in one by name, a file by its whole path."""
+    file = locate(path)
+    return path if file.parent == BUILT_IN else str(file.resolve())
+
+
+def read_trace(name_or_path: str) -> Trace:
+    """Read a trace, once per process and version of its file."""
+    file = locate(name_or_path)
+    seen = file.stat()
+    return _trace(file, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=4)
+def _trace(file: Path, _mtime_ns: int, _size: int) -> Trace:
+    return Trace.read(file)
