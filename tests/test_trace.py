@@ -265,7 +265,16 @@ def test_an_edited_header_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("committed", 50), ("level", 21), ("x_draft", 1.5), ("y_draft", np.nan), ("accept_coin", 1.0), ("prompt", 99)],
+    [
+        ("committed", 50),
+        ("level", 21),
+        ("x_draft", 1.5),
+        ("y_draft", np.nan),
+        ("accept_coin", 1.0),
+        ("prompt", 99),
+        ("quality_cosine", 1.1),
+        ("quality_cosine_reference", -2.0),
+    ],
 )
 def test_impossible_values_are_refused_with_a_right_checksum(tmp_path, column, value):
     header = make_header()

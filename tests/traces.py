@@ -1,21 +1,27 @@
 """A small trace in the real format, made of random numbers that obey the rules: for tests of whatever reads traces."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import accept_probability, grid_level
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import (
+    DIGEST_KEY,
+    HEADER_KEY,
+    QUALITY,
     SCHEMA_VERSION,
     UNKNOWN_LEVEL,
     Columns,
     PathEntry,
     PromptEntry,
     TraceHeader,
+    content_digest,
     write_trace_file,
 )
 
@@ -31,7 +37,7 @@ RULES = (
 
 def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
     """Answers of 3 to `longest` tokens: beta grows with u, and what a rule skips or the coin accepts is committed."""
-    rng = np.random.default_rng(7)
+    rng, cosines = np.random.default_rng(7), np.random.default_rng(8)
     pieces = []
     for number, prompt in enumerate(header.prompts):
         for index, entry in enumerate(header.paths):
@@ -53,7 +59,7 @@ def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
                     skipped[:] = True
                 draft = rng.integers(3, VOCABULARY - 1, n)
                 accepted = draws.coin < accept_probability(x, y)
-                drafted = entry.kind != "llm"
+                drafted, judged = entry.kind != "llm", prompt.split == "evaluation"
                 pieces.append(
                     {
                         "prompt": np.full(n, number),
@@ -72,6 +78,8 @@ def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
                         "top1_probability": x,
                         "tail_3": rng.random(n),
                         "tail_10": rng.random(n),
+                        "quality_cosine": np.full(n, cosines.random() if judged and drafted else np.nan),
+                        "quality_cosine_reference": np.full(n, cosines.random() if judged else np.nan),
                     }
                 )
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -110,6 +118,19 @@ def write_trace(file: Path, **changes: object) -> Path:
     """Write a small trace; keyword arguments are `make_header`'s."""
     header = make_header(**changes)  # type: ignore[arg-type]
     write_trace_file(file, header, make_columns(header))
+    return file
+
+
+def as_version_1(file: Path) -> Path:
+    """Rewrite a trace as the first version of this package wrote it, which knew no quality."""
+    table = pq.read_table(file)
+    told = json.loads(table.schema.metadata[HEADER_KEY])
+    del told["encoder"]
+    header = json.dumps(told | {"schema_version": 1}, sort_keys=True, ensure_ascii=False).encode()
+    table = table.drop_columns(list(QUALITY))
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    digest = content_digest(header, columns).encode()
+    pq.write_table(table.replace_schema_metadata({HEADER_KEY: header, DIGEST_KEY: digest}), file)
     return file
 
 

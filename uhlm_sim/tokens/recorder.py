@@ -10,9 +10,10 @@ import numpy as np
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding import Answer, decode
-from uhlm_sim.tokens.models import PACKAGE_PREFIX, ModelPair, load_pair
+from uhlm_sim.tokens.models import PACKAGE_PREFIX, ModelPair, load_pair, load_tokenizer
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prompts import Prompt
+from uhlm_sim.tokens.quality import Encoder, add_quality
 from uhlm_sim.tokens.requests import TAIL_LADDER, RecordingSettings
 from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import LinearLaw, fit_law
@@ -25,6 +26,7 @@ from uhlm_sim.tokens.trace_file import (
     TraceHeader,
     content_digest,
     in_file_order,
+    no_quality,
     write_trace_file,
 )
 
@@ -45,12 +47,14 @@ class Recorder:
         progress: Progress,
         how_to_make_again: str,
         rules: int,
+        encoder: Encoder | None,
     ) -> None:
         self._settings, self._prompts, self._out = settings, prompts, out
         self._identity, self._progress = identity, progress
-        self._how = how_to_make_again
+        self._how, self._encoder = how_to_make_again, encoder
         self._parts = PartStore(out.with_name(out.name + ".parts"), identity)
         self._pair: ModelPair | None = None
+        self._tokenizer: Any = None
         self._rules: list[DecodingRule] = []
         self._columns: list[Columns] = []
         self._have: set[tuple[str, str, float]] = set()  # (split, what the rule amounts to)
@@ -104,7 +108,7 @@ class Recorder:
                 self._parts.save(columns, split, name, batch)
             self._done += slots
             self._progress(min(self._done, self._total), self._total)
-            self._columns.append(columns | {"path": index[columns["path"]]})
+            self._columns.append(columns | {"path": index[columns["path"]]} | no_quality(len(columns["path"])))
 
     def _decode(self, batch: Sequence[tuple[int, int]], rules: Sequence[DecodingRule]) -> Columns:
         pair = self._models()
@@ -150,14 +154,28 @@ class Recorder:
         """Return what is decoded so far as a trace in memory."""
         header, columns = self._header_now(), self._table()
         ordered = in_file_order(header, columns)
-        return Trace(header, ordered, content_digest(header, ordered), file=str(self._out))
+        return Trace(header, ordered, content_digest(header.to_json().encode(), ordered), file=str(self._out))
 
     def finish(self) -> Trace:
-        """Write the trace, then remove the parts."""
-        write_trace_file(self._out, self._header_now(), self._table())
-        self._parts.remove()
+        """Measure the quality that answers lack and write the trace, then remove the parts."""
         self._progress(self._total, self._total)
+        header = self._header_now()
+        columns = in_file_order(header, self._table())
+        if self._encoder is not None:
+            told = self._encoder.describe()
+            if header.encoder != told:
+                columns |= no_quality(len(columns["path"]))  # numbers of two encoders don't compare
+                packages = {**header.packages, **_versions([self._encoder.name.removeprefix(PACKAGE_PREFIX)])}
+                header = replace(header, encoder=told, packages=packages)
+            columns = add_quality(header, columns, self._encoder, self._text, self._progress)
+        write_trace_file(self._out, header, columns)
+        self._parts.remove()
         return Trace.read(self._out)
+
+    def _text(self, tokens: list[int]) -> str:
+        if self._tokenizer is None:
+            self._tokenizer = self._pair.llm.tokenizer if self._pair else load_tokenizer(self._settings.llm)
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _table(self) -> Columns:
         return {name: np.concatenate([piece[name] for piece in self._columns]) for name in self._columns[0]}

@@ -11,6 +11,7 @@ from typing import Any
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.prompts import read_prompts
+from uhlm_sim.tokens.quality import is_scored, load_encoder
 from uhlm_sim.tokens.recorder import HLM, Progress, Recorder
 from uhlm_sim.tokens.requests import RecordingSettings, RuleRequest, recording_identity, resolve_rule
 from uhlm_sim.tokens.rules import DecodingRule
@@ -26,20 +27,26 @@ def record(
     progress: Progress = lambda *_: None,
     how_to_make_again: str = "",
 ) -> Trace:
-    """Decode what ``out`` lacks of the rules' paths and write it; return the trace.
+    """Decode what ``out`` lacks of the rules' paths, measure its answers' quality, and write it; return the trace.
 
     Finished batches lie in ``<out>.parts`` until all are done, so a killed recording goes on where it
-    stopped. A trace that is there already with the same settings only gains paths. ``progress`` is told
-    tokens done and to do, an answer that ends early counting as done. Raises InputError for bad settings,
-    prompts or models, and where ``out`` holds something else.
+    stopped. A trace that is there already with the same settings only gains paths and the quality that it lacks; its
+    tokens stay. ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the
+    same of answers for their quality. Raises InputError for bad settings, prompts, models or encoder, and where
+    ``out`` holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
     identity = recording_identity(settings, prompts)
     existing = _existing(out, identity)
-    if existing is not None and all(_is_there(request, existing, rules) for request in rules):
+    if (
+        existing is not None
+        and all(_is_there(request, existing, rules) for request in rules)
+        and is_scored(existing.header, existing.columns, settings.encoder)
+    ):
         return existing
-    work = Recorder(settings, prompts, identity, out, progress, how_to_make_again, len(rules))
+    encoder = load_encoder(settings.encoder)  # before anything is decoded: it may be missing
+    work = Recorder(settings, prompts, identity, out, progress, how_to_make_again, len(rules), encoder)
     if existing is not None:
         work.take_over(existing)
     work.add([HLM], "calibration")

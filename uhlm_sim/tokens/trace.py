@@ -13,7 +13,7 @@ from uhlm_sim.errors import TraceError
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.rules import DecodingRule, RuleKind
 from uhlm_sim.tokens.speculative import accept_probability, grid_level
-from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
+from uhlm_sim.tokens.trace_file import QUALITY, UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
 
 if TYPE_CHECKING:
     from uhlm_sim.tokens.calibration import Calibration
@@ -30,7 +30,9 @@ class TokenPath:
     ``accept_coin`` lies in [0, 1), ``skipped`` is the decision of the path's own rule, ``entropy`` (nats) and
     ``top1_probability`` belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its mass outside
     the top k for each k of the header's ladder. The rule `llm` drafts nothing: there ``draft`` repeats
-    ``committed`` and all that a draft would have is NaN.
+    ``committed`` and all that a draft would have is NaN. ``quality_cosine`` and ``quality_cosine_reference`` are one
+    number each: the cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference;
+    NaN where not known.
     """
 
     prompt: int
@@ -46,6 +48,8 @@ class TokenPath:
     entropy: NDArray[np.float64]
     top1_probability: NDArray[np.float64]
     tail_mass: NDArray[np.floating]
+    quality_cosine: float = np.nan
+    quality_cosine_reference: float = np.nan
 
     def __len__(self) -> int:
         return len(self.draft)
@@ -113,7 +117,9 @@ class TraceSource:
         answer = self.trace.answer(self.recorded, prompt, sample)
         if self.exact:
             return answer
-        return TokenPath(**{**vars(answer), "skipped": self.trace.decide(self.rule, answer)})
+        # The text is another rule's, and so would be its quality.
+        own = {"skipped": self.trace.decide(self.rule, answer)} | dict.fromkeys(QUALITY, np.nan)
+        return TokenPath(**{**vars(answer), **own})
 
 
 class Trace:
@@ -150,8 +156,8 @@ class Trace:
     def read(cls, name_or_path: str | Path) -> "Trace":
         """Read a built-in trace by name or a file.
 
-        Raises TraceError if it is missing, truncated, damaged, foreign, incomplete, or of another schema
-        version.
+        Raises TraceError if it is missing, truncated, damaged, foreign, incomplete, or of a schema version that isn't
+        read; version 1 is, without quality.
         """
         file = locate(name_or_path)
         return cls(*read_trace_file(file), file=str(file))
@@ -195,12 +201,9 @@ class Trace:
         rows = None if number is None else self._answers.get((number, prompt, sample))
         if rows is None:
             raise TraceError(f"trace {self.file}: no answer of path '{name}' to prompt {prompt}, sample {sample}")
-        return TokenPath(
-            prompt=prompt,
-            sample=sample,
-            prompt_tokens=self.header.prompts[prompt].tokens,
-            **{field: values[rows] for field, values in self._arrays.items()},
-        )
+        found: dict[str, Any] = {field: values[rows] for field, values in self._arrays.items()}
+        found |= {name: float(self._columns[name][rows.start]) for name in QUALITY}
+        return TokenPath(prompt, sample, self.header.prompts[prompt].tokens, **found)
 
     def decide(self, rule: DecodingRule, answer: TokenPath) -> NDArray[np.bool_]:
         """Return which tokens of an answer the rule would skip, given the answer's own prefixes."""
@@ -221,7 +224,7 @@ class Trace:
         return float(np.concatenate(answers).mean())
 
     def tokens(self, name: str, split: str = "evaluation") -> pd.DataFrame:
-        """Return one path's tokens as a table: prompt, sample, position, level, end and the arrays of a path.
+        """Return one path's tokens as a table: prompt, sample, position, level, end and the fields of a path.
 
         Raises TraceError for an unknown path.
         """
@@ -230,7 +233,8 @@ class Trace:
             raise TraceError(f"trace {self.file}: no path '{name}'")
         is_split = np.array([entry.split == split for entry in self.header.prompts])
         rows = np.flatnonzero((self._columns["path"] == number) & is_split[self._columns["prompt"]])
-        table = {field: self._columns[field][rows] for field in ("prompt", "sample", "position", "level", "end")}
+        names = ("prompt", "sample", "position", "level", "end", *QUALITY)
+        table = {field: self._columns[field][rows] for field in names}
         plain = {field: values[rows] for field, values in self._arrays.items() if values.ndim == 1}
         return pd.DataFrame(table | plain)
 

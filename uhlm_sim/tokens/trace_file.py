@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from uhlm_sim.errors import InputError, TraceError, did_you_mean
 from uhlm_sim.tokens.rules import DecodingRule
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, SCHEMA_VERSION)  # version 1 knew no quality: it is read as not known
 HEADER_KEY, DIGEST_KEY = b"uhlm_sim.trace", b"uhlm_sim.sha256"
 UNKNOWN_LEVEL = 255  # the rule `llm` drafts nothing, so it has no uncertainty
 BUILT_IN = Path(__file__).parent / "data"
@@ -45,8 +46,11 @@ COLUMNS: dict[str, str] = {
     "end": "bool",  # committed the end token
     "entropy": "float16",  # of x, nats
     "top1_probability": "float16",  # of x
+    "quality_cosine": "float32",  # to the LLM's answer; of the whole answer, in each of its rows
+    "quality_cosine_reference": "float32",  # to the prompt's reference answer, as above
     "tail": "float16",  # mass of x outside its top k
 }
+QUALITY = ("quality_cosine", "quality_cosine_reference")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,11 @@ class PathEntry:
 
 @dataclass(frozen=True)
 class TraceHeader:
-    """What a trace says of itself. ``models`` says what slm and llm are, ``settings`` what was asked for."""
+    """What a trace says of itself.
+
+    ``models`` says what slm and llm are, ``settings`` what was asked for, ``encoder`` what quality was measured with
+    (None: it wasn't).
+    """
 
     schema_version: int
     models: Mapping[str, Mapping[str, Any]]
@@ -96,11 +104,14 @@ class TraceHeader:
     prompts: tuple[PromptEntry, ...]
     tail_ladder: tuple[int, ...]
     settings: Mapping[str, Any]
+    encoder: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, text: str) -> "TraceHeader":
         """Build a header from its JSON. Raises ValueError, KeyError or TypeError where it isn't one."""
         raw = json.loads(text)
+        if raw["schema_version"] == 1:
+            raw["encoder"] = None
         known = {field.name for field in fields(cls)}
         if set(raw) != known:
             raise ValueError(f"fields {sorted(set(raw) ^ known)} are missing or unknown")
@@ -123,13 +134,18 @@ def column_dtypes(tail_ladder: tuple[int, ...]) -> dict[str, np.dtype[Any]]:
     return plain | {f"tail_{k}": np.dtype(COLUMNS["tail"]) for k in tail_ladder}
 
 
-def content_digest(header: TraceHeader, columns: Columns) -> str:
-    """Return the SHA-256 of the header and of each column's name, type and bytes."""
-    digest = hashlib.sha256(header.to_json().encode())
-    for name, dtype in column_dtypes(header.tail_ladder).items():
-        digest.update(f"{name}:{dtype.str}:".encode())
-        digest.update(np.ascontiguousarray(columns[name], dtype=dtype).data)
+def content_digest(header: bytes, columns: Columns) -> str:
+    """Return the SHA-256 of a header's JSON and of each column's name, type and bytes, in the columns' order."""
+    digest = hashlib.sha256(header)
+    for name, values in columns.items():
+        digest.update(f"{name}:{values.dtype.str}:".encode())
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def no_quality(rows: int) -> Columns:
+    """Return the columns of quality for answers of which none is known."""
+    return {name: np.full(rows, np.nan, dtype=COLUMNS[name]) for name in QUALITY}
 
 
 def in_file_order(header: TraceHeader, columns: Columns) -> Columns:
@@ -160,8 +176,9 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
     """
     dtypes = column_dtypes(header.tail_ladder)
     ordered = in_file_order(header, columns)
+    told = header.to_json().encode()
     table = pa.table({name: pa.array(values) for name, values in ordered.items()}).replace_schema_metadata(
-        {HEADER_KEY: header.to_json().encode(), DIGEST_KEY: content_digest(header, ordered).encode()}
+        {HEADER_KEY: told, DIGEST_KEY: content_digest(told, ordered).encode()}
     )
     small = [name for name, dtype in dtypes.items() if dtype.kind == "u" and name not in ("draft", "committed")]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +190,7 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
             temporary,
             compression="zstd",
             compression_level=19,
-            use_dictionary=small,
+            use_dictionary=[*small, *QUALITY],
             data_page_size=1 << 26,
             row_group_size=max(len(ordered["prompt"]), 1),
             write_statistics=False,
@@ -185,7 +202,7 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
 
 
 def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
-    """Return header, columns and digest of a trace file.
+    """Return header, columns and digest of a trace file; one of version 1 comes as one of this version, unscored.
 
     Raises TraceError, in one sentence with the file's name, if it is truncated, damaged, foreign, or of
     another schema version.
@@ -200,19 +217,21 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
         raise TraceError(f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)")
     try:
         version = json.loads(metadata[HEADER_KEY])["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise TraceError(
                 f"trace {path}: schema version {version}, but this package reads {SCHEMA_VERSION}; "
                 "record it again with `uhlm-sim record`"
             )
         header = TraceHeader.from_json(metadata[HEADER_KEY].decode())
         expected = column_dtypes(header.tail_ladder)
+        if version == 1:
+            expected = {name: dtype for name, dtype in expected.items() if name not in QUALITY}
         if set(table.column_names) != set(expected):
             raise ValueError(f"columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown")
         if any(column.null_count for column in table.columns):
             raise ValueError("a column has empty cells")
         columns = {name: table[name].to_numpy().astype(dtype, copy=False) for name, dtype in expected.items()}
-        digest = content_digest(header, columns)
+        digest = content_digest(metadata[HEADER_KEY], columns)
         if digest != metadata[DIGEST_KEY].decode():
             raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
         for entry in header.paths:
@@ -221,6 +240,9 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
         raise
     except (pa.ArrowException, InputError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise TraceError(f"trace {path}: a damaged header: {problem}") from None
+    if version == 1:
+        header = replace(header, schema_version=SCHEMA_VERSION)
+        columns |= no_quality(len(columns["prompt"]))
     check_ranges(path, header, columns)
     return header, columns, digest
 
@@ -240,6 +262,7 @@ def check_ranges(path: Path, header: TraceHeader, columns: Columns) -> None:
         "x_draft": ((x > 0) & (x <= 1)) | ~drafted,
         "y_draft": (y >= 0) & (y <= 1),
         "accept_coin": (columns["accept_coin"] >= 0) & (columns["accept_coin"] < 1),
+        **{name: ~(np.abs(columns[name]) > 1) for name in QUALITY},  # NaN: not known
     }
     for name, good in sound.items():
         if not good.all():
