@@ -1,16 +1,12 @@
 """An experiment is the same whoever runs it, whatever is added to it, and whenever it was interrupted."""
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError
-from uhlm_sim.experiment import PARTS, run
+from uhlm_sim.experiment import PARTIAL, PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
 OWN_CODE = """
@@ -58,50 +54,6 @@ def test_token_tables_can_be_left_out(scenario_file: Path, tmp_path: Path) -> No
     assert tables.tokens is None
     assert not (tmp_path / "out" / "tokens.parquet").exists()
     assert (tmp_path / "out" / "report.html").exists()
-
-
-def test_a_killed_run_looks_unfinished_and_resumes_to_the_same_bytes(scenario_file: Path, tmp_path: Path) -> None:
-    settings = ["replications=6", "duration_s=60.0", "traffic.devices=10"]
-    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    scenario = read_scenario(scenario_file, settings)
-    run(scenario, out=unbroken, jobs=1)
-
-    sets = [word for setting in settings for word in ("--set", setting)]
-    command = [
-        sys.executable,
-        "-m",
-        "uhlm_sim.cli",
-        "run",
-        str(scenario_file),
-        *sets,
-        "--jobs",
-        "1",
-        "--out",
-        str(killed),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    parts = killed / PARTS
-    while not (parts.exists() and any(part.suffix != ".tmp" for part in parts.iterdir())):
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "summary.csv").exists()
-    assert not (killed / "report.html").exists()
-    with pytest.raises(InputError, match="--resume"):
-        run(scenario, out=killed, jobs=1)
-    done_before = {part: part.stat().st_mtime_ns for part in parts.iterdir() if part.suffix != ".tmp"}
-    again = []
-
-    def watch(_what: str, _done: int, _total: int) -> None:
-        again.extend(part for part, when in done_before.items() if parts.exists() and part.stat().st_mtime_ns != when)
-
-    run(scenario, out=killed, jobs=1, resume=True, progress=watch)
-    assert done_before
-    assert again == []
-    assert (killed / "summary.csv").read_bytes() == (unbroken / "summary.csv").read_bytes()
-    tables = [pd.read_parquet(folder / "tokens.parquet") for folder in (killed, unbroken)]
-    pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_finished_run_resumes_at_once_and_another_scenario_is_refused(scenario_file: Path, tmp_path: Path) -> None:
@@ -159,6 +111,67 @@ def test_a_sweep_runs_every_point_as_if_it_were_alone(scenario_file: Path, tmp_p
     assert (tmp_path / "sweep" / "figures" / "sweep.png").stat().st_size > 10_000
     again = read_scenario(tmp_path / "sweep" / "scenario.resolved.toml")
     pd.testing.assert_frame_equal(run(again, jobs=1).summary, together)
+
+
+FAILS_AT_TWO = """
+import numpy as np
+
+def picky(rng, size, worst):
+    if worst > 1:
+        raise ValueError("not with me")
+    while True:
+        yield rng.standard_exponential(size)
+"""
+
+
+def test_a_point_that_fails_is_told_and_takes_no_other_down(
+    scenario_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "fails_at_two.py"
+    module.write_text(FAILS_AT_TWO, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    sweep = 'sweep={"channel.params.worst"=[1.0, 2.0]}'
+    scenario = read_scenario(scenario_file, ["channel.kind=fails_at_two:picky", "channel.params.worst=1.0", sweep])
+    out = tmp_path / "out"
+    results = run(scenario, out=out, jobs=1, allow_plugins=True)
+    assert {failure["point"] for failure in results.failed} == {"channel.params.worst = 2.0"}
+    assert all("ValueError: not with me (fails_at_two.py, line 5)" in failure["reason"] for failure in results.failed)
+    assert set(results.summary["channel.params.worst"]) == {1.0}
+    assert not (out / "summary.csv").exists()
+    assert len(list((out / PARTS).iterdir())) == 2 * scenario.replications
+    written = pd.read_csv(out / PARTIAL)
+    assert set(written["channel.params.worst"]) == {1.0}
+
+    alone = run(scenario.model_copy(update={"sweep": {}}), jobs=1, allow_plugins=True).summary
+    pd.testing.assert_frame_equal(results.summary.drop(columns="channel.params.worst"), alone)
+    impossible = scenario.model_copy(update={"sweep": {"channel.params.worst": [2.0]}})
+    with pytest.raises(SimulationError, match="hlm: ValueError: not with me"):
+        run(impossible, jobs=1, allow_plugins=True)
+
+
+def test_replications_are_added_until_the_ratio_is_as_precise_as_asked(scenario_file: Path, tmp_path: Path) -> None:
+    most = 60
+    wanted = ["precision.relative=0.08", f"precision.max_replications={most}"]
+    scenario = read_scenario(scenario_file, ['sweep={"traffic.devices"=[1, 8]}', *wanted])
+    results = run(scenario, out=tmp_path / "out", jobs=1)
+    ratios = results.summary[
+        (results.summary["metric"] == "token_throughput.ratio_to_first") & (results.summary["policy"] != "hlm")
+    ].set_index("traffic.devices")
+    half = (ratios["ci95_high"] - ratios["ci95_low"]) / 2
+    assert ((half <= 0.08 * ratios["mean"]) | (ratios["replications"] == most)).all()
+    assert (ratios["replications"] >= 10).all()
+    assert ratios["replications"].nunique() == 2, "each point has its own number"
+    # Replication by replication it is the run with that fixed number.
+    alone = run(
+        read_scenario(scenario_file, ["traffic.devices=8", f"replications={ratios['replications'].loc[8]}"]), jobs=1
+    ).summary
+    point = results.summary[results.summary["traffic.devices"] == 8].drop(columns="traffic.devices")
+    pd.testing.assert_frame_equal(point.reset_index(drop=True), alone)
+
+
+def test_a_metric_that_does_not_exist_is_refused_before_anything_is_simulated(scenario_file: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"did you mean 'ttft_s\.p95'"):
+        run(read_scenario(scenario_file, ["precision.relative=0.1", "precision.metric=ttft.p95"]), jobs=1)
 
 
 NONSENSE = {

@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,18 +67,12 @@ def run(
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
-    if out is not None and _claim(out, scenario, ready[0].trace, resume=resume):
-        shutil.rmtree(out / PARTS, ignore_errors=True)
-        return Results.read(out)
-
     parts = Parts(None if out is None else out / PARTS)
-    try:
-        with cluster_of(cluster):
-            tasks, failures = _simulate(points, ready, parts, jobs, allow_plugins, progress)
-    except BrokenProcessPool as error:
-        raise SimulationError(
-            f"a worker process died, perhaps for want of memory; --resume goes on ({error})"
-        ) from None
+    with cluster_of(cluster):
+        if out is not None and _claim(out, scenario, ready[0].trace, resume=resume):
+            shutil.rmtree(out / PARTS, ignore_errors=True)
+            return Results.read(out)
+        tasks, failures = _simulate(points, ready, parts, jobs, allow_plugins, progress)
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""

@@ -11,6 +11,7 @@ import os
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,7 +111,7 @@ def simulate_missing(
     """Simulate the tasks that have no part yet, keep each part when it comes, and return what failed.
 
     `jobs` processes of this machine (-1: all cores), or the joblib backend that is active. `known` tasks of earlier
-    rounds are counted as done in the progress.
+    rounds are counted as done in the progress. Raises SimulationError if a process dies.
     """
     missing = [task for task in tasks if task not in parts]
     done, total = known + len(tasks) - len(missing), known + len(tasks)
@@ -118,15 +119,21 @@ def simulate_missing(
     workers = max(1, min(joblib.effective_n_jobs(jobs), len(missing)))
     failures = []
     # Unordered, so that no finished part waits in memory for a slower one to be kept before it.
-    for number, part in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+    arriving = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
         joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
-    ):
-        if isinstance(part, bytes):
-            parts.keep(missing[number], part)
-        else:
-            failures.append(Failure(missing[number], part))
-        done += 1
-        progress("simulating", done, total)
+    )
+    try:
+        for number, part in arriving:
+            if isinstance(part, bytes):
+                parts.keep(missing[number], part)
+            else:
+                failures.append(Failure(missing[number], part))
+            done += 1
+            progress("simulating", done, total)
+    except BrokenProcessPool as error:
+        raise SimulationError(
+            f"a worker process died, perhaps for want of memory; --resume goes on ({error})"
+        ) from None
     return sorted(failures, key=lambda failure: failure.task.name)
 
 
@@ -164,8 +171,11 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
     except UhlmError as error:
         return number, str(error)
     except Exception as error:  # a user's own policy, channel or allocator may raise anything
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return number, f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+        origin: BaseException = error
+        while origin.__cause__ is not None:  # SimPy raises what a process raised once more
+            origin = origin.__cause__
+        where = traceback.extract_tb(origin.__traceback__)[-1]
+        return number, f"{type(origin).__name__}: {origin} ({Path(where.filename).name}, line {where.lineno})"
 
 
 def _part(task: Task) -> bytes:

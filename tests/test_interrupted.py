@@ -1,0 +1,90 @@
+"""A run that is killed, at whatever moment and however often, ends like one that wasn't."""
+
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uhlm_sim.errors import InputError
+from uhlm_sim.experiment import PARTS, run
+from uhlm_sim.scenario_file import read_scenario
+
+SETTINGS = ["replications=5", "duration_s=60.0", "traffic.devices=10", 'sweep={"channel.mean_snr_db"=[0.0, 20.0]}']
+
+
+def parts_of(out: Path) -> dict[str, int]:
+    """Return the finished simulations of an interrupted run, and when each was written."""
+    return {part.name: part.stat().st_mtime_ns for part in (out / PARTS).glob("*.zip")}
+
+
+def test_a_run_killed_ten_times_gives_the_same_bytes_and_simulates_nothing_twice(
+    scenario_file: Path, tmp_path: Path
+) -> None:
+    scenario = read_scenario(scenario_file, SETTINGS)
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    run(scenario, out=unbroken, jobs=1)
+    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    command = [sys.executable, "-m", "uhlm_sim.cli", "run", str(scenario_file), *sets, "--jobs", "1", "--resume"]
+    chance = random.Random(1)
+    kills, finished = 0, dict[str, int]()
+    while kills < 10:
+        process = subprocess.Popen(
+            [*command, "--out", str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        try:  # some die before they simulate, some while they do, some while the report is drawn
+            assert process.wait(timeout=chance.uniform(0.5, 6.0)) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        if (killed / "summary.csv").exists():
+            assert_same(killed, unbroken)
+            shutil.rmtree(killed)
+            finished = {}
+        now = parts_of(killed)
+        assert finished.items() <= now.items(), "a finished simulation was made again"
+        finished = now
+    run(scenario, out=killed, jobs=1, resume=True)
+    assert_same(killed, unbroken)
+
+
+def assert_same(run_folder: Path, other: Path) -> None:
+    for name in ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet"):
+        assert (run_folder / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_what_a_killed_run_leaves_looks_unfinished(scenario_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def die(what: str, done: int, _total: int) -> None:
+        if what != "simulating" or done == 3:
+            raise KeyboardInterrupt
+
+    scenario = read_scenario(scenario_file)
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, out=out, jobs=1, progress=die)
+    assert len(parts_of(out)) == 3
+    assert sorted(path.name for path in out.iterdir()) == [PARTS, "scenario.resolved.toml"]
+    with pytest.raises(InputError, match="--resume"):
+        run(scenario, out=out, jobs=1)
+
+
+def test_a_damaged_part_is_made_again(scenario_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(scenario_file)
+    unbroken, out = tmp_path / "unbroken", tmp_path / "out"
+    run(scenario, out=unbroken, jobs=1)
+
+    def die(what: str, _done: int, _total: int) -> None:
+        if what != "simulating":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, out=out, jobs=1, progress=die)
+    cut, flipped = sorted((out / PARTS).glob("*.zip"))[:2]
+    cut.write_bytes(cut.read_bytes()[:-20])
+    flipped.write_bytes(flipped.read_bytes().replace(b"PAR1", b"PAR2"))
+    run(scenario, out=out, jobs=1, resume=True)
+    assert (out / "summary.csv").read_bytes() == (unbroken / "summary.csv").read_bytes()
