@@ -10,7 +10,7 @@ from worlds import cell, ready
 from uhlm_sim.analysis.intervals import summarise
 from uhlm_sim.analysis.metrics import UNITS, replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.experiment import TABLES
+from uhlm_sim.simulations import TABLES
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tables.md").read_text(encoding="utf-8")
 SECTIONS = {text.split("\n", 1)[0]: text for text in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}

@@ -29,7 +29,8 @@ TOKENS = [
     "batch_jobs",
     "batch_tokens",
 ]
-REQUESTS = ["device", "request", "arrived_s", "first_token_s", "finished_s", "tokens"]
+QUALITY = ["quality_cosine", "quality_cosine_reference"]
+REQUESTS = ["device", "request", "arrived_s", "first_token_s", "finished_s", "tokens", *QUALITY]
 STATIONS = ["station", "at_s", "present_s", "busy_s", "servers"]
 
 # Phone 0 answers with three tokens (sent, skipped, sent), phone 1 with one and has one in progress.
@@ -41,7 +42,7 @@ ANSWER = [
     (1, 0, 0, 12.0, 13.0, "send", "accepted", 1.0, 100, 0.4, 0.1, 0.2, 0.0, 0.2, 0.1, 2, 4),
     (1, 0, 1, 13.0, NAN, "send", "accepted", 0.5, 100, 0.4, 0.1, NAN, NAN, NAN, NAN, 0, 0),
 ]
-ASKED = [(0, 0, 10.0, 11.0, 13.0, 3), (1, 0, 11.5, 13.0, NAN, 1)]
+ASKED = [(0, 0, 10.0, 11.0, 13.0, 3, 0.9, 0.8), (1, 0, 11.5, 13.0, NAN, 1, 0.5, 0.6)]
 # Over [10, 14] the band was held for 1 s and the two GPUs worked 0.8 s between them.
 COUNTED = [
     ("uplink", 10.0, 5.0, 4.0, 1),
@@ -103,8 +104,33 @@ def test_shares_of_tokens():
 
 def test_a_teacher_forced_policy_keeps_its_risk_but_has_no_answer_of_its_own():
     found = measure(output_law=False)
-    assert math.isnan(found["kept_rate"])
+    for name in ("kept_rate", *QUALITY):
+        assert math.isnan(found[name]), name
     assert found["rejection_risk"] == pytest.approx(0.2)
+    assert found["distribution_error"] == pytest.approx(0.2 / 4)
+
+
+def test_the_distribution_error_is_the_risk_of_a_token_skipped_or_not():
+    found = measure()
+    assert found["distribution_error"] == pytest.approx(found["skip_rate"] * found["rejection_risk"])
+    assert measure([token for token in ANSWER if token[5] == "send"])["distribution_error"] == 0
+
+
+def test_quality_is_that_of_finished_answers_of_the_window():
+    found = measure()
+    assert [found[name] for name in QUALITY] == [0.9, 0.8], "the second answer isn't finished"
+    both = [ASKED[0], (1, 0, 11.5, 13.0, 13.5, 1, NAN, 0.6)]
+    found = measure(requests=both)
+    assert found["quality_cosine"] == 0.9, "where it isn't known it doesn't count"
+    assert found["quality_cosine_reference"] == pytest.approx((0.8 + 0.6) / 2)
+    assert measure(requests=both, warmup_s=11.0, stations=[])["quality_cosine_reference"] == 0.6
+
+
+def test_a_request_waits_for_its_phone_until_its_first_token_begins():
+    assert measure()["phone_wait_s"] == pytest.approx((0.0 + 0.5) / 2)
+    waiting = (1, 1, 12.0, NAN, NAN, 0, NAN, NAN)
+    assert measure(requests=[*ASKED, waiting])["phone_wait_s"] == pytest.approx((0.0 + 0.5) / 2)
+    assert measure(warmup_s=11.0, stations=[])["phone_wait_s"] == 0.5
 
 
 def test_an_answer_that_the_large_model_wrote_has_no_drafts():
@@ -113,6 +139,7 @@ def test_an_answer_that_the_large_model_wrote_has_no_drafts():
     assert (found["skip_rate"], found["transmission_rate"]) == (0, 1)
     for name in ("resample_rate", "kept_rate", "rejection_risk", "true_skip_rate", "airtime_s.leg_mean"):
         assert math.isnan(found[name]), name
+    assert found["distribution_error"] == 0, "its law is the large model's"
 
 
 def test_the_mean_legs_add_up_to_the_mean_delay():
@@ -174,7 +201,7 @@ def test_without_an_slo_nothing_is_attained():
 
 def test_the_backlog_grows_by_its_least_squares_slope():
     """One request a second that never ends: N(t) is a staircase of slope 1."""
-    requests = [(0, i, float(i), NAN, NAN, 0) for i in range(100)]
+    requests = [(0, i, float(i), NAN, NAN, 0, NAN, NAN) for i in range(100)]
     t = (np.arange(100_000) + 0.5) / 1000
     slope = np.polyfit(t, np.floor(t) + 1, 1)[0]
     found = measure([], requests, [], warmup_s=0.0, duration_s=100.0)

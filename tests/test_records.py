@@ -6,10 +6,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from traces import read_trace
 from worlds import cell, ready
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.laws import check_records
+from uhlm_sim.cell.policies import ready_policy
 from uhlm_sim.errors import SimulationError
 
 LEGS = ["device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s"]
@@ -115,6 +117,27 @@ def test_the_run_stops_hard(kind, traffic):
 @runs
 def test_what_a_run_leaves_obeys_its_laws(kind, traffic):
     check_records(busy(kind, traffic))
+
+
+def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_own(tmp_path):
+    """Also where two of its tokens are all that a phone is given, and where it isn't finished."""
+    trace = read_trace(tmp_path)
+    thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.8)]
+    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.cell.policies:as_recorded"}]
+    scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
+    policies = [ready_policy(i, scenario, trace, allow_plugins=True) for i in range(len(kinds))]
+    assert [policy.exact for policy in policies] == [True, True, False, True, False]
+    for policy in policies:
+        requests = simulate(scenario, policy, 0, allow_plugins=True).requests
+        assert len(requests) > 10
+        known = requests[["quality_cosine", "quality_cosine_reference"]].to_numpy()
+        if not policy.exact:
+            assert np.isnan(known).all()
+            continue
+        own = trace.tokens(policy.recorded).query("position == 0")
+        for prompt, pair in zip(requests["prompt"], known, strict=True):
+            of_prompt = own.loc[own["prompt"] == prompt, ["quality_cosine", "quality_cosine_reference"]]
+            assert any(np.array_equal(pair, row, equal_nan=True) for row in of_prompt.to_numpy())
 
 
 def row(tokens, decision="send", position=5):

@@ -40,7 +40,9 @@ def simulated(policy, replication):
     ends = tokens.groupby("device")["committed_s"]
     requests = pd.DataFrame(
         {"device": [0, 1], "request": 0, "arrived_s": tokens.groupby("device")["started_s"].min()}
-    ).assign(first_token_s=ends.min(), finished_s=ends.max(), tokens=40)
+    ).assign(
+        first_token_s=ends.min(), finished_s=ends.max(), tokens=40, quality_cosine=0.6, quality_cosine_reference=0.5
+    )
     counted = [(s, t, 0.3 * t, 0.2 * t, 1) for s in ("uplink", "base_station") for t in (0.0, 20.0)]
     stations = pd.DataFrame(counted, columns=["station", "at_s", "present_s", "busy_s", "servers"])
     return requests, tokens, stations

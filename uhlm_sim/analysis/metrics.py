@@ -20,7 +20,8 @@ LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "down
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "token_delay_s")
 SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
-OUTPUT_LAW = ("kept_rate",)  # what the answer is made of: null where the answer is another policy's
+QUALITY = ("quality_cosine", "quality_cosine_reference")
+OUTPUT_LAW = ("kept_rate", *QUALITY)  # what the answer is made of: null where the answer is another policy's
 
 UNITS: dict[str, str] = {
     "token_throughput": "tokens/s",
@@ -32,12 +33,15 @@ UNITS: dict[str, str] = {
     "slo_attainment": "1",
     "fairness_jain": "1",
     **{f"{name}.{statistic}": "s" for name in LATENCIES for statistic in STATISTICS},
+    "phone_wait_s": "s",
     "skip_rate": "1",
     "transmission_rate": "1",
     "resample_rate": "1",
     "rejection_risk": "1",
     "true_skip_rate": "1",
     "kept_rate": "1",
+    "distribution_error": "1",
+    **dict.fromkeys(QUALITY, "1"),
     "uplink_bits_per_token": "bit",
     **dict.fromkeys(LEGS, "s"),
     **{f"{leg}.{statistic}": "s" for leg in LEGS for statistic in ("leg_mean", "leg_p95")},
@@ -81,12 +85,19 @@ def replication_metrics(
 
     Latency: `ttft_s` to the first token at the device, waiting at the phone included; `e2e_s` to the last
     one; `tpot_s` = (e2e - ttft)/(tokens - 1), of finished requests; `itl_s` between successive tokens.
+    `phone_wait_s` is how long a request of the window waited for its phone, from its arrival until its first token
+    began: 0 in a closed loop.
 
     Tokens: `skip_rate` and `transmission_rate` are shares of all tokens, `resample_rate` of the drafts sent.
     Over skipped tokens `rejection_risk` = mean(1 - accept probability) and `true_skip_rate` = mean(accept
     probability); no coin is drawn. They belong to a prefix and hold on a teacher-forced path too.
+    `distribution_error` is the mean over all tokens of 1 - accept probability where skipped and 0 elsewhere:
+    E[beta; skipped], which is exactly the total variation distance between the committed token's law and the
+    LLM's at a prefix, averaged over the prefixes (`uhlm_sim.tokens.quality`); 0 for hlm and llm.
     `kept_rate` = 1 - resampled/tokens belongs to the answer: NaN if `output_law` is false, which says that
-    the policy ran on another policy's answer.
+    the policy ran on another policy's answer. So do `quality_cosine`, to the LLM's answer to the same prompt, and
+    `quality_cosine_reference`, to the prompt's reference: means over completed requests of the window, each the
+    number of the whole recorded answer, however much of it the scenario's max_tokens let through.
 
     Legs: a bare name is the mean over all tokens, zero for those without it, so that the six add up to
     token_delay_s.mean. `.leg_mean` and `.leg_p95` are over the tokens that have the leg: an upload
@@ -100,12 +111,13 @@ def replication_metrics(
     `unfinished_tokens` are all those under way when the run was cut, whenever they began. `requests_present`
     is the mean number arrived and not finished, `backlog_growth` that number's least-squares slope.
 
-    InputError for an SLO on something else than ttft_s, tpot_s or e2e_s. Left out: energy and quality.
+    InputError for an SLO on something else than ttft_s, tpot_s or e2e_s. Left out: energy.
     """
     for key in slo:
         if key not in SLO_KEYS:
             raise InputError(f"slo.{key}: allowed are {', '.join(SLO_KEYS)}{did_you_mean(key, SLO_KEYS)}")
     found = _of_requests(requests, warmup_s, duration_s, slo)
+    found["phone_wait_s"] = _mean(_phone_waits(requests, tokens, warmup_s, duration_s))
     found |= _of_tokens(tokens, warmup_s, duration_s, devices)
     found |= _of_stations(stations, warmup_s, duration_s)
     if not output_law:
@@ -129,6 +141,10 @@ def _is(column: pd.Series, word: str) -> Mask:
 
 def _mean(values: Floats) -> float:
     return float(values.mean()) if values.size else np.nan
+
+
+def _known_mean(values: Floats) -> float:
+    return _mean(values[~np.isnan(values)])
 
 
 def _share(part: Mask, whole: Mask) -> float:
@@ -183,6 +199,7 @@ def _of_requests(
         **_statistics("ttft_s", ttft_s[inside & started]),
         **_statistics("tpot_s", tpot_s[inside & several]),
         **_statistics("e2e_s", e2e_s[inside & done]),
+        **{name: _known_mean(_floats(requests[name])[inside & done]) for name in QUALITY},
         "requests": inside.sum(),
         "completed_requests": (inside & done).sum(),
         "unfinished_requests": (~done).sum(),
@@ -200,7 +217,8 @@ def _of_tokens(tokens: pd.DataFrame, warmup_s: float, duration_s: float, devices
     everything = np.ones(len(inside), dtype=bool)
     generated, resampled = _is(inside["outcome"], "generated"), _is(inside["outcome"], "resampled")
     drafts = sent & ~generated
-    accepted = _mean(_floats(inside["accept_probability"])[skipped])
+    accept_probability = _floats(inside["accept_probability"])
+    accepted = _mean(accept_probability[skipped])
     payload_bits, jobs = _floats(inside["payload_bits"]), _floats(inside["batch_jobs"])
     per_device = np.bincount(inside["device"].to_numpy(dtype=np.int64), minlength=devices).astype(np.float64)
 
@@ -217,6 +235,7 @@ def _of_tokens(tokens: pd.DataFrame, warmup_s: float, duration_s: float, devices
         "rejection_risk": 1 - accepted,
         "true_skip_rate": accepted,
         "kept_rate": 1 - _share(resampled, ~generated),
+        "distribution_error": _mean(np.where(skipped, 1 - accept_probability, 0.0)),
         "uplink_bits_per_token": _mean(payload_bits),
         "completed_tokens": len(inside),
         "unfinished_tokens": np.isnan(committed_s).sum(),
@@ -233,6 +252,15 @@ def _of_tokens(tokens: pd.DataFrame, warmup_s: float, duration_s: float, devices
     batch_tokens = _floats(inside["batch_tokens"])[computed]
     found["batch_tokens"] = (batch_tokens / jobs[computed]).sum() / batches if batches else np.nan
     return found
+
+
+def _phone_waits(requests: pd.DataFrame, tokens: pd.DataFrame, warmup_s: float, duration_s: float) -> Floats:
+    """Return how long each request of the window waited for its phone; those still waiting at the end are left out."""
+    keys = ["device", "request"]
+    asked = requests.loc[in_window(requests["arrived_s"], warmup_s, duration_s), [*keys, "arrived_s"]]
+    first = tokens.loc[tokens["position"] == 0, [*keys, "started_s"]]
+    began = asked.reset_index(drop=True).merge(first.reset_index(drop=True), on=keys)
+    return _floats(began["started_s"]) - _floats(began["arrived_s"])
 
 
 def _gaps(tokens: pd.DataFrame, committed_s: Floats, cut: Mask) -> Floats:

@@ -5,7 +5,7 @@ decision from the path itself, where their decoding rule has made it (`uhlm_sim.
 models in the loop, or teacher-forced on the path of plain HLM. A function of the user's own is always teacher-forced.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, log2
 from typing import Protocol, cast
@@ -72,7 +72,7 @@ def ready_policy(index: int, scenario: settings.Scenario, trace: Trace, *, allow
     policy = scenario.policy[index]
     keeps = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
     if policy.kind not in POLICIES:
-        source = trace.source(DecodingRule("hlm"))
+        source = replace(trace.source(DecodingRule("hlm")), exact=False)
         keeps = partial(keeps, **policy.params)
         return ReadyPolicy(policy.label, policy.kind, source, False, keeps, source.recorded)
     if policy.params:

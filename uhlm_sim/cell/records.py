@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.cell.device import Log
 from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.tokens.trace_file import QUALITY
 
 Floats = NDArray[np.float64]
 LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
@@ -148,5 +149,6 @@ def _request_table(
             "uploads": np.bincount(row[tokens["payload_bits"] > 0], minlength=count).astype(np.int32),
             "mean_snr_db": mean_snr_db[device],
             "finished": finished,
+            **{name: np.array([getattr(path, name) for path in paths])[answer] for name in QUALITY},
         }
     )
