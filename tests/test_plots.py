@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis import plots
+from uhlm_sim.analysis import plots, queues
 from uhlm_sim.analysis.metrics import LEGS
 from uhlm_sim.analysis.style import LEG_COLOURS, RC, looks, save
 
@@ -97,12 +97,12 @@ def test_a_large_sample_is_thinned_to_points_that_lie_on_its_curve():
 
 def test_nothing_to_draw_is_no_error():
     assert plots.ecdf_table(pd.DataFrame({"policy": [], "x": []}), "x").empty
-    assert plots.queue_table(tokens(), 10.0).empty
+    assert queues.queue_table(tokens(), 10.0).empty
 
 
 def test_jobs_present_are_counted_at_each_station_for_as_long_as_they_stay():
     """At the uplink from 1 to 3 s, at the base station from 3 to 4 s; and one upload that isn't over at the end."""
-    table = plots.queue_table(
+    table = queues.queue_table(
         tokens(
             ("hlm", 0, 0.5, 4.5, "send", 8, 0.5, 1.5, 0.5, 0.25, 0.75, 0.5),
             ("hlm", 0, 8.0, math.nan, "send", 8, 0.5, math.nan, math.nan, math.nan, math.nan, math.nan),
@@ -119,12 +119,12 @@ def test_jobs_present_are_counted_at_each_station_for_as_long_as_they_stay():
 
 def test_queues_are_averaged_over_replications():
     one = ("hlm", 0, 0.0, 4.0, "send", 8, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0)
-    table = plots.queue_table(tokens(one, ("hlm", 1, *one[2:]), ("hlm", 1, *one[2:])), 4.0, bins=4)
+    table = queues.queue_table(tokens(one, ("hlm", 1, *one[2:]), ("hlm", 1, *one[2:])), 4.0, bins=4)
     uplink = table[table["station"] == "uplink"]
     assert list(uplink["mean"]) == [0, 1.5, 1.5, 0]
     assert list(uplink["ci95_high"] - uplink["mean"] > 0) == [False, True, True, False]
     ax = axes()
-    plots.draw_queue(ax, table, "uplink", looks(["hlm"]), warmup_s=1.0)
+    queues.draw_queue(ax, table, "uplink", looks(["hlm"]), warmup_s=1.0)
     assert list(ax.lines[0].get_ydata()) == [0, 1.5, 1.5, 0]
     assert ax.patches[0].get_width() == 1.0, "the warm-up is shaded"
 
@@ -132,7 +132,7 @@ def test_queues_are_averaged_over_replications():
 def test_a_policy_that_never_comes_to_a_station_has_no_line_there():
     kept = ("slm", 0, 0.0, 1.0, "skip", 0, 1.0, 0, 0, 0, 0, 0)
     generated = ("llm", 0, 0.0, 2.0, "send", 0, 0, 0, 0, 1.0, 1.0, 0)
-    table = plots.queue_table(tokens(kept, generated), 4.0)
+    table = queues.queue_table(tokens(kept, generated), 4.0)
     assert list(table[["policy", "station"]].drop_duplicates().itertuples(index=False, name=None)) == [
         ("llm", "base_station")
     ]

@@ -1,7 +1,8 @@
-"""Figures as functions of a table: each draws on the axes it is given and keeps no state.
+"""Figures of one point, as functions of a table: each draws on the axes it is given and keeps no state.
 
 Functions that end in `_table` make a small table out of large ones; `draw_...` draws a table on any Axes (a
-notebook's too); `..._figure` puts panels and a legend together. `Look`s are those of `style.looks`.
+notebook's too); `..._figure` puts panels and a legend together. `Look`s are those of `style.looks`. A figure's
+`policies` are all of the run, so that one looks the same in figures in which others are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,26 +11,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
-from numpy.typing import NDArray
 
-from uhlm_sim.analysis.intervals import student_t
-from uhlm_sim.analysis.metrics import LEGS
-from uhlm_sim.analysis.style import COLUMN_IN, INK, LEG_COLOURS, PAGE_IN, QUIET, Look, looks, new_figure
-
-Floats = NDArray[np.float64]
+from uhlm_sim.analysis.metrics import LEGS, in_window
+from uhlm_sim.analysis.style import (
+    COLUMN_IN,
+    INK,
+    LEG_COLOURS,
+    PAGE_IN,
+    QUIET,
+    Look,
+    legend_below,
+    line_widths,
+    looks,
+    new_figure,
+    policies_of,
+)
 
 READINGS = {"token_throughput_per_device": "1 / mean delay", "mean_token_rate": "mean of 1 / delay"}
 
 
-def policies_of(table: pd.DataFrame) -> list[str]:
-    """Return the policies of a table in their order of appearance."""
-    return [str(name) for name in table["policy"].unique()]
-
-
 # -- throughput ---------------------------------------------------------------------------------------------
+
+
+def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary's rows of the cell's throughput and of a phone's token rate in both readings."""
+    return summary[summary["metric"].isin(["token_throughput", *READINGS])]
 
 
 def draw_metric(ax: Axes, summary: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
@@ -46,7 +54,7 @@ def draw_token_rates(ax: Axes, summary: pd.DataFrame, styles: Mapping[str, Look]
     shades = [
         Patch(facecolor=QUIET, alpha=alpha, label=text) for alpha, text in zip(_SHADES, READINGS.values(), strict=False)
     ]
-    ax.legend(handles=shades, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    ax.legend(handles=shades, loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=4.2, ncols=2)
 
 
 _SHADES = (1.0, 0.4)
@@ -79,15 +87,35 @@ def _rows(ax: Axes, policies: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def throughput_figure(summary: pd.DataFrame) -> Figure:
+def throughput_figure(summary: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     """Draw the cell's throughput beside the user's token rate in both readings."""
-    styles = looks(policies_of(summary))
+    styles = looks(policies or policies_of(summary))
     with new_figure(PAGE_IN, 0.9 + 0.24 * len(styles)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         draw_metric(left, summary, "token_throughput", styles)
         left.set_title("All phones together")
         draw_token_rates(right, summary, styles)
         right.set_title("One phone while it waits for a token")
+    return figure
+
+
+# -- batches ------------------------------------------------------------------------------------------------
+
+BATCHES = {"batch_jobs": "Jobs in a batch", "batch_tokens": "New tokens in a batch"}
+
+
+def batch_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary's rows of the mean size of a batch, of the policies that ask the LLM at all."""
+    return summary[summary["metric"].isin(BATCHES) & summary["mean"].notna()]
+
+
+def batch_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
+    """Draw the mean size of a batch in jobs beside that in tokens which the LLM hasn't seen yet."""
+    styles = looks(policies or policies_of(table))
+    with new_figure(PAGE_IN, 0.75 + 0.24 * len(policies_of(table))) as figure:
+        for ax, (metric, title) in zip(figure.subplots(1, 2, sharey=True), BATCHES.items(), strict=True):
+            draw_metric(ax, table, metric, styles)
+            ax.set_title(title)
     return figure
 
 
@@ -110,10 +138,24 @@ def ecdf_table(table: pd.DataFrame, column: str, points: int = 400) -> pd.DataFr
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"policy": [], column: [], "share": []})
 
 
+def token_time_table(tokens: pd.DataFrame, window_s: tuple[float, float]) -> pd.DataFrame:
+    """Return the `ecdf_table` of `delay_s`, the time per token, of the tokens committed in the window."""
+    cut = tokens[in_window(tokens["committed_s"], *window_s)]
+    delay_s = cut["committed_s"] - cut["started_s"]
+    return ecdf_table(pd.DataFrame({"policy": cut["policy"], "delay_s": delay_s}), "delay_s")
+
+
+def ttft_table(requests: pd.DataFrame, window_s: tuple[float, float]) -> pd.DataFrame:
+    """Return the `ecdf_table` of `ttft_s`, the time to first token, of the requests that arrived in the window."""
+    asked = requests[in_window(requests["arrived_s"], *window_s)]
+    ttft_s = asked["first_token_s"] - asked["arrived_s"]
+    return ecdf_table(pd.DataFrame({"policy": asked["policy"], "ttft_s": ttft_s}), "ttft_s")
+
+
 def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, Look]) -> None:
     """Draw the steps of an `ecdf_table` on a logarithmic time axis."""
     names = policies_of(table)
-    for name, width in zip(names, _widths(names), strict=True):
+    for name, width in zip(names, line_widths(names), strict=True):
         rows = table[table["policy"] == name]
         x = rows[column].to_numpy(dtype=np.float64)
         share = rows["share"].to_numpy(dtype=np.float64)
@@ -134,19 +176,24 @@ def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, L
     ax.set_ylim(0, 1.01)
 
 
-def ecdf_figure(table: pd.DataFrame, column: str, label: str, counted: str) -> Figure:
+def ecdf_figure(table: pd.DataFrame, column: str, label: str, counted: str, policies: Sequence[str] = ()) -> Figure:
     """Draw an `ecdf_table` in the width of one column, its legend below."""
-    styles = looks(policies_of(table))
+    styles = looks(policies or policies_of(table))
     with new_figure(COLUMN_IN, 2.9) as figure:
         ax = figure.subplots()
         draw_ecdf(ax, table, column, styles)
         ax.set_xlabel(label)
         ax.set_ylabel(f"share of {counted}")
-        _legend_below(figure, styles, columns=2)
+        legend_below(figure, {name: styles[name] for name in policies_of(table)}, columns=2)
     return figure
 
 
 # -- where a token's time goes ------------------------------------------------------------------------------
+
+
+def legs_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary's rows of the six legs of a token."""
+    return summary[summary["metric"].isin(LEGS)]
 
 
 def draw_legs(ax: Axes, summary: pd.DataFrame) -> None:
@@ -173,104 +220,6 @@ def legs_figure(summary: pd.DataFrame) -> Figure:
         draw_legs(ax, summary)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
     return figure
-
-
-# -- queues -------------------------------------------------------------------------------------------------
-
-STATIONS = {"uplink": "uploads at the uplink", "base_station": "jobs at the base station"}
-
-
-def queue_table(tokens: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.DataFrame:
-    """Return jobs present over time: policy, station, time_s (middle of a bin), mean, ci95_low, ci95_high.
-
-    Each replication's number present is averaged over the bin exactly, then over replications with Student's
-    interval. An upload is present from started_s + device_s for its wait and airtime, a job from there for
-    its wait and verification; one that isn't over when the run ends stays. Policies that never come to a
-    station have no rows for it.
-    """
-    sent = tokens[tokens["payload_bits"].to_numpy() + (tokens["decision"] == "send").to_numpy() > 0]
-    policy, names = pd.factorize(sent["policy"])
-    replication, numbers = pd.factorize(sent["replication"])
-    run = policy * len(numbers) + replication
-    column = {name: sent[name].to_numpy(dtype=np.float64) for name in ("started_s", "payload_bits", *LEGS)}
-    ready_s = column["started_s"] + column["device_s"]
-    arrived_s = ready_s + column["uplink_wait_s"] + column["airtime_s"]
-    verified_s = arrived_s + column["bs_wait_s"] + column["verify_s"]
-    uploads = column["payload_bits"] > 0
-    spans = {
-        "uplink": (run[uploads], ready_s[uploads], arrived_s[uploads]),
-        "base_station": (run, arrived_s, verified_s),
-    }
-    edges_s = np.linspace(0.0, duration_s, bins + 1)
-    parts = []
-    for station, (which, since_s, until_s) in spans.items():
-        shape = (len(names), len(numbers), bins)
-        present = (_begun(which, since_s, shape, edges_s) - _begun(which, until_s, shape, edges_s)).swapaxes(1, 2)
-        mean, low, high, _ = student_t(present)
-        for i, name in enumerate(names):
-            if mean[i].any():
-                columns = {"mean": mean[i], "ci95_low": low[i], "ci95_high": high[i]}
-                middle_s = (edges_s[:-1] + edges_s[1:]) / 2
-                parts.append(pd.DataFrame({"policy": name, "station": station, "time_s": middle_s, **columns}))
-    empty: dict[str, list[float]] = {
-        name: [] for name in ("policy", "station", "time_s", "mean", "ci95_low", "ci95_high")
-    }
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(empty)
-
-
-def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], edges_s: Floats) -> Floats:
-    """Return the number begun per run, averaged over each bin: the rest of an event's bin, then 1."""
-    bins = shape[-1]
-    width_s = edges_s[1]
-    known = at_s < edges_s[-1]  # false for one that isn't over, too
-    k = (at_s[known] / width_s).astype(np.int64)
-    index = run[known] * bins + k
-    rest = (edges_s[k + 1] - at_s[known]) / width_s
-    size = int(np.prod(shape))
-    events = np.bincount(index, minlength=size).reshape(shape)
-    within = np.bincount(index, weights=rest, minlength=size).reshape(shape)
-    return np.asarray(within + events.cumsum(axis=-1) - events, dtype=np.float64)
-
-
-def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> None:
-    """Draw a `queue_table`'s mean and interval at one station, the warm-up shaded."""
-    rows = table[table["station"] == station]
-    ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
-    names = policies_of(rows)
-    for name, width in zip(names, _widths(names), strict=True):
-        one = rows[rows["policy"] == name]
-        time_s, mean, low, high = (
-            one[c].to_numpy(dtype=np.float64) for c in ("time_s", "mean", "ci95_low", "ci95_high")
-        )
-        look = styles[name]
-        ax.fill_between(time_s, low, high, color=look.colour, alpha=0.18, linewidth=0)
-        ax.plot(time_s, mean, color=look.colour, linestyle=look.line, linewidth=width, label=name)
-    ax.set_ylim(bottom=0)
-    ax.margins(x=0)
-    ax.set_xlabel("time, s")
-    ax.set_ylabel(STATIONS[station])
-
-
-def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str]) -> Figure:
-    """Draw both stations side by side; `policies` are all of the run, whether they queue or not."""
-    styles = looks(policies)
-    with new_figure(PAGE_IN, 2.6) as figure:
-        for ax, station in zip(figure.subplots(1, 2), STATIONS, strict=True):
-            draw_queue(ax, table, station, styles, warmup_s)
-        present = {name: styles[name] for name in policies if (table["policy"] == name).any()}
-        _legend_below(figure, present, columns=4)
-    return figure
-
-
-def _widths(policies: Sequence[str]) -> list[float]:
-    """Return line widths that fall, from the first policy's on: it is still seen under another of the same course."""
-    return [2.6, *(float(width) for width in np.linspace(1.4, 1.0, max(1, len(policies) - 1)))][: len(policies)]
-
-
-def _legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
-    lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
-    if lines:
-        figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.4)
 
 
 # -- the uncertainty law ------------------------------------------------------------------------------------

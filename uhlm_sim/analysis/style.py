@@ -1,14 +1,20 @@
 """How figures look: one colour and line per policy in every figure, and the sizes of a two-column paper."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
@@ -59,7 +65,7 @@ class Look:
     line: LineStyleType
 
 
-_DASHED = (0.0, (4.0, 1.5))
+_DASHED, _DOTTED = (0.0, (4.0, 1.5)), (0.0, (1.5, 1.0))
 _KNOWN = {
     "hlm": Look(_BLUE, "-"),
     "u-hlm(risk-averse)": Look(_ORANGE, "-"),
@@ -69,8 +75,9 @@ _KNOWN = {
 }
 _BY_KIND = {
     "u-hlm": (Look(_PURPLE, "-"), Look(_RED, _DASHED), Look(_ORANGE, _DASHED)),
-    "rand-hlm": (Look(_GREEN, _DASHED),),
+    "rand-hlm": (Look(_GREEN, _DASHED), Look(_GREEN, _DOTTED), Look("#00513b", _DASHED)),
 }
+_RUNG = re.compile(r"u-hlm\((\d+(?:\.\d+)?)\)")
 _OTHERS = (Look(_SKY, "-"), Look(_GREEN, "-"), Look(_SKY, _DASHED), Look(_PURPLE, _DASHED))
 
 
@@ -78,9 +85,14 @@ def looks(policies: Sequence[str]) -> dict[str, Look]:
     """Return each policy's look: fixed for the known labels, so that it is the same in every figure and run.
 
     Other labels take the first free one of their kind (the label up to its parenthesis), then of a common
-    list; beyond that colours are read off a colour map that darkens evenly.
+    list; beyond that colours are read off a colour map that darkens evenly. A ladder of more than three
+    numeric thresholds darkens with the threshold.
     """
     found = {name: _KNOWN[name] for name in policies if name in _KNOWN}
+    ladder = {name: float(match[1]) for name in policies if (match := _RUNG.fullmatch(name))}
+    if len(ladder) > len(_BY_KIND["u-hlm"]):
+        darker = sns.color_palette("flare", as_cmap=True)
+        found |= {name: Look(mpl.colors.to_hex(darker(min(1.0, threshold))), "-") for name, threshold in ladder.items()}
     for name in policies:
         choices = (*_BY_KIND.get(name.partition("(")[0], ()), *_OTHERS)
         free = [look for look in choices if look not in found.values()]
@@ -93,6 +105,32 @@ def looks(policies: Sequence[str]) -> dict[str, Look]:
     return {name: found[name] for name in policies}
 
 
+def policies_of(table: pd.DataFrame) -> list[str]:
+    """Return the policies of a table in their order of appearance."""
+    return [str(name) for name in table["policy"].unique()]
+
+
+def line_widths(policies: Sequence[str]) -> list[float]:
+    """Return line widths that fall, from the first policy's on: it is still seen under another of the same course."""
+    return [2.6, *(float(width) for width in np.linspace(1.4, 1.0, max(1, len(policies) - 1)))][: len(policies)]
+
+
+def legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
+    """Put one legend for all panels under them."""
+    lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
+    if lines:
+        figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.4)
+
+
+class Picture(Figure):
+    """A figure that a notebook shows as it is saved, whether or not pyplot is loaded there."""
+
+    def _repr_png_(self) -> bytes:
+        png = BytesIO()
+        self.savefig(png, format="png", metadata={"Software": None})
+        return png.getvalue()
+
+
 @contextmanager
 def new_figure(width_in: float, height_in: float) -> Iterator[Figure]:
     """Give an empty figure, of no window and no global list, to be drawn in the paper's style inside the block.
@@ -100,7 +138,7 @@ def new_figure(width_in: float, height_in: float) -> Iterator[Figure]:
     The style is the figure's own afterwards: saving it needs no settings.
     """
     with mpl.rc_context(RC):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        figure = Picture(figsize=(width_in, height_in), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         for ax in figure.axes:  # ticks are made when they are drawn, perhaps after this block

@@ -1,100 +1,307 @@
-"""Figures over a sweep: metrics against one swept value, and the ratio of two policies over two."""
+"""Figures over one swept value, as functions of a table: metrics, latency percentiles, legs and batches against it.
 
-from collections.abc import Iterator, Mapping
+A table's first column is the swept one. Numbers go on an axis of numbers, logarithmic where they span more than a
+decade; words (presets, the names of threshold rules) stand side by side in the sweep's order.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
-from uhlm_sim.analysis.results import Results
-from uhlm_sim.analysis.style import PAGE_IN, Look, looks, new_figure
-
-PANELS = (  # metric, title, whether the axis is logarithmic
-    ("token_throughput", "cell, tokens/s", False),
-    ("token_throughput_per_device", "a phone, 1/mean(delay), tokens/s", False),
-    ("token_throughput.ratio_to_first", "cell throughput, ratio to {first}", True),
-    ("ttft_s.p95", "TTFT p95, s", True),
-    ("tpot_s.p95", "TPOT p95, s", True),
-    ("uplink_utilisation", "uplink utilisation", False),
+from uhlm_sim.analysis.intervals import RATIO
+from uhlm_sim.analysis.metrics import LEGS
+from uhlm_sim.analysis.style import (
+    INK,
+    LEG_COLOURS,
+    PAGE_IN,
+    QUIET,
+    Look,
+    legend_below,
+    line_widths,
+    looks,
+    new_figure,
+    policies_of,
 )
 
+COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
+PANELS = {
+    "token_throughput": "All phones together, tokens/s",
+    "token_throughput_per_device": "A phone, 1 / mean delay, tokens/s",
+    f"token_throughput{RATIO}": "All phones together, ratio to {first}",
+    "uplink_utilisation": "Uplink utilisation",
+    "bs_utilisation": "GPU utilisation",
+    "slo_attainment": "Requests that meet the SLOs",
+}
+PERCENTILES = ("p50", "p95", "p99")
+LATENCIES = {f"{name}_s.{p}": f"{name.upper()} {p}, s" for name in ("ttft", "tpot") for p in PERCENTILES}
+BATCHES = {"batch_jobs": "Mean jobs in a batch", "batch_tokens": "Mean new tokens in a batch"}
+# Lines to read the others by, in a table as if they were policies.
+GUIDES = {"1/n": Look(INK, (0.0, (1.0, 1.5))), "SLO": Look(INK, (0.0, (6.0, 2.0)))}
+DECADE = 10.0
+KEYS = {
+    "traffic.devices": "phones",
+    "traffic.rate_per_s": "requests/s of a phone",
+    "traffic.think_time_s": "mean think time, s",
+    "channel.mean_snr_db": "mean SNR, dB",
+    "channel.coherence_s": "coherence time, s",
+    "uplink.bandwidth_hz": "bandwidth, MHz",
+    "base_station.gpus": "GPUs",
+    "base_station.max_batch": "largest batch, jobs",
+}
 
-def draw_over(ax: Axes, summary: pd.DataFrame, x: str, metric: str, styles: Mapping[str, Look]) -> None:
-    """Draw a metric against a swept column, a line per policy with its 95 % interval as a band."""
-    for policy, rows in summary[summary["metric"] == metric].groupby("policy", sort=False):
-        rows = rows.sort_values(x)
-        look = styles[str(policy)]
-        at, mean, low, high = (rows[name].to_numpy(dtype=np.float64) for name in (x, "mean", "ci95_low", "ci95_high"))
-        ax.plot(at, mean, color=look.colour, linestyle=look.line, marker=".", label=str(policy))
+Floats = NDArray[np.float64]
+
+
+def key_words(key: str) -> str:
+    """Return what an axis calls a swept key."""
+    if key.startswith("policy.") and key.endswith(".threshold"):
+        return f"threshold of {key.removeprefix('policy.').removesuffix('.threshold')}"
+    return KEYS.get(key, key)
+
+
+def value_words(key: str, value: Any) -> str:
+    """Return what an axis calls a value of a swept key: 20 for 2e7 Hz of bandwidth."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    return f"{float(value) * (1e-6 if key == 'uplink.bandwidth_hz' else 1.0):g}".replace("-", "−")
+
+
+# -- tables -------------------------------------------------------------------------------------------------
+
+
+def over_table(summary: pd.DataFrame, x: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the summary's rows of some metrics, without nulls: the swept column, then COLUMNS.
+
+    A policy whose label follows the sweep, as `u-hlm(0.2)` follows a swept threshold, is one policy here, called by its
+    kind.
+    """
+    table = summary.assign(policy=_joined(summary, x))
+    kept = table["metric"].isin(metrics) & table["mean"].notna()
+    return table.loc[kept, [x, *COLUMNS]].reset_index(drop=True)
+
+
+def _joined(summary: pd.DataFrame, x: str) -> pd.Series:
+    points = summary[x].astype(str)
+    seen = points.groupby(summary["policy"]).nunique()
+    follows = summary["policy"].map(seen) < points.nunique()
+    kinds = summary["policy"].astype(str).str.partition("(")[0]
+    # Two of a kind at one point, or a kind that stays beside one that follows, can't be told apart by it.
+    at_once = summary[follows].groupby([points, kinds])["policy"].nunique().groupby(level=1).max()
+    free = kinds.map(at_once).eq(1) & ~kinds.isin(set(summary["policy"][~follows].astype(str)))
+    return summary["policy"].astype(str).mask(follows & free, kinds)
+
+
+def guide_rows(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
+    """Return an `over_table`'s guides: the share 1/n of a phone among n, and the limits of the SLOs.
+
+    1/n goes through the first policy's rate at the most phones: from where its cell is saturated on, its points lie on
+    it. A limit on `ttft_s` is drawn for every statistic of it.
+    """
+    x = str(table.columns[0])
+    values = table[x].drop_duplicates()
+    guides = []
+    for metric in table["metric"].unique():
+        rows = table[table["metric"] == metric]
+        unit = rows["unit"].iloc[0]
+        limit = slo.get(metric.partition(".")[0])
+        if limit is not None:
+            guides.append(pd.DataFrame({x: values, "policy": "SLO", "metric": metric, "unit": unit, "mean": limit}))
+        if x == "traffic.devices" and metric == "token_throughput_per_device":
+            last = rows[rows["policy"] == rows["policy"].iloc[0]].nlargest(1, x)
+            share = last["mean"].iloc[0] * last[x].iloc[0] / values
+            guides.append(pd.DataFrame({x: values, "policy": "1/n", "metric": metric, "unit": unit, "mean": share}))
+    return pd.concat(guides, ignore_index=True).reindex(columns=table.columns) if guides else table.head(0)
+
+
+def with_guides(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
+    """Return an `over_table` with its guides below."""
+    guides = guide_rows(table, slo)
+    return pd.concat([table, guides], ignore_index=True) if len(guides) else table
+
+
+# -- drawing ------------------------------------------------------------------------------------------------
+
+
+def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
+    """Draw a metric of an `over_table` against its first column: a line per policy, its 95 % interval as a band."""
+    x = str(table.columns[0])
+    is_number, places = _places(table[x])
+    rows = table[table["metric"] == metric].assign(at=places)
+    styles = {**GUIDES, **styles}
+    names = policies_of(rows)
+    for name, width in zip(names, line_widths(names), strict=True):
+        one = rows[rows["policy"] == name].sort_values("at")
+        at, mean, low, high = (one[c].to_numpy(dtype=np.float64) for c in ("at", "mean", "ci95_low", "ci95_high"))
+        look = styles[name]
+        if name in GUIDES:
+            ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=0.9, label=name, zorder=1.5)
+            continue
+        ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
         ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
+    _set_values(ax, rows[~rows["policy"].isin(GUIDES)], metric)
+    _set_swept(ax.xaxis, table[x], is_number, places)
+    ax.set_xlabel(key_words(x))
 
 
-def over_figure(summary: pd.DataFrame, x: str, first: str) -> Figure:
-    """Draw the main metrics of a sweep over one numeric column, six panels of one legend."""
-    styles = looks([str(name) for name in summary["policy"].unique()])
-    with new_figure(PAGE_IN, 4.6) as figure:
-        for ax, (metric, title, logarithmic) in zip(figure.subplots(2, 3, sharex=True).flat, PANELS, strict=True):
-            draw_over(ax, summary, x, metric, styles)
-            ax.set_title(title.format(first=first))
-            if logarithmic:
-                ax.set_yscale("log")
-            else:
-                ax.set_ylim(bottom=0)
-            if ax.get_subplotspec().is_last_row():
-                ax.set_xlabel(x)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    return figure
+def _places(column: pd.Series) -> tuple[bool, pd.Series]:
+    """Say whether a swept column is one of numbers, and where its values stand: words in their order."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return True, column.astype(np.float64)
+    return False, pd.Series(pd.factorize(column.astype(str))[0].astype(np.float64), index=column.index)
 
 
-def draw_ratio_map(ax: Axes, summary: pd.DataFrame, x: str, y: str, policy: str, metric: str) -> None:
-    """Draw a ratio to the first policy as a heat map over two swept columns, with the contour where it is 1."""
-    rows = summary[(summary["policy"] == policy) & (summary["metric"] == f"{metric}.ratio_to_first")]
-    grid = rows.pivot(index=y, columns=x, values="mean").sort_index(ascending=False)
-    reach = max(0.05, float(np.nanmax(np.abs(grid.to_numpy() - 1.0))))
-    sns.heatmap(grid, ax=ax, center=1.0, vmin=1 - reach, vmax=1 + reach, cmap="vlag", annot=True, fmt=".2f", cbar=False)
-    if min(grid.shape) > 1 and np.nanmin(grid) < 0.995 and np.nanmax(grid) > 1.005:
-        ax.contour(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5, grid, [1.0], colors="black")
-
-
-def ratio_map_figure(summary: pd.DataFrame, x: str, y: str, first: str, metric: str = "token_throughput") -> Figure:
-    """Draw a ratio map for each policy but the first, side by side."""
-    policies = [str(name) for name in summary["policy"].unique() if name != first]
-    rows = -(-len(policies) // 3)
-    with new_figure(PAGE_IN, 0.5 + 2.2 * rows) as figure:
-        panels = figure.subplots(rows, 3, squeeze=False).flat
-        for ax, policy in zip(panels, policies, strict=False):
-            draw_ratio_map(ax, summary, x, y, policy, metric)
-            ax.set_title(f"{policy} / {first}")
-        for ax in list(panels):
-            ax.set_axis_off()
-    return figure
-
-
-def sweep_figures(tables: Results) -> Iterator[tuple[str, str, str, Figure]]:
-    """Yield (name, title, caption, figure) for what can be drawn over the sweep: over one or two numeric columns."""
-    summary, first = tables.summary, tables.policies[0]
-    columns = [name for name in tables.sweep if pd.api.types.is_numeric_dtype(summary[name])]
-    if not columns or columns != tables.sweep:
+def _set_swept(axis: Axis, column: pd.Series, is_number: bool, places: pd.Series) -> None:
+    """Set the scale of a swept axis, with ticks at the swept values where they fit."""
+    values = places.drop_duplicates()
+    if not is_number:
+        words = column.astype(str).loc[values.index].to_list()
+        axis.set_ticks(values.to_list(), words, **_tilted(words))
         return
-    bands = "Bands are 95 % intervals over replications; ratios are paired."
-    if len(columns) == 1:
-        x = columns[0]
-        yield (
-            "sweep",
-            f"Over {x}",
-            f"Each policy at each value of {x}, its legends as in the other figures. {bands} A metric that a policy "
-            "doesn't have, such as a utilisation of 0 on a logarithmic axis, is not drawn.",
-            over_figure(summary, x, first),
-        )
-    elif len(columns) == 2:
-        x, y = columns
-        yield (
-            "sweep",
-            f"Throughput over {x} and {y}",
-            f"Tokens a second of the cell as a ratio to {first}, paired by replication; the line is where both are "
-            "equal.",
-            ratio_map_figure(summary, x, y, first),
-        )
+    low, high = values.min(), values.max()
+    if low > 0 and high / low > DECADE:
+        axis.axes.set_xscale("log")
+        axis.set_major_locator(FixedLocator(values.to_list()) if len(values) <= 7 else LogLocator())
+        axis.set_minor_locator(NullLocator() if len(values) <= 7 else LogLocator(subs="auto"))
+        axis.set_minor_formatter(NullFormatter())
+    elif len(values) <= 7 and np.diff(np.sort(values)).min(initial=np.inf) > 0.08 * (high - low):
+        axis.set_major_locator(FixedLocator(values.to_list()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: value_words(str(column.name), value)))
+
+
+def _tilted(words: Sequence[str]) -> dict[str, Any]:
+    """Return how the names of ticks stand: tilted where they would run into each other."""
+    return {"rotation": 25, "ha": "right"} if max(map(len, words)) * len(words) > 24 else {}
+
+
+def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
+    """Set the scale and the limits of the axis of values; a band far beyond all means is cut by the frame.
+
+    Shares go from 0 to 1. Others are logarithmic where their means span more than a decade, else from 0; a ratio
+    has its line at 1.
+    """
+    if len(rows) and rows["unit"].eq("1").all() and not metric.endswith(RATIO):
+        ax.set_ylim(0, 1.04 * max(1.0, rows["mean"].max()))
+        return
+    means = rows.loc[rows["mean"] > 0, "mean"]
+    if metric.endswith(RATIO):
+        ax.axhline(1.0, color=QUIET, linewidth=0.6, zorder=0.5)
+        means = pd.concat([means, pd.Series([1.0])])
+    if means.empty:
+        return
+    low, high = means.min(), means.max()
+    ends = rows["ci95_low"].fillna(low), rows["ci95_high"].fillna(high)
+    if high > DECADE * low:
+        ax.set_yscale("log")
+        bottom, top = max(low / 2, min(low, ends[0].clip(lower=low / 2).min())), min(2 * high, max(high, ends[1].max()))
+        ax.set_ylim(0.85 * bottom, 1.15 * top)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top < 50 * bottom else (1.0,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    elif metric.endswith(RATIO):
+        reach = max(high - low, 0.05)
+        ax.set_ylim(max(low - reach, ends[0].min()) - 0.05 * reach, min(high + reach, ends[1].max()) + 0.05 * reach)
+    else:
+        ax.set_ylim(0, 1.05 * min(1.5 * high, max(high, ends[1].max())))
+
+
+def over_figure(table: pd.DataFrame, panels: Mapping[str, str] = PANELS, policies: Sequence[str] = ()) -> Figure:
+    """Draw an `over_table` in a panel per metric that it has, three in a row, above one legend.
+
+    `policies` are all of the run, the first of them the one that ratios are taken to.
+    """
+    names = [name for name in policies_of(table) if name not in GUIDES]
+    styles = looks([*policies, *(name for name in names if name not in policies)])
+    shown = [metric for metric in panels if table["metric"].eq(metric).any()]
+    columns = 2 if len(shown) in (2, 4) else 3
+    rows = max(1, -(-len(shown) // columns))
+    with new_figure(PAGE_IN, 0.7 + 1.95 * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False)
+        for ax, metric in zip(axes.flat, shown, strict=False):
+            draw_over(ax, table, metric, styles)
+            ax.set_title(panels[metric].format(first=(policies or names)[0]))
+        for ax in axes.flat[: max(0, len(shown) - columns)]:
+            ax.set_xlabel("")
+        for ax in axes.flat[len(shown) :]:
+            ax.remove()
+        guides = {name: look for name, look in GUIDES.items() if table["policy"].eq(name).any()}
+        legend_below(figure, {name: styles[name] for name in names} | guides, columns=4)
+    return figure
+
+
+def latency_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
+    """Draw the percentiles of TTFT (above) and TPOT (below) of an `over_table`; those of one latency on one scale."""
+    figure = over_figure(table, LATENCIES, policies)
+    for name in ("TTFT", "TPOT"):
+        panels = [ax for ax in figure.axes if ax.get_title().startswith(name)]
+        logarithmic = any(ax.get_yscale() == "log" for ax in panels)
+        ends = list(chain.from_iterable(ax.get_ylim() for ax in panels))
+        floor = min((end for end in ends if end > 0), default=1.0)
+        for ax in panels:
+            if logarithmic and ax.get_yscale() != "log":
+                ax.set_yscale("log")
+            ax.set_ylim(floor if logarithmic else 0.0, max(ends))
+    return figure
+
+
+# -- legs over a sweep --------------------------------------------------------------------------------------
+
+
+def legs_over_table(summary: pd.DataFrame, x: str) -> pd.DataFrame:
+    """Return the `over_table` of the six legs, with the `share` that each has of the mean time of a token."""
+    table = over_table(summary, x, LEGS)
+    return table.assign(share=table["mean"] / table.groupby([x, "policy"], sort=False)["mean"].transform("sum"))
+
+
+def draw_legs_over(ax: Axes, table: pd.DataFrame, policy: str) -> None:
+    """Stack the shares of one policy's legs at each swept value; above a bar is the mean time of a token in ms."""
+    x = str(table.columns[0])
+    one = table[table["policy"] == policy]
+    values = table[x].drop_duplicates()
+    bottom = np.zeros(len(values))
+    for leg in LEGS:
+        rows = one[one["metric"] == leg].set_index(x)["share"]
+        height = 100 * rows.reindex(values).fillna(0.0).to_numpy(dtype=np.float64)
+        text, colour = LEG_COLOURS[leg]
+        ax.bar(np.arange(len(values)), height, 0.8, bottom, color=colour, label=text)
+        bottom = bottom + height
+    words = [value_words(x, value) for value in values]
+    step = -(-len(words) // 8)
+    for i, total_s in enumerate(one.groupby(x)["mean"].sum().reindex(values)[::step]):
+        if total_s > 0:
+            ax.annotate(f"{1e3 * total_s:.0f}", (i * step, 100), (0, 1), fontsize=5, ha="center", **_ABOVE)
+    ax.set_xticks(np.arange(0, len(words), step), words[::step], **_tilted(words[::step]))
+    ax.set_ylim(0, 107)
+    ax.set_yticks([0, 25, 50, 75, 100])
+    ax.set_xlabel(key_words(x))
+
+
+_ABOVE: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "color": INK}
+
+
+def legs_over_figure(table: pd.DataFrame) -> Figure:
+    """Draw a panel of stacked legs for each policy of a `legs_over_table`."""
+    names = policies_of(table)
+    columns = min(4, max(2, len(names)))
+    rows = -(-len(names) // columns)
+    with new_figure(PAGE_IN, 0.5 + 1.75 * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for ax, name in zip(axes.flat, names, strict=False):
+            draw_legs_over(ax, table, name)
+            ax.set_title(name)
+        for ax in axes.flat[: max(0, len(names) - columns)]:
+            ax.set_xlabel("")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("share of a token's time, %")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
+        for ax in axes.flat[len(names) :]:
+            ax.remove()
+    return figure

@@ -1,0 +1,127 @@
+"""The figures of a run over its sweep, and the frontier of its thresholds, with what their captions say."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from uhlm_sim.analysis import drawing, frontier, maps, sweeps
+from uhlm_sim.analysis.drawing import Drawing
+from uhlm_sim.analysis.intervals import RATIO
+from uhlm_sim.analysis.results import Results
+
+
+def sweep_drawings(results: Results) -> Iterator[Drawing]:
+    """Give the figures over the swept values: lines over one, maps over two; of more, over the first two."""
+    summary = results.summary
+    keys = drawing.varied(summary, results.sweep)
+    rest = keys[2:]
+    note = drawing.drawn_for(summary, rest) + drawing.forced(results)
+    if rest:
+        summary = summary.merge(summary[rest].head(1), on=rest)
+    if len(keys) == 1:
+        yield from _lines(results, keys[0], note)
+    elif keys:
+        yield from _maps(results, summary, keys[0], keys[1], note)
+
+
+def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
+    summary, policies = results.summary, results.policies
+    words = sweeps.key_words(x)
+    others = [name for name in results.sweep if name != x and summary[name].nunique() > 1]
+    together = f" With it goes {' and '.join(map(sweeps.key_words, others))}." if others else ""
+    bands = drawing.intervals(results, "Bands")
+    table = sweeps.with_guides(sweeps.over_table(summary, x, list(sweeps.PANELS)), {})
+    guide = " The dotted 1/n is a phone's share of a full cell." if table["policy"].eq("1/n").any() else ""
+    yield Drawing(
+        "sweep",
+        f"Over {words}",
+        f"Each policy against {words}.{together}{bands} Ratios are to {policies[0]}, paired by replication. A phone's "
+        "rate is 1/mean(delay); a token's delay is the time from the start of its draft until it is at the device."
+        f"{guide}{note}",
+        table,
+        sweeps.over_figure(table, policies=policies),
+    )
+    slo = results.scenario.get("slo", {})
+    table = sweeps.with_guides(sweeps.over_table(summary, x, list(sweeps.LATENCIES)), slo)
+    limit = " The dashed line is the SLO." if table["policy"].eq("SLO").any() else ""
+    if len(table):
+        yield Drawing(
+            "latency",
+            f"Latency percentiles over {words}",
+            "Above, time to first token, waiting at the phone included. Below, time per output token after it, (e2e − "
+            "TTFT)/(tokens − 1), of finished requests. Percentiles are taken within a replication, then averaged."
+            f"{bands}{limit}{note}",
+            table,
+            sweeps.latency_figure(table, policies),
+        )
+    table = sweeps.over_table(summary, x, list(sweeps.BATCHES))
+    if len(table):
+        yield Drawing(
+            "batches",
+            f"Batch size over {words}",
+            "Mean over the batches that the GPUs served: jobs (left), and tokens that the LLM hadn't processed before "
+            "(right), since the prompt and kept drafts come with the next upload. Policies that never ask the LLM are "
+            f"missing.{bands}{note}",
+            table,
+            sweeps.over_figure(table, sweeps.BATCHES, policies),
+        )
+    table = sweeps.legs_over_table(summary, x)
+    yield Drawing(
+        "legs",
+        f"Where a token's time goes over {words}",
+        f"Share of each leg in the mean time of the tokens committed {drawing.window(results)}; a token without a leg "
+        "counts zero for it. Above each bar stands that mean time in milliseconds. Means over "
+        f"{drawing.over(results)}.{note}",
+        table,
+        sweeps.legs_over_figure(table),
+    )
+
+
+def _maps(results: Results, summary: pd.DataFrame, x: str, y: str, note: str) -> Iterator[Drawing]:
+    words = f"{sweeps.key_words(x)} and {sweeps.key_words(y)}"
+    policies = results.policies
+    table = maps.map_table(summary, x, y, f"token_throughput{RATIO}")
+    if len(table):
+        brackets = " A number in brackets has an interval that holds 1." if drawing.several(results) else ""
+        yield Drawing(
+            "ratio_map",
+            f"Throughput over {words}",
+            f"Tokens a second of the cell as a ratio to {policies[0]}, of means over {drawing.over(results)}, paired."
+            f"{brackets} The line is where both are equal, interpolated between the cells.{note}",
+            table,
+            maps.map_figure(table, policies),
+        )
+    table = maps.map_table(summary, x, y, maps.ATTAINMENT)
+    if len(table):
+        limits = ", ".join(f"{name} = {limit:g}" for name, limit in results.scenario.get("slo", {}).items())
+        yield Drawing(
+            "slo_map",
+            f"Requests that meet the SLOs over {words}",
+            f"Share of the decided requests that meet every SLO ({limits}), in per cent, mean over "
+            f"{drawing.over(results)}. The line is where {100 * maps.MET:.0f} % do, interpolated between the cells."
+            f"{note}",
+            table,
+            maps.map_figure(table, policies),
+        )
+
+
+def frontier_drawing(results: Results) -> Iterator[Drawing]:
+    """Give the frontier where there is a ladder of thresholds: swept, or as policies of the first point."""
+    keys = drawing.varied(results.summary, results.sweep)
+    swept = keys if len(keys) == 1 and keys[0].startswith("policy.") and keys[0].endswith(".threshold") else []
+    one = results if swept else results.first_point()
+    kinds = {str(told["label"]): str(told["kind"]) for told in results.provenance["policies"]}
+    table = frontier.frontier_table(one.summary, kinds, swept)
+    if not frontier.is_frontier(table):
+        return
+    note = ("" if swept else drawing.drawn_for(one.summary, results.sweep)) + drawing.forced(results)
+    said = [frontier.SAID[metric] for metric in frontier.SAID if table["metric"].eq(metric).any()]
+    yield Drawing(
+        "frontier",
+        "Accuracy against throughput",
+        f"Each setting's throughput of the cell, as a ratio to {results.policies[0]}, against what it costs; U-HLM's "
+        f"threshold stands beside it. {' '.join(said)} Each rule's line starts at hlm, which keeps nothing, and ends "
+        f"at slm, which keeps everything.{drawing.intervals(results, 'Thin lines')}{note}",
+        table,
+        frontier.frontier_figure(table, results.policies),
+    )
