@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uhlm_sim.analysis.results import Results
+    from uhlm_sim.capacities import Capacity, capacity
     from uhlm_sim.experiment import run
     from uhlm_sim.scenario import Scenario
     from uhlm_sim.scenario_file import load
 
-__all__ = ["Results", "Scenario", "__version__", "load", "run"]
+__all__ = ["Capacity", "Results", "Scenario", "__version__", "capacity", "load", "run"]
 __version__ = version("uhlm-sim")
 
 _HOMES = {
+    "Capacity": "uhlm_sim.capacities",
     "Results": "uhlm_sim.analysis.results",
     "Scenario": "uhlm_sim.scenario",
+    "capacity": "uhlm_sim.capacities",
     "load": "uhlm_sim.scenario_file",
     "run": "uhlm_sim.experiment",
 }

@@ -65,13 +65,27 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.add_argument("--allow-plugins", action="store_true", help="let kinds name code of your own, module:object")
 
+    def run_arguments(sub: argparse.ArgumentParser) -> None:
+        scenario_arguments(sub)
+        sub.add_argument("--seed", type=int, help="another seed than the scenario's")
+        sub.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: all cores)")
+        sub.add_argument("--cluster", metavar="ADDRESS", help="the scheduler of a Dask cluster that runs them")
+
     sub = command("run", run_command, "simulate a scenario and write its run folder")
-    scenario_arguments(sub)
-    sub.add_argument("--seed", type=int, help="another seed than the scenario's")
-    sub.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: all cores)")
-    sub.add_argument("--cluster", metavar="ADDRESS", help="the scheduler of a Dask cluster that runs the simulations")
+    run_arguments(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: results/NAME, numbered)")
     sub.add_argument("--resume", action="store_true", help="go on with an interrupted run of this scenario")
+
+    sub = command("capacity", capacity_command, "find the largest load at which each policy keeps given limits")
+    run_arguments(sub)
+    sub.add_argument("--vary", required=True, metavar="KEY", help="the load, a key such as traffic.devices")
+    sub.add_argument(
+        "--slo", action="append", required=True, metavar="METRIC<=VALUE",
+        help="a limit (or >=) on the mean of a metric, such as tpot_s.p95<=0.2; several: all are kept",
+    )  # fmt: skip
+    sub.add_argument("--low", type=float, metavar="LOAD", help="no smaller load (default: 1, or own value / 1024)")
+    sub.add_argument("--high", type=float, metavar="LOAD", help="no larger load (default: 16 times the own value)")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME-capacity, numbered")
 
     sub = command("record", record_command, "decode the prompts with real models and write the trace")
     scenario_arguments(sub)
@@ -103,11 +117,8 @@ def run_command(args: argparse.Namespace) -> None:
     from uhlm_sim.scenario_file import read_scenario
 
     began_s = time.perf_counter()
-    if args.jobs == 0 or args.jobs < -1:
-        raise InputError(f"--jobs {args.jobs}: must be at least 1, or -1 for all cores")
+    _check_jobs_and_path(args)
     scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
-    if args.allow_plugins:
-        sys.path.insert(0, str(Path.cwd()))
     out = args.out or _run_folder(scenario.name, resume=args.resume)
     try:
         with progress_bar() as progress:
@@ -134,6 +145,40 @@ def run_command(args: argparse.Namespace) -> None:
         raise SimulationError(
             f"{len(points)} points failed and are left out; --resume --out {out} tries them again\n{reasons}"
         )
+
+
+def capacity_command(args: argparse.Namespace) -> None:
+    """Search for the largest load and print the table of capacities."""
+    from uhlm_sim.capacities import capacity
+    from uhlm_sim.names import find_scenario
+    from uhlm_sim.scenario_file import read_scenario
+
+    began_s = time.perf_counter()
+    _check_jobs_and_path(args)
+    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
+    with progress_bar() as progress:
+        found = capacity(
+            scenario,
+            args.vary,
+            args.slo,
+            low=args.low,
+            high=args.high,
+            out=out,
+            jobs=args.jobs,
+            cluster=args.cluster,
+            allow_plugins=args.allow_plugins,
+            progress=progress,
+        )
+    print(found.text())
+    print(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+
+
+def _check_jobs_and_path(args: argparse.Namespace) -> None:
+    if args.jobs == 0 or args.jobs < -1:
+        raise InputError(f"--jobs {args.jobs}: must be at least 1, or -1 for all cores")
+    if args.allow_plugins:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def record_command(args: argparse.Namespace) -> None:
