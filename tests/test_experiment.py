@@ -135,7 +135,7 @@ def test_a_point_that_fails_is_told_and_takes_no_other_down(
     out = tmp_path / "out"
     results = run(scenario, out=out, jobs=1, allow_plugins=True)
     assert {failure["point"] for failure in results.failed} == {"channel.params.worst = 2.0"}
-    assert all("ValueError: not with me (fails_at_two.py, line 5)" in failure["reason"] for failure in results.failed)
+    assert all("ValueError: not with me (fails_at_two.py, line 6)" in failure["reason"] for failure in results.failed)
     assert set(results.summary["channel.params.worst"]) == {1.0}
     assert not (out / "summary.csv").exists()
     assert len(list((out / PARTS).iterdir())) == 2 * scenario.replications

@@ -27,8 +27,11 @@ def scenario_folder() -> Path:
 def find_scenario(name_or_path: str) -> Path:
     """Return the file of a built-in scenario or of a path. Raises ScenarioError if there is neither."""
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # a name too long for a file, or a folder that can't be entered
+        raise ScenarioError(f"{name_or_path}: can't be read ({error})") from None
     names = {file.stem: file for file in sorted(scenario_folder().glob("*.toml"))}
     if name_or_path in names:
         return names[name_or_path]

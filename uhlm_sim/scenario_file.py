@@ -23,7 +23,13 @@ def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
         _override(values, override)
     if seed is not None:
         values["seed"] = seed
-    return parse_scenario(values, str(path))
+    try:
+        return parse_scenario(values, str(path))
+    except ScenarioError:
+        if overrides:
+            parse_scenario(_read_toml(path), str(path))  # what is wrong with the file is said of the file
+            parse_scenario(values, f"{path} with --set {' --set '.join(overrides)}")
+        raise
 
 
 def load(scenario: str | Path, overrides: Mapping[str, Any] | None = None, *, seed: int | None = None) -> Scenario:
