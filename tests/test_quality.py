@@ -1,13 +1,16 @@
 """Quality: the distribution error is a distance, embeddings tell texts apart, and who skips more strays more."""
 
 import importlib.metadata
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from traces import as_version_1, read_trace, write_trace
+from worlds import cell
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.provenance import assumptions
 from uhlm_sim.tokens import quality
 from uhlm_sim.tokens import speculative as sp
 from uhlm_sim.tokens.models import load_tokenizer
@@ -133,7 +136,7 @@ def test_an_encoder_that_is_not_there_is_named_with_what_to_do(name, message):
 def test_a_trace_of_version_1_is_read_with_quality_unknown(tmp_path):
     new = read_trace(tmp_path)
     old = Trace.read(as_version_1(write_trace(tmp_path / "old.parquet")))
-    assert old.header == new.header
+    assert old.header == replace(new.header, encoder=None)
     for name, values in new.columns.items():
         if name in QUALITY:
             assert np.isnan(old.columns[name]).all()
@@ -143,6 +146,16 @@ def test_a_trace_of_version_1_is_read_with_quality_unknown(tmp_path):
     assert np.isnan([path.quality_cosine, path.quality_cosine_reference]).all()
     assert not quality.is_scored(old.header, old.columns, ENCODER)
     assert quality.is_scored(old.header, old.columns, "none")
+    table = quality.answer_quality(old).set_index("path")
+    assert table[["cosine", "cosine_to_hlm", "reference", "reference_to_llm"]].isna().all(axis=None)
+    assert 0 < table.loc["u-hlm(0.43)", "distribution_error"] < table.loc["slm", "distribution_error"]
+
+
+def test_a_run_says_what_its_quality_is(tmp_path):
+    traces = read_trace(tmp_path), Trace.read(as_version_1(write_trace(tmp_path / "old.parquet")))
+    said, unsaid = (" ".join(assumptions(cell(), trace, [], 0)) for trace in traces)
+    assert "whole recorded answers, up to 12 tokens" in said
+    assert "recorded without a sentence encoder" in unsaid
 
 
 def test_an_answer_forced_on_another_rules_text_has_no_quality(tmp_path):

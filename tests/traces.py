@@ -110,6 +110,7 @@ def make_header(
         ),
         tail_ladder=(3, 10),
         settings={},
+        encoder={"name": "made up"},
     )
     return replace(header, **changes)  # type: ignore[arg-type]
 

@@ -39,6 +39,7 @@ def provenance(
             "theta_law": header.theta_law,
             "vocabulary_size": header.vocabulary_size,
             "evaluation_prompts": trace.prompts,
+            "encoder": None if header.encoder is None else dict(header.encoder),
             "how_to_make_again": header.how_to_make_again,
         },
         "policies": [
@@ -110,10 +111,18 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
     ]
     said += [
         f"{policy.label} is teacher-forced: it decides along the text of HLM, whose answers stay; what depends "
-        "on its own text is left empty."
+        "on its own text, as its quality, is left empty."
         for policy in policies
         if not policy.exact
     ]
+    said.append(
+        f"Quality is the cosine of sentence embeddings ({header.encoder['name']}) of whole recorded answers, up to "
+        f"{header.max_tokens} tokens, whatever max_tokens lets through here. To the LLM's answer HLM's is the ceiling: "
+        "its answers are other draws from the LLM's law. Intervals over replications take the recorded answers as "
+        f"given; how much {trace.prompts} prompts leave open, `uhlm-sim calibrate` says."
+        if header.encoder is not None
+        else "The trace was recorded without a sentence encoder, so the cosines are left empty."
+    )
     if scenario.traffic.max_tokens < header.max_tokens and any(p.skip_rate == "matched" for p in scenario.policy):
         said.append(
             f"A matched skip rate is that of whole recorded answers, up to {header.max_tokens} tokens; answers end at "
