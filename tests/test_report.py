@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,8 +13,8 @@ import tomli_w
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import LEGS, UNITS, replication_metrics
 from uhlm_sim.analysis.report import Results, write_figures, write_report
-from uhlm_sim.analysis.report import number as shown
-from uhlm_sim.analysis.report import ratio as shown_ratio
+from uhlm_sim.analysis.wording import number as shown
+from uhlm_sim.analysis.wording import ratio as shown_ratio
 from uhlm_sim.errors import InputError
 
 POLICIES = {"hlm": 0.0, "u-hlm(0.43)": 0.5, "slm": 1.0}
@@ -41,7 +42,12 @@ def simulated(policy, replication):
     requests = pd.DataFrame(
         {"device": [0, 1], "request": 0, "arrived_s": tokens.groupby("device")["started_s"].min()}
     ).assign(
-        first_token_s=ends.min(), finished_s=ends.max(), tokens=40, quality_cosine=0.6, quality_cosine_reference=0.5
+        first_token_s=ends.min(),
+        finished_s=ends.max(),
+        tokens=40,
+        mean_snr_db=10.0,
+        quality_cosine=0.6,
+        quality_cosine_reference=0.5,
     )
     counted = [(s, t, 0.3 * t, 0.2 * t, 1) for s in ("uplink", "base_station") for t in (0.0, 20.0)]
     stations = pd.DataFrame(counted, columns=["station", "at_s", "present_s", "busy_s", "servers"])
@@ -92,6 +98,7 @@ def run(replications=3, forced=()):
 
 
 def report(tables, folder):
+    folder.mkdir(exist_ok=True)
     path = folder / "report.html"
     write_report(tables, write_figures(tables, folder / "figures"), path)
     return path.read_text(encoding="utf-8")
@@ -158,9 +165,10 @@ def page(text):
 
 
 def test_the_report_loads_nothing(text, page):
-    loads = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "data")]
+    loads = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "data")]
     assert loads
     assert all(value.startswith("data:image/png;base64,") for value in loads)
+    assert all(tag == "a" for tag, attrs in page.tags if "href" in attrs), "to be followed, not loaded"
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
     assert "@import" not in text
     assert "url(" not in text
@@ -179,7 +187,7 @@ def test_the_headline_gives_each_policy_its_numbers(tables, page):
         for column, metric in ((1, "token_throughput"), (2, "token_throughput_per_device"), (3, "mean_token_rate")):
             at = tables.summary[(tables.summary["policy"] == policy) & (tables.summary["metric"] == metric)].iloc[0]
             assert row[column] == "".join(shown(at["mean"], at["ci95_low"], at["ci95_high"]))
-    assert rows["slm"][-4:] == ["100.0± 0", "0", "20.00± 0", "–"]
+    assert rows["slm"][-4:] == ["100.0± 0", "20.00± 0", "20.00± 0", "0.6000± 0"]
     assert rows["hlm"][4] == "1"
 
 
@@ -190,7 +198,7 @@ def test_every_metric_is_in_the_full_table(page):
 def test_a_teacher_forced_policy_is_marked_wherever_it_stands(page):
     words = " ".join(page.words)
     assert "decides along the answers of another policy" in words
-    assert words.count("another policy: u-hlm(0.43)") == 5, "under each figure"
+    assert words.count("another policy: u-hlm(0.43)") == words.count("Figure "), "under each figure"
     assert [row[0] for row in page.rows[2:5]] == ["hlm", "u-hlm(0.43)\u2009†", "slm"]
 
 
@@ -210,7 +218,7 @@ def test_without_token_tables_the_figures_that_need_them_are_left_out(tables, tm
     folder = folder_of(tables, tmp_path / "run")
     (folder / "tokens.parquet").unlink()
     figures = write_figures(Results.read(folder), tmp_path / "figures")
-    assert [figure.name for figure in figures] == ["throughput", "legs", "ttft"]
+    assert [figure.name for figure in figures] == ["throughput", "legs", "ttft", "batches"]
 
 
 def test_one_replication_makes_a_report_without_intervals(tmp_path):
@@ -220,22 +228,57 @@ def test_one_replication_makes_a_report_without_intervals(tmp_path):
     assert "nan" not in words.split()
 
 
-def test_a_sweep_gives_each_point_its_table_and_draws_the_first(tables, tmp_path):
-    key = "channel.mean_snr_db"
+def swept_over_snr(tables, **changes):
+    """Return the run's tables twice over, as a sweep over the SNR."""
     points = [table.assign(point=i) for i in (0, 1) for table in [tables.replications]]
+    key = "channel.mean_snr_db"
     tidy = pd.concat([table.assign(**{key: 10.0 * table["point"]}) for table in points], ignore_index=True)
-    swept = Results(
+    return Results(
         summary=summarise(tidy, "hlm"),
         replications=tidy,
-        requests=pd.concat([tables.requests, tables.requests.assign(point=1, policy="nobody")]),
+        requests=pd.concat([tables.requests, tables.requests.assign(point=1)]),
         tokens=None,
-        stations=tables.stations,
+        stations=pd.concat([tables.stations, tables.stations.assign(point=1)]),
         scenario=tables.scenario,
-        provenance=tables.provenance,
+        provenance={**tables.provenance, **changes},
     )
-    text = report(swept, tmp_path)
-    assert text.count("<h3>channel.mean_snr_db = 10.0</h3>") == 2
-    assert "Drawn for channel.mean_snr_db = 0.0." in text
+
+
+def test_a_sweep_is_two_tables_and_a_folded_one_for_each_point(tables, tmp_path):
+    text = report(swept_over_snr(tables), tmp_path)
+    rows = Page(text).rows
+    assert [row[:2] for row in rows[:3]] == [["channel.mean_snr_db", "hlm"], ["0", rows[1][1]], ["10", rows[2][1]]]
+    for point in ("0", "10"):
+        assert text.count(f"<details><summary>channel.mean_snr_db = {point}</summary>") == 1
+
+
+def test_a_sweep_in_memory_and_from_its_folder_is_one_report(tables, tmp_path):
+    swept = swept_over_snr(tables)
+    folder = folder_of(replace(swept, tokens=tables.tokens), tmp_path / "run")
+    (folder / "tokens.parquet").unlink()
+    assert report(Results.read(folder), tmp_path / "a") == report(swept, tmp_path / "b")
+
+
+def test_what_failed_stands_at_the_top(tables, tmp_path):
+    told = {"point": "channel.mean_snr_db = 20", "policy": "slm", "replication": 2, "reason": "bits went missing"}
+    words = " ".join("".join(Page(report(swept_over_snr(tables, failed=[told]), tmp_path)).words).split())
+    assert "FAILED. 1 simulation broke off. Their points are missing" in words
+    assert words.index("channel.mean_snr_db = 20, slm, replication 2: bits went missing") < words.index("Answers")
+
+
+def test_each_figure_names_the_files_it_is_in(folder, page):
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    assert {"figures/throughput.pdf", "figures/legs.pdf"} <= set(links)
+    assert all((folder / link).is_file() for link in links)
+
+
+def test_a_setting_that_the_traffic_does_not_use_is_not_shown(tables, tmp_path):
+    both = {"devices": 2, "rate_per_s": 0.5, "think_time_s": 3.0}
+    for kind, unused in (("closed", "rate_per_s"), ("poisson", "think_time_s")):
+        scenario = {**tables.scenario, "traffic": {"kind": kind, **both}}
+        words = " ".join(Page(report(replace(tables, scenario=scenario), tmp_path / kind)).words)
+        assert (f"{unused} =" in words) is False
+        assert f"kind = {kind}, devices = 2" in words
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.wording import plain
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def window(results: Results) -> str:
 def drawn_for(summary: pd.DataFrame, keys: list[str]) -> str:
     """Say for which point of a sweep something is drawn; nothing without one."""
     first = summary[keys].head(1).to_dict("records") if keys else []
-    at = ", ".join(f"{name} = {value}" for row in first for name, value in row.items())
+    at = ", ".join(f"{name} = {plain(value)}" for row in first for name, value in row.items())
     return f" Drawn for {at}." if at else ""
 
 

@@ -3,18 +3,21 @@
 import base64
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
+from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
-from uhlm_sim.analysis.intervals import RATIO, verdicts
+from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES, LEGS, UNITS
+from uhlm_sim.analysis.points import Points, alarms, verdicts_of
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.wording import number, ratio
 
 __all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
 
@@ -31,9 +34,9 @@ HEADLINE = (
     ("Utilisation, %", "uplink", "uplink_utilisation", "%"),
     ("Utilisation, %", "GPUs", "bs_utilisation", "%"),
     ("Tokens, %", "skipped", "skip_rate", "%"),
-    ("Tokens, %", "sent", "transmission_rate", "%"),
     ("Risk, %", "of skipped", "rejection_risk", "%"),
-    ("Drafts sent, %", "resampled", "resample_rate", "%"),
+    ("Answers", "error a token, %", "distribution_error", "%"),
+    ("Answers", "cosine to LLM's", "quality_cosine", ""),
 )
 
 RATIOS = (
@@ -47,163 +50,178 @@ RATIOS = (
     ("uplink bits a token", "uplink_bits_per_token"),
     ("uplink utilisation", "uplink_utilisation"),
     ("GPU utilisation", "bs_utilisation"),
+    ("cosine to the LLM's answers", "quality_cosine"),
 )
 
+# Where a metric stands in the full table, by its name up to the dot; one that is named nowhere stands at the end.
 FAMILIES = {
-    "Throughput and service": list(UNITS)[:8],
-    "Latency": [name for name in UNITS if name.partition(".")[0] in LATENCIES],
-    "Tokens": list(UNITS)[list(UNITS).index("skip_rate") : list(UNITS).index("uplink_bits_per_token") + 1],
-    "Legs of a token": [name for name in UNITS if name.partition(".")[0] in LEGS],
-    "Stations": list(UNITS)[list(UNITS).index("uplink_utilisation") : list(UNITS).index("batch_tokens") + 1],
-    "Counts, a replication": list(UNITS)[list(UNITS).index("requests") :],
+    "Throughput and service": (
+        "token_throughput",
+        "token_throughput_per_device",
+        "mean_token_rate",
+        "request_throughput",
+        "arrival_rate",
+        "goodput",
+        "slo_attainment",
+        "fairness_jain",
+    ),
+    "Latency": (*LATENCIES, "phone_wait_s"),
+    "Tokens": ("skip_rate", "transmission_rate", "resample_rate", "uplink_bits_per_token"),
+    "Risk and quality": (
+        "rejection_risk",
+        "true_skip_rate",
+        "kept_rate",
+        "distribution_error",
+        "quality_cosine",
+        "quality_cosine_reference",
+    ),
+    "Legs of a token": LEGS,
+    "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
+    "Counts, a replication": (
+        "requests",
+        "completed_requests",
+        "unfinished_requests",
+        "requests_present",
+        "backlog_growth",
+        "completed_tokens",
+        "unfinished_tokens",
+    ),
 }
+OTHERS = "Others"
+SWEPT = {"Tokens a second of the cell": "token_throughput", "Ratio to {first}": f"token_throughput{RATIO}"}
+UNUSED = {"closed": "rate_per_s", "poisson": "think_time_s"}
 
 
 def write_report(tables: Results, figures: list[ReportFigure], path: Path | str) -> None:
-    """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes."""
+    """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes.
+
+    Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.
+    """
+    path = Path(path)
     start_s, end_s = tables.window_s
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     first = tables.policies[0]
+    points = Points.of(tables)
+    judged = verdicts_of(tables)
+    counts = tables.replications.groupby("point")["replication"].nunique()
     text = template.render(
         scenario=tables.scenario,
         provenance=tables.provenance,
+        failed=tables.failed,
+        answers=[_parted(sentence, tables.policies) for sentence in answers(tables)],
         first=first,
+        policies=tables.policies,
         start_s=f"{start_s:g}",
         end_s=f"{end_s:g}",
-        replications=int(tables.summary["replications"].max()),
-        groups=_groups(first),
+        replications=int(counts.max()),
+        fewest=int(counts.min()),
+        groups=_groups(_headline(points), first),
         forced=tables.forced,
-        points=[_point(values, rows, first) for values, rows in _points(tables)],
-        verdicts=_verdicts(tables),
-        is_open=_is_open(tables),
-        figures=[(f, base64.b64encode(f.png.read_bytes()).decode()) for f in figures],
+        swept=_swept(points, tables.policies),
+        swept_keys=points.keys(),
+        points=[_point(points, number, tables.policies) for number in points.in_order()],
+        alarms=alarms(points, tables.policies, judged),
+        verdicts=[
+            (name, points.words(at), *judged[at, name])
+            for name in tables.policies
+            for at in points.in_order()
+            if (at, name) in judged
+        ],
+        is_open=tables.scenario["traffic"]["kind"] != "closed",
+        figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(tables.scenario),
         origin=_origin(tables.provenance),
     )
-    Path(path).write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
-def number(mean: float, low: float, high: float, scale: float = 1.0) -> tuple[str, str]:
-    """Return a mean and its interval's half-width as text: as many digits as the interval gives, at most four.
-
-    The half-width has two digits, or one where the mean's last digit is coarser. Zeros and values without an
-    interval have an empty second text, a null mean is a dash.
-    """
-    mean, half = mean * scale, (high - low) / 2 * scale
-    if half < 1e-9 * abs(mean):
-        half = 0.0  # replications that agree but for rounding
-    if not math.isfinite(mean):
-        return "–", ""
-    if mean == 0 and not half > 0:
-        return "0", ""
-    if abs(mean) < 1e-4:
-        return f"{mean:.3g}".replace("-", "−"), f"± {half:.1g}".replace("-", "−") if half >= 0 else ""
-    finest = 3 - _magnitude(mean)
-    known = half > 0
-    decimals = min(max(min(1 - _magnitude(half), finest) if known else finest, 0), 9)
-    text = f"{mean:,.{decimals}f}".replace("-", "−")
-    if not known:
-        return text, "± 0" if half == 0 else ""
-    rounded = f"{half:,.{decimals}f}"
-    return text, f"± {rounded}" if float(rounded.replace(",", "")) else "± " + f"{half:.1g}"
+def _cell(points: Points, point: int, policy: str, metric: str, shown: str = "", first: str = "") -> tuple[str, str]:
+    """Return a value and its interval as text."""
+    estimate = points.get(point, policy, metric)
+    if shown == "range":
+        return ("1", "") if policy == first else ratio(*estimate)
+    return number(*estimate, scale={"%": 100.0, "ms": 1000.0}.get(shown, 1.0))
 
 
-def _magnitude(x: float) -> int:
-    return math.floor(math.log10(abs(x))) if x else 0
+def _swept(points: Points, policies: Sequence[str]) -> list[tuple[str, list[tuple[list[str], list[tuple[str, str]]]]]]:
+    """Return the tables over a sweep: title, then for each point its values and a cell for each policy."""
+    first = policies[0]
+    return [
+        (
+            title.format(first=first),
+            [
+                (
+                    points.values(number),
+                    [
+                        _cell(points, number, name, metric, "range" if metric.endswith(RATIO) else "", first)
+                        for name in policies
+                    ],
+                )
+                for number in points.in_order()
+            ],
+        )
+        for title, metric in SWEPT.items()
+        if len(points) > 1
+    ]
 
 
-def ratio(mean: float, low: float, high: float) -> tuple[str, str]:
-    """Return a ratio and its interval as text, the interval as its two ends: it needn't be symmetric."""
-    text = number(mean, low, high)[0]
-    if low == high == mean:
-        return f"{mean:.4g}", ""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return text, ""
-    digits = ".3g" if "e" in text else f".{len(text.partition('.')[2])}f"
-    return text, f"{low:{digits}} to {high:{digits}}".replace("-", "−")
-
-
-Estimates = Mapping[tuple[str, str], tuple[float, float, float]]
-NONE = (math.nan, math.nan, math.nan)
-
-
-def _points(tables: Results) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Give each point of the sweep in words with its part of the summary."""
-    if not tables.sweep:
-        yield "", tables.summary
-        return
-    for values, rows in tables.summary.groupby(tables.sweep, sort=False, dropna=False):
-        yield ", ".join(f"{name} = {value}" for name, value in zip(tables.sweep, values, strict=True)), rows
-
-
-def _point(words: str, rows: pd.DataFrame, first: str) -> dict[str, Any]:
+def _point(points: Points, number: int, policies: Sequence[str]) -> dict[str, Any]:
     """Lay a point's summary out for the template: cells are (text, interval)."""
-    keys = zip(rows["policy"].astype(str), rows["metric"], strict=True)
-    # The digits that summary.csv has, so that a report of tables in memory is the one of the folder.
-    values = rows[["mean", "ci95_low", "ci95_high"]].map(lambda value: float(f"{value:.9g}"))
-    found: Estimates = dict(zip(keys, values.itertuples(index=False, name=None), strict=True))
-    policies = [str(name) for name in rows["policy"].unique()]
-
-    def cell(policy: str, metric: str, shown: str) -> tuple[str, str]:
-        estimate = found.get((policy, metric), NONE)
-        if shown == "range":
-            return ("1", "") if policy == first else ratio(*estimate)
-        return number(*estimate, scale={"%": 100.0, "ms": 1000.0}.get(shown, 1.0))
-
-    others = [name for name in policies if name != first]
+    first = policies[0]
+    present = [name for name in policies if (number, name, "token_throughput") in points.estimates]
+    others = [name for name in present if name != first]
+    columns = _headline(points)
     return {
-        "words": words,
-        "policies": policies,
-        "headline": [(name, [cell(name, m, shown) for _, _, m, shown in HEADLINE]) for name in policies],
+        "words": points.words(number),
+        "policies": present,
+        "headline": [(p, [_cell(points, number, p, m, shown, first) for _, _, m, shown in columns]) for p in present],
         "others": others,
-        "ratios": [(text, [cell(name, f"{metric}{RATIO}", "range") for name in others]) for text, metric in RATIOS],
-        "sentences": [(name, _sentence(found, name, first)) for name in others],
+        "ratios": [
+            (text, [_cell(points, number, p, f"{metric}{RATIO}", "range") for p in others]) for text, metric in RATIOS
+        ],
         "families": [
-            (title, [(m, UNITS[m], [cell(name, m, "") for name in policies]) for m in metrics])
-            for title, metrics in FAMILIES.items()
+            (title, [(m, UNITS[m], [_cell(points, number, p, m) for p in present]) for m in metrics])
+            for title, metrics in _families().items()
         ],
     }
 
 
-def _sentence(found: Estimates, policy: str, first: str) -> str:
-    """Say in a sentence what a policy does to the first one's throughput, in all three readings."""
-
-    def times(metric: str) -> tuple[str, str]:
-        return ratio(*found.get((policy, f"{metric}{RATIO}"), NONE))
-
-    kept = number(*found.get((policy, "skip_rate"), NONE), scale=100.0)[0]
-    if found.get((policy, f"token_throughput{RATIO}")) == (1.0, 1.0, 1.0):
-        return f"{first}'s throughput in every replication. {kept} % of the tokens are kept unasked."
-    cell, ends = times("token_throughput")
-    return (
-        f"{cell} times {first}'s tokens a second in the cell{f' ({ends})' if ends else ''}; an answering phone is "
-        f"{times('token_throughput_per_device')[0]} times as fast by 1/mean(delay), {times('mean_token_rate')[0]} "
-        f"times by the mean of 1/delay. {kept} % of the tokens are kept unasked."
-    )
+def _families() -> dict[str, list[str]]:
+    """Return every metric under its family."""
+    family = {base: title for title, bases in FAMILIES.items() for base in bases}
+    found: dict[str, list[str]] = {title: [] for title in (*FAMILIES, OTHERS)}
+    for name in UNITS:
+        found[family.get(name.partition(".")[0], OTHERS)].append(name)
+    return {title: names for title, names in found.items() if names}
 
 
-def _groups(first: str) -> list[tuple[str, int, list[str]]]:
+def _headline(points: Points) -> list[tuple[str, str, str, str]]:
+    """Return the headline columns that have a value somewhere."""
+    known = {metric for (_, _, metric), (mean, _, _) in points.estimates.items() if not math.isnan(mean)}
+    return [column for column in HEADLINE if column[2] in known]
+
+
+def _groups(columns: list[tuple[str, str, str, str]], first: str) -> list[tuple[str, int, list[str]]]:
     """Return the headline's column groups: title, width, column names."""
     groups: dict[str, list[str]] = {}
-    for group, name, _, _ in HEADLINE:
+    for group, name, _, _ in columns:
         groups.setdefault(group.format(first=first), []).append(name)
     return [(group, len(names), names) for group, names in groups.items()]
 
 
-def _is_open(tables: Results) -> bool:
-    return bool(tables.scenario["traffic"]["kind"] != "closed")
+def _parted(sentence: str, policies: Sequence[str]) -> tuple[str, str]:
+    """Part a sentence about one policy after its label, which is shown bold."""
+    label, colon, rest = sentence.partition(": ")
+    return (label, rest) if colon and label in policies else ("", sentence)
 
 
-def _verdicts(tables: Results) -> list[tuple[str, str, str]]:
-    start_s, end_s = tables.window_s
-    found = verdicts(tables.replications, window_s=end_s - start_s, open_arrivals=_is_open(tables))
-    names = [name for name in found.columns if name not in ("point", "policy", "verdict", "words")]
-    where = [", ".join(f"{n} = {v}" for n, v in zip(names, row, strict=True)) for row in found[names].to_numpy()]
-    labels = [f"{p}, {w}" if w else str(p) for p, w in zip(found["policy"], where, strict=True)]
-    return list(zip(labels, found["verdict"], found["words"], strict=True))
+def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
+    """Return a figure's files for a paper as (name, link from the folder of the report)."""
+    there = (figure.png.with_suffix(".pdf"), figure.data)
+    return [(file.name, Path(os.path.relpath(file, folder)).as_posix()) for file in there]
 
 
 def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -211,12 +229,14 @@ def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     own = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list)) and k not in ("name", "description")}
     sections = [("run", own)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
     policies = [("policy", policy) for policy in scenario.get("policy", [])]
-    return [(name, _plain(values)) for name, values in sections + policies if values]
+    unused = UNUSED.get(scenario["traffic"]["kind"])
+    told = [(name, {k: v for k, v in values.items() if (name, k) != ("traffic", unused)}) for name, values in sections]
+    return [(name, _plain(values)) for name, values in told + policies if values]
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the provenance as (key, words), without what has a table of its own."""
-    rows = [(k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets")]
+    rows = [(k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets", "failed")]
     return [(name, _plain(value) if isinstance(value, dict) else str(value)) for name, value in rows]
 
 

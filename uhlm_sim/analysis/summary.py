@@ -1,15 +1,13 @@
-"""The summary that a terminal shows: one row per policy, and what must be known to read it."""
+"""The summary that a terminal shows: the numbers by policy, what they say, and what must be known to read them."""
 
-from collections.abc import Mapping
-from math import floor, isnan, log10, nan
-from typing import Any
+from math import floor, isnan, log10
+from textwrap import wrap
 
-import pandas as pd
-
-from uhlm_sim.analysis.intervals import verdicts
+from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.points import Estimate, Points, alarms, verdicts_of
 from uhlm_sim.analysis.results import Results
 
-SHOWN = (  # column of the summary table, its metric, and how its interval is shown, if at all
+SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
     ("tokens/s", "token_throughput", "half"),
     ("ratio to first", "token_throughput.ratio_to_first", "range"),
     ("1/mean delay", "token_throughput_per_device", ""),
@@ -23,55 +21,67 @@ SHOWN = (  # column of the summary table, its metric, and how its interval is sh
     ("uplink", "uplink_utilisation", ""),
     ("GPU", "bs_utilisation", ""),
 )
+SWEPT = (  # of a sweep: a table each, with a row a point and a column a policy
+    ("tokens/s of the cell", "token_throughput", "half"),
+    ("ratio to {first}", "token_throughput.ratio_to_first", "range"),
+)
+WIDTH = 120  # of sentences
 
 
 def summary_text(tables: Results) -> str:
-    """Return a table of means with 95 % intervals per policy, for each point of a sweep, and notes."""
-    scenario = tables.scenario
-    count = scenario["replications"]
-    start_s, end_s = tables.window_s
+    """Return means with 95 % intervals, for a sweep the main ones point by point, then answers and notes."""
+    points = Points.of(tables)
     told = {entry["label"]: entry for entry in tables.provenance["policies"]}
-    lines = [
-        f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
-        f"{count} replication{'s' if count > 1 else ''} of {end_s:g} s, the first {start_s:g} s cut, "
-        f"seed {scenario['seed']}" + ("; ± and (low, high) are 95 % intervals" if count > 1 else ""),
-        "",
-    ]
-    points = tables.summary.groupby(tables.sweep, sort=False, dropna=False) if tables.sweep else [((), tables.summary)]
-    for values, summary in points:
-        if tables.sweep:
-            lines.append(", ".join(f"{key} = {value}" for key, value in zip(tables.sweep, values, strict=True)))
-        lines += [*_aligned(_point_cells(summary, told)), ""]
-    lines += [f"{label}: {entry['words']}" for label, entry in told.items() if entry["words"]]
-    judged = verdicts(
-        tables.replications, window_s=end_s - start_s, open_arrivals=scenario["traffic"]["kind"] != "closed"
-    )
-    for row in judged[judged["verdict"] != ""].to_dict("records"):
-        where = "".join(f"{key} = {row[key]}, " for key in tables.sweep)
-        lines.append(f"{where}{row['policy']}: {row['verdict']}. {row['words']}")
-    if not tables.sweep:
-        left = tables.summary[tables.summary["metric"] == "unfinished_requests"]
-        counts = ", ".join(f"{row['policy']} {row['mean']:.3g}" for row in left.to_dict("records"))
-        if (left["mean"] > 0).any():
-            lines.append(f"Requests that the end of the run cut off, per replication: {counts}")
+    lines = [*_heading(tables), ""]
+    for failure in tables.failed:
+        lines += [
+            f"FAILED, and missing below: {failure['point'] or 'the run'}, {failure['policy']}: {failure['reason']}"
+        ]
+    names = {label: label + ("" if entry["exact"] else " *") for label, entry in told.items()}
+    if len(points) == 1:
+        rows = [
+            [names[name], *(_cell(points.get(0, name, metric), interval) for _, metric, interval in SHOWN)]
+            for name in tables.policies
+        ]
+        lines += [*_aligned([["policy", *(title for title, _, _ in SHOWN)], *rows]), ""]
+    for title, metric, interval in SWEPT if len(points) > 1 else ():
+        rows = [
+            [*points.values(at), *(_cell(points.get(at, name, metric), interval) for name in tables.policies)]
+            for at in points.in_order()
+        ]
+        heads = [*points.keys(), *(names[name] for name in tables.policies)]
+        lines += [title.format(first=tables.policies[0]), *_aligned([heads, *rows]), ""]
+    for sentence in answers(tables):
+        lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ")
+    lines.append("")
+    note = " at the first point" if any(key.startswith("policy.") for key in tables.sweep) else ""
+    lines += [f"{label}{note}: {entry['words']}" for label, entry in told.items() if entry["words"]]
+    judged = verdicts_of(tables)
+    if len(points) == 1:
+        lines += [f"{name}: {word}. {words}" for (_, name), (word, words) in judged.items() if word]
+    else:
+        lines += [f"{word}: {where}" for word, where in alarms(points, tables.policies, judged)]
     if any(not entry["exact"] for entry in told.values()):
         lines.append("* teacher-forced on the text of HLM: no path of its own in the trace")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
-def _point_cells(summary: pd.DataFrame, told: Mapping[str, Any]) -> list[list[str]]:
-    keys = zip(summary["policy"], summary["metric"], strict=True)
-    values = zip(summary["mean"], summary["ci95_low"], summary["ci95_high"], strict=True)
-    estimates = dict(zip(keys, values, strict=True))
-    cells = [["policy", *(title for title, _, _ in SHOWN)]]
-    for policy in summary["policy"].unique():
-        cells.append([str(policy) + ("" if told[policy]["exact"] else " *")])
-        for _, metric, interval in SHOWN:
-            cells[-1].append(_cell(*estimates.get((policy, metric), (nan, nan, nan)), interval))
-    return cells
+def _heading(tables: Results) -> list[str]:
+    """Return what was run: name and question, replications and window."""
+    scenario = tables.scenario
+    start_s, end_s = tables.window_s
+    counts = tables.replications.groupby("point")["replication"].nunique()
+    least, most = int(counts.min()), int(counts.max())
+    count = f"{most} replication{'s' if most > 1 else ''}" if least == most else f"{least} to {most} replications"
+    return [
+        f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
+        f"{count} of {end_s:g} s, the first {start_s:g} s cut, seed {scenario['seed']}"
+        + ("; ± and (low, high) are 95 % intervals" if most > 1 else ""),
+    ]
 
 
-def _cell(mean: float, low: float, high: float, interval: str) -> str:
+def _cell(estimate: Estimate, interval: str) -> str:
+    mean, low, high = estimate
     if isnan(mean):
         return "-"
     if not interval or not high > low:

@@ -1,0 +1,250 @@
+"""What a run's tables are made to say in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.intervals import summarise
+from uhlm_sim.analysis.results import Results
+
+IDLE = {"uplink_utilisation": 0.2, "bs_utilisation": 0.2, "batch_jobs": 1.0, "skip_rate": 0.0}
+NOBODY = pd.DataFrame(
+    columns=["policy", "replication", "device", "mean_snr_db", "arrived_s", "first_token_s", "finished_s", "tokens"]
+)
+
+
+def results(at, policies, *, replications=6, scenario=None, requests=None, noise=0.002):
+    """Return the tables of a made-up run.
+
+    `at` gives the swept values of each point, `policies` for each policy the values of its metrics: one for all points
+    or one for each. Throughput varies by `noise` between replications, alike under all policies.
+    """
+    rows = []
+    for point, swept in enumerate(at):
+        rng = np.random.default_rng(point)
+        shared = 1 + noise * rng.standard_normal(replications)
+        for policy, metrics in policies.items():
+            for metric, given in {**IDLE, **metrics}.items():
+                mean = given[point] if isinstance(given, list) else given
+                own = 1 + noise * rng.standard_normal(replications)
+                moves = shared * own if metric.startswith(("token_throughput", "quality")) else np.ones(replications)
+                rows += [(point, *swept.values(), policy, i, metric, mean * moves[i]) for i in range(replications)]
+    columns = ["point", *at[0], "policy", "replication", "metric", "value"]
+    tidy = pd.DataFrame(rows, columns=columns)
+    settings = {
+        "name": "made-up",
+        "traffic": {"kind": "closed"},
+        "warmup_s": 0.0,
+        "duration_s": 100.0,
+        "base_station": {"max_batch": 8},
+        "policy": [{"kind": name.partition("(")[0]} for name in policies],
+    }
+    return Results(
+        summary=summarise(tidy, next(iter(policies))),
+        replications=tidy,
+        requests=NOBODY if requests is None else requests,
+        tokens=None,
+        stations=pd.DataFrame(),
+        scenario={**settings, **(scenario or {})},
+        provenance={"policies": [{"label": name, "kind": name.partition("(")[0], "exact": True} for name in policies]},
+    )
+
+
+def users(*counts):
+    return [{"traffic.devices": count} for count in counts]
+
+
+def said(tables, beginning):
+    """Return the one answer that begins so."""
+    found = [sentence for sentence in answers(tables) if sentence.startswith(beginning)]
+    assert len(found) == 1, answers(tables)
+    return found[0]
+
+
+def test_a_policy_is_faster_from_where_its_interval_leaves_one():
+    throughput = {"hlm": {"token_throughput": [10.0, 50.0, 70.0]}, "u-hlm": {"token_throughput": [10.0, 60.0, 101.5]}}
+    sentence = said(results(users(1, 10, 80), throughput), "u-hlm: ")
+    assert "at 1 phone and 1.4" in sentence
+    assert sentence.endswith("faster from 10 phones on.")
+
+
+def test_what_chance_may_have_made_is_not_called_faster():
+    same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": [50.0, 50.02]}}
+    assert said(results(users(1, 2), same), "u-hlm: ").endswith("no difference beyond chance.")
+    once = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 80.0}}
+    assert "faster" not in " ".join(answers(results(users(1, 2), once, replications=1)))
+
+
+def test_the_order_in_which_values_were_given_does_not_matter():
+    throughput = {"hlm": {"token_throughput": [70.0, 10.0, 50.0]}, "u-hlm": {"token_throughput": [98.0, 10.0, 60.0]}}
+    assert said(results(users(80, 1, 10), throughput), "u-hlm: ").endswith("faster from 10 phones on.")
+
+
+def test_the_most_is_told_where_it_lies_between_the_ends():
+    throughput = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": [50.0, 102.5, 62.5]}}
+    sentence = said(results(users(1, 10, 80), throughput), "u-hlm: ")
+    assert "at 1 phone, 2.0" in sentence
+    assert "at 10 phones and 1.2" in sentence
+
+
+def test_equal_in_every_replication_is_said_so():
+    same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 50.0}}
+    assert answers(results(users(1, 2), same, noise=0.0))[0] == "u-hlm: the same as hlm in every replication."
+
+
+def test_a_station_is_full_from_where_it_is_always_in_use():
+    stations = {
+        "hlm": {"token_throughput": 50.0, "uplink_utilisation": [0.4, 0.97, 1.0]},
+        "u-hlm": {"token_throughput": 50.0, "uplink_utilisation": [0.2, 0.6, 0.96]},
+    }
+    sentence = said(results(users(1, 10, 80), stations), "The uplink is full")
+    assert sentence.endswith("under hlm from 10 phones on, u-hlm at 80 phones.")
+
+
+def test_gpus_that_are_busy_with_small_batches_are_not_full():
+    busy = {"token_throughput": 50.0, "bs_utilisation": 1.0}
+    both = {"hlm": {**busy, "batch_jobs": 8.0}, "llm": {**busy, "batch_jobs": 2.0}}
+    assert said(results([{}], both), "The GPUs are full").endswith("under hlm.")
+    assert said(results([{}], {"llm": both["llm"]}), "No station is full")
+
+
+def test_a_largest_batch_that_is_swept_is_the_one_of_the_point():
+    full = {"llm": {"token_throughput": 50.0, "bs_utilisation": 1.0, "batch_jobs": [2.0, 4.0]}}
+    at = [{"base_station.max_batch": 2}, {"base_station.max_batch": 16}]
+    assert said(results(at, full), "The GPUs are full").endswith("under llm at 2 jobs a batch.")
+
+
+def test_of_a_resource_is_told_how_much_the_first_needs():
+    """HLM in proportion to the band, U-HLM half as much again: 10 MHz stand for 15 of HLM's, 40 for 60."""
+    bands = [5e6, 10e6, 20e6, 40e6]
+    rates = {
+        "hlm": {"token_throughput": [hz / 1e6 for hz in bands]},
+        "u-hlm": {"token_throughput": [1.5 * hz / 1e6 for hz in bands]},
+    }
+    sentence = said(results([{"uplink.bandwidth_hz": hz} for hz in bands], rates), "u-hlm commits")
+    assert "at 5 MHz as much as hlm between 5 and 10 MHz, at 10 MHz as much as hlm between 10 and 20 MHz" in sentence
+    assert sentence.endswith("at 40 MHz more than hlm at any value here.")
+
+
+def test_where_less_of_it_is_better_the_neighbours_are_told_in_order_too():
+    bits = [2, 4, 8]
+    rates = {"hlm": {"token_throughput": [40.0, 20.0, 10.0]}, "u-hlm": {"token_throughput": [60.0, 30.0, 15.0]}}
+    sentence = said(results([{"uplink.payload.bits_per_probability": b} for b in bits], rates), "u-hlm commits")
+    assert "at 8 bits a probability as much as hlm between 4 and 8 bits a probability" in sentence
+
+
+def test_two_swept_keys_part_into_groups():
+    at = [
+        {"channel.mean_snr_db": snr_db, "traffic.devices": count}
+        for snr_db in (0.0, 10.0, 20.0)
+        for count in (1, 10, 80)
+    ]
+    rates = {
+        "hlm": {"token_throughput": 50.0},
+        "u-hlm": {"token_throughput": [70.0, 70.0, 70.0, 50.0, 70.0, 70.0, 50.0, 50.0, 50.0]},
+    }
+    sentence = said(results(at, rates), "u-hlm: ")
+    assert "faster with 1 phone at 0 dB; with 10 phones or 80 phones up to 10 dB" in sentence
+
+
+def test_a_key_that_follows_from_the_others_parts_nothing():
+    at = [
+        {"uplink.snr_rule": rule, "uplink.bandwidth_hz": hz, "channel.mean_snr_db": snr_db}
+        for rule, drop in (("per-hertz", 0.0), ("power-limited", 3.0))
+        for hz, snr_db in ((5e6, 10.0 + drop), (10e6, 10.0), (20e6, 10.0 - drop))
+    ]
+    rates = {
+        "hlm": {"token_throughput": 50.0},
+        "u-hlm": {"token_throughput": [80.0, 50.0, 50.0, 80.0, 80.0, 50.0]},
+    }
+    assert "faster with per-hertz at 5 MHz; with power-limited up to 10 MHz" in said(results(at, rates), "u-hlm: ")
+
+
+def test_words_have_no_order():
+    at = [{"device.slm": name} for name in ("slow", "fast", "other")]
+    rates = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": [50.0, 92.5, 70.0]}}
+    sentence = said(results(at, rates), "u-hlm: ")
+    assert "at slow and 1.8" in sentence
+    assert sentence.endswith("faster at fast and other.")
+
+
+def test_of_a_ladder_the_fastest_that_keeps_the_similarity_is_named():
+    ladder = [{"policy.u-hlm.threshold": level} for level in (0.0, 0.2, 0.4, 0.6)]
+    policies = {
+        "hlm": {"token_throughput": 50.0, "quality_cosine": 0.9},
+        "u-hlm": {
+            "token_throughput": [50.0, 60.0, 70.0, 80.0],
+            "quality_cosine": [0.9, 0.89, 0.88, 0.7],
+            "skip_rate": [0.0, 0.1, 0.3, 0.5],
+        },
+    }
+    sentence = said(results(ladder, policies, noise=0.002), "The fastest that keeps at least 95 %")
+    assert "u-hlm at threshold 0.4, 0.97" in sentence
+
+
+def test_choosing_by_uncertainty_is_held_against_chance_at_the_same_share():
+    policies = {
+        "hlm": {"token_throughput": 50.0},
+        "u-hlm": {"token_throughput": 60.0, "skip_rate": 0.3, "distribution_error": 0.03},
+        "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.3, "distribution_error": 0.11},
+    }
+    told = {"policy": [{"kind": "hlm"}, {"kind": "u-hlm"}, {"kind": "rand-hlm", "skip_rate": "matched"}]}
+    sentence = said(results([{}], policies, scenario=told), "Skipping as often")
+    assert "u-hlm moves the law of a token by 0.03000 and rand-hlm 0.1100" in sentence
+
+
+def test_requests_that_miss_their_slo_are_told_with_the_place():
+    policies = {
+        "hlm": {"token_throughput": 50.0, "slo_attainment": [1.0, 0.5]},
+        "u-hlm": {"token_throughput": 50.0, "slo_attainment": 1.0},
+    }
+    slo = {"slo": {"ttft_s": 2.0}}
+    assert said(results(users(1, 2), policies, scenario=slo), "Fewer than 95 %").endswith("under hlm at 2 phones.")
+    kept = {"u-hlm": policies["u-hlm"]}
+    assert said(results(users(1, 2), kept, scenario=slo), "At least 95 %").endswith("under every policy.")
+
+
+def test_open_arrivals_are_compared_by_the_rate_of_a_phone():
+    flows = {"arrival_rate": 1.0, "unfinished_requests": 1.0}
+    policies = {
+        "hlm": {"token_throughput": 50.0, "token_throughput_per_device": 5.0, **flows, "backlog_growth": [0.0, 0.5]},
+        "u-hlm": {"token_throughput": 50.0, "token_throughput_per_device": 8.0, **flows, "backlog_growth": 0.0},
+    }
+    at = [{"traffic.rate_per_s": rate} for rate in (0.01, 0.02)]
+    tables = results(at, policies, scenario={"traffic": {"kind": "poisson"}})
+    assert "throughput is the load offered" in said(tables, "Arrivals are open")
+    assert "an answering phone gets about 1.6" in said(tables, "u-hlm: ")
+    assert said(tables, "More requests arrive").endswith("under hlm at 0.02 requests/s a phone.")
+
+
+def test_near_and_far_phones_are_compared_in_pairs():
+    """Eight phones, the far two of them three times as slow in every replication, however fast that one is."""
+    rows = [
+        {
+            "policy": "hlm",
+            "replication": replication,
+            "device": device,
+            "mean_snr_db": 20.0 - device,
+            "arrived_s": 1.0,
+            "first_token_s": 2.0,
+            "finished_s": 2.0 + 10 * (1 + replication) * (0.3 if device >= 6 else 0.1),
+            "tokens": 11,
+        }
+        for replication in range(4)
+        for device in range(8)
+    ]
+    tables = results([{}], {"hlm": {"token_throughput": 50.0}}, requests=pd.DataFrame(rows))
+    sentence = said(tables, "How many times as long")
+    assert "the 2 phones of most SNR (19 to 20 dB) the 2 of least (13 to 14 dB)" in sentence
+    assert "hlm 3.000" in sentence
+    alike = pd.DataFrame(rows).assign(mean_snr_db=10.0)
+    assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=alike)) if "SNR" in s]
+
+
+@pytest.mark.parametrize("counts", [(1, 10, 80), (5, 5000)])
+def test_the_rate_of_an_answering_phone_is_told_along_the_sweep(counts):
+    rates = [12.0 / count for count in counts]
+    tables = results(users(*counts), {"hlm": {"token_throughput": 12.0, "token_throughput_per_device": rates}})
+    sentence = said(tables, "Tokens a second of an answering phone")
+    assert f"(less than half of its most {'from 10 phones on' if len(counts) == 3 else 'at 5000 phones'})" in sentence

@@ -1,0 +1,276 @@
+"""What a run says to its question, in sentences. Nothing is called more or less that its intervals leave open."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from uhlm_sim.analysis.intervals import RATIO, paired_ratio
+from uhlm_sim.analysis.metrics import in_window
+from uhlm_sim.analysis.points import Estimate, Points, verdicts_of
+from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.wording import listed, number, ratio
+
+FULL = 0.95  # of the time in use, of the largest batch
+PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
+FULL_SAID, PROMISE_SAID = f"{100 * FULL:g} %", f"{100 * PROMISE:g} %"
+LADDER = 3  # thresholds that make one
+RESOURCES = ("bandwidth_hz", "mean_snr_db", "gpus", "max_batch", "bits_per_probability", "bits_per_index")
+
+
+def answers(results: Results) -> list[str]:
+    """Return sentences that answer a run's question: what is faster and where, what it costs, what limits the cell.
+
+    Said for any run or sweep from its summary: each policy against the first one (paired ratios), at the sweep's ends
+    and where the interval lies beyond 1; of a swept threshold the fastest that keeps 95 % of the first's similarity
+    to the LLM's answers; what choosing by uncertainty saves beside skipping as often at random; of a swept resource how
+    much the first policy needs for what another commits; the rate of an answering phone; which station is full, under
+    which policy and from where; and where fewer than 95 % of the requests meet their SLO. With open arrivals the cell's
+    throughput is the load offered, so there policies are compared by the rate of an answering phone. Phones of unequal
+    SNR are compared in a run of one point, from its requests. Without intervals (one replication) nothing is compared.
+    """
+    points = Points.of(results)
+    is_open = results.scenario["traffic"]["kind"] != "closed"
+    return [
+        *(_overload(results, points) if is_open else ()),
+        *_against_first(results, points, is_open=is_open),
+        *_fastest_that_keeps(results, points),
+        *_beside_random(results, points),
+        *_needed(results, points),
+        *(_phone_rates(results, points) if len(points) > 1 else _near_and_far(results)),
+        *_stations(results, points),
+        *_promises(results, points),
+    ]
+
+
+def _overload(results: Results, points: Points) -> Iterator[str]:
+    """Say where more requests arrive than are answered, and why throughput isn't compared."""
+    judged = verdicts_of(results)
+    found = points.by_policy(results.policies, lambda *key: judged.get(key, ("", ""))[0] == "OVERLOADED")
+    if found:
+        yield f"More requests arrive than are answered (OVERLOADED) under {found}."
+    yield (
+        "Arrivals are open: a cell that keeps up commits the tokens it is asked for under every policy, so its "
+        "throughput is the load offered; policies are compared by the rate at which an answering phone gets its tokens."
+    )
+
+
+def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterator[str]:
+    """Say how much faster or slower than the first one each policy is, where beyond chance, and what it costs."""
+    first, *others = results.policies
+    metric = ("token_throughput_per_device" if is_open else "token_throughput") + RATIO
+    does = "an answering phone gets" if is_open else "commits"
+    for policy in others:
+        found = points.all(policy, metric)
+        if all(estimate == (1.0, 1.0, 1.0) for estimate in found):
+            yield f"{policy}: the same as {first} in every replication."
+            continue
+        of = f" times {first}'s tokens a second"
+        told = f"{policy}: {does} {_course(points, found, _times, of)}"
+        sides = {"faster": [low > 1 for _, low, _ in found], "slower": [high < 1 for _, _, high in found]}
+        said = [f"{word}{points.where(holds)}" for word, holds in sides.items() if any(holds)]
+        if not said and all(np.isfinite(low) for _, low, _ in found):
+            told += ", no difference beyond chance"
+        elif said and len(points) > 1:
+            told += f"; {' and '.join(said)}"
+        if len(points) == 1 and not is_open:
+            mean_delay = _times(points.get(0, policy, f"token_throughput_per_device{RATIO}"))
+            mean_rate = _times(points.get(0, policy, f"mean_token_rate{RATIO}"))
+            told += f"; an answering phone is {mean_delay} times as fast by 1/mean(delay), {mean_rate} by mean(1/delay)"
+        yield f"{told}.{_costs(points, first, policy)}"
+
+
+def _costs(points: Points, first: str, policy: str) -> str:
+    """Say what a policy skips and what that does to its answers, as far as it is known."""
+    skipped = points.all(policy, "skip_rate")
+    if not any(mean > 0 for mean, _, _ in skipped):
+        return ""
+    said = [f"keeps {_course(points, skipped, _percent, ' of the tokens')} unasked"]
+    error = points.all(policy, "distribution_error")
+    if any(np.isfinite(mean) for mean, _, _ in error):
+        said.append(f"moves the law of a token by {_course(points, error, _plain, ' in total variation')}")
+    kept = points.all(policy, f"quality_cosine{RATIO}")
+    if any(np.isfinite(mean) for mean, _, _ in kept):
+        of = f" of {first}'s similarity to the LLM's answers"
+        said.append(f"has {_course(points, kept, _times, of)}")
+    return f" It {listed(said)}."
+
+
+def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
+    """Say of a ladder of thresholds, over the sweep or side by side, which fast one keeps the answers similar."""
+    first = results.policies[0]
+    if len(points) > 1 and not points.along.startswith("policy."):
+        return
+    chosen = [str(told["label"]) for told in results.provenance["policies"] if told["kind"] == "u-hlm"]
+    rungs = [(point, policy) for point in range(len(points)) for policy in chosen]
+    kept = {rung: points.get(rung[0], rung[1], f"quality_cosine{RATIO}") for rung in rungs}
+    fit = [rung for rung, (_, low, _) in kept.items() if low >= PROMISE]
+    if len(rungs) < LADDER or not fit:
+        return
+    point, policy = best = max(fit, key=lambda rung: points.get(rung[0], rung[1], "token_throughput")[0])
+    speed = points.get(point, policy, f"token_throughput{RATIO}")
+    yield (
+        f"The fastest that keeps at least {PROMISE_SAID} of {first}'s similarity to the LLM's answers, beyond chance: "
+        f"{policy}{points.place(point)}, {_times(kept[best])} times the similarity, {_times(speed)} times the tokens."
+    )
+
+
+def _beside_random(results: Results, points: Points) -> Iterator[str]:
+    """Say what choosing by uncertainty saves beside skipping as many tokens at random."""
+    entries = dict(zip(results.policies, results.scenario.get("policy", []), strict=False))
+    kinds = {label: str(entry["kind"]) for label, entry in entries.items()}
+    for policy, entry in entries.items():
+        if entry.get("skip_rate") != "matched":
+            continue
+        wanted = entry.get("match", "u-hlm")
+        match = wanted if wanted in kinds else next(label for label, kind in kinds.items() if kind == wanted)
+        for metric, words, show in (
+            ("distribution_error", "moves the law of a token by", _plain),
+            ("rejection_risk", "keeps tokens that the LLM would refuse with a chance of", _percent),
+        ):
+            pairs = list(zip(points.all(match, metric), points.all(policy, metric), strict=True))
+            less = [its[2] < random[1] for its, random in pairs]
+            if any(less):
+                where = points.where(less)
+                holds = [point for point, is_less in enumerate(less) if is_less]
+                middle = holds[len(holds) // 2]
+                its, random = pairs[middle]
+                yield (
+                    f"Skipping as often, {match} {words} {show(its)} and {policy} {show(random)}{points.place(middle)}"
+                    + (f"; {match} less{where}." if where else ".")
+                )
+                break
+
+
+def _needed(results: Results, points: Points) -> Iterator[str]:
+    """Say how much of a swept resource the first policy needs to commit what another one does."""
+    if points.along.rpartition(".")[2] not in RESOURCES or not points.is_ordered or len(points) == 1:
+        return
+    first, *others = results.policies
+    have = points.all(first, "token_throughput")
+    for policy in others:
+        wanted, ahead = points.all(policy, "token_throughput"), points.all(policy, f"token_throughput{RATIO}")
+        for group, members in points.groups:
+            told, beyond = [], []
+            for point in (point for point in members if ahead[point][1] > 1):
+                short = [other for other in members if have[other][2] < wanted[point][1]]
+                enough = [other for other in members if have[other][1] > wanted[point][2]]
+                if short and enough:
+                    told.append(f"at {points.value(point)} as much as {first} {points.between(short, enough, members)}")
+                elif len(short) == len(members):
+                    beyond.append(point)
+            if beyond:
+                told.append(f"at {points.value(*beyond)} more than {first} at any value here")
+            if told:
+                yield f"{policy} commits{f', with {group},' if group else ''} {', '.join(told)}."
+
+
+def _phone_rates(results: Results, points: Points) -> Iterator[str]:
+    """Say what an answering phone gets along the sweep, and where that is less than half of the most."""
+    told = []
+    for policy in results.policies:
+        rates = points.all(policy, "token_throughput_per_device")
+        most = max((low for _, low, _ in rates if np.isfinite(low)), default=np.nan)
+        halved = [high < most / 2 for _, _, high in rates]
+        half = f" (less than half of its most{points.where(halved)})" if any(halved) else ""
+        told.append(f"{policy} {_course(points, rates, _plain)}{half}")
+    yield f"Tokens a second of an answering phone, 1/mean(delay): {'; '.join(told)}."
+
+
+def _near_and_far(results: Results) -> Iterator[str]:
+    """Say how much longer the phones of least SNR take for a token than those of most, a quarter of them each."""
+    asked = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
+    snr_db = results.requests.drop_duplicates("device").set_index("device")["mean_snr_db"].sort_values(kind="stable")
+    count = len(snr_db) // 4
+    if count == 0 or snr_db.iloc[0] == snr_db.iloc[-1]:
+        return
+    far, near = snr_db.iloc[:count], snr_db.iloc[-count:]
+    tpot_s = (asked["finished_s"] - asked["first_token_s"]) / (asked["tokens"] - 1).where(asked["tokens"] > 1)
+    end = asked["device"].map({**dict.fromkeys(far.index, "far"), **dict.fromkeys(near.index, "near")})
+    means_s = tpot_s.groupby([asked["policy"].astype(str), end, asked["replication"]]).mean().unstack("device")
+    means_s = means_s.reindex(columns=["far", "near"]).dropna()
+    told = []
+    for policy in (name for name in results.policies if name in means_s.index.unique("policy")):
+        far_s, near_s = means_s.loc[[policy]].to_numpy(dtype=np.float64).T
+        mean, low, high, _ = paired_ratio(far_s, near_s)
+        times = _times((float(mean), float(low), float(high)))
+        told.append(f"{policy} {times}, {1e3 * far_s.mean():.0f} ms against {1e3 * near_s.mean():.0f} ms")
+    yield (
+        f"How many times as long as the {count} phones of most SNR ({near.iloc[0]:g} to {near.iloc[-1]:g} dB) the "
+        f"{count} of least ({far.iloc[0]:g} to {far.iloc[-1]:g} dB) take for a token (mean TPOT): {'; '.join(told)}."
+    )
+
+
+def _stations(results: Results, points: Points) -> Iterator[str]:
+    """Say which station is full under which policy."""
+    settings = results.scenario.get("base_station", {}).get("max_batch", 1)
+    largest = [row.get("base_station.max_batch", settings) for row in points.rows]
+
+    def at_least(point: int, policy: str, metric: str) -> float:
+        mean, low, _ = points.get(point, policy, metric)
+        return mean if np.isnan(low) else low
+
+    def is_packed(point: int, policy: str) -> bool:
+        busy, jobs = (at_least(point, policy, metric) for metric in ("bs_utilisation", "batch_jobs"))
+        return busy >= FULL and jobs >= FULL * largest[point]
+
+    uplink = points.by_policy(
+        results.policies, lambda point, policy: at_least(point, policy, "uplink_utilisation") >= FULL
+    )
+    gpus = points.by_policy(results.policies, is_packed)
+    if uplink:
+        yield f"The uplink is full (in use at least {FULL_SAID} of the time) under {uplink}."
+    if gpus:
+        yield f"The GPUs are full (busy at least {FULL_SAID} of the time, with full batches) under {gpus}."
+    if not uplink and not gpus:
+        yield f"No station is full: neither uplink nor GPUs with full batches are in use {FULL_SAID} of the time."
+
+
+def _promises(results: Results, points: Points) -> Iterator[str]:
+    """Say where requests miss their SLO."""
+    slo = ", ".join(f"{key} ≤ {value:g}" for key, value in results.scenario.get("slo", {}).items())
+    if not slo:
+        return
+    met = {policy: points.all(policy, "slo_attainment") for policy in results.policies}
+    found = points.by_policy(results.policies, lambda point, policy: met[policy][point][2] < PROMISE)
+    if found:
+        yield f"Fewer than {PROMISE_SAID} of the requests meet the SLO ({slo}) under {found}."
+    elif all(low >= PROMISE for estimates in met.values() for _, low, _ in estimates):
+        yield f"At least {PROMISE_SAID} of the requests meet the SLO ({slo}) under every policy."
+
+
+def _course(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:
+    """Say what becomes of a value over the points: both ends, and the most between them if beyond chance.
+
+    Over several groups, or values without an order, the least and the most. Where chance alone may have made the
+    difference between the least and the most, a value about the middle.
+    """
+    known = sorted((point for point, (mean, _, _) in enumerate(found) if np.isfinite(mean)), key=found.__getitem__)
+    if not known:
+        return f"–{of}"
+    least, middle, most = known[0], known[len(known) // 2], known[-1]
+    if show(found[least]) == show(found[most]):
+        return f"{show(found[least])}{of}"
+    if not found[least][2] < found[most][1] and np.isfinite(found[middle][1]):
+        return f"about {show(found[middle])}{of}"
+    said = [least, most]
+    if points.is_ordered and len(points.groups) == 1:
+        ends = [point for point in points.groups[0][1] if point in known]
+        peak = [most] if all(found[most][1] > found[end][2] for end in (ends[0], ends[-1])) else []
+        said = [ends[0], *peak, ends[-1]]
+    first, *others = said
+    return listed(
+        [f"{show(found[first])}{of}{points.place(first)}", *(f"{show(found[p])}{points.place(p)}" for p in others)]
+    )
+
+
+def _times(estimate: Estimate) -> str:
+    text, ends = ratio(*estimate)
+    return f"{text} ({ends})" if ends else text
+
+
+def _plain(estimate: Estimate) -> str:
+    return number(*estimate)[0]
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{number(*estimate, scale=100.0)[0]} %"
