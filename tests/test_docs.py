@@ -1,4 +1,4 @@
-"""The reference of the tables names what there is, with its unit, and nothing else."""
+"""The page of the tables names what there is, with its unit, and nothing else. The trace's page tells its numbers."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,8 @@ from uhlm_sim.analysis.intervals import summarise
 from uhlm_sim.analysis.metrics import UNITS, replication_metrics
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.simulations import TABLES
+from uhlm_sim.tokens.quality import answer_quality
+from uhlm_sim.tokens.trace import Trace
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tables.md").read_text(encoding="utf-8")
 SECTIONS = {text.split("\n", 1)[0]: text for text in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
@@ -70,3 +72,18 @@ def test_every_file_that_the_page_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", PAGE)
     assert links
     assert [link for link in links if not (Path(__file__).parent.parent / "docs" / link).exists()] == []
+
+
+def test_the_quality_that_the_page_of_the_trace_tells_is_the_traces() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "trace.md").read_text(encoding="utf-8")
+    section = next(part for part in text.split("\n## ") if part.startswith("How near the answers come"))
+    found = answer_quality(Trace.read("smollm2-pair")).set_index("path")
+    rows = re.findall(r"^\| ([^|, ]*(?:hlm|slm|llm)[^|, ]*)[^|]*\| (.*) \|$", section, flags=re.MULTILINE)
+    assert len(rows) > 10
+    measures = ("cosine", "cosine_to_hlm", "reference", "reference_to_llm", "distribution_error")
+    for path, cells in rows:
+        for measure, words in zip(measures, cells.split(" | "), strict=True):
+            told = [float(number) for number in re.findall(r"[\d.]+", words)]
+            decimals = len(words.split(" ")[0].partition(".")[2])
+            values = [found.loc[path, name] for name in (measure, f"{measure}.low", f"{measure}.high")]
+            assert told == [round(value, decimals) for value in values[: len(told)]], (path, measure)
