@@ -118,8 +118,8 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
     said.append(
         f"Quality is the cosine of sentence embeddings ({header.encoder['name']}) of whole recorded answers, up to "
         f"{header.max_tokens} tokens, whatever max_tokens lets through here. To the LLM's answer HLM's own is the "
-        "mark, not 1: its answers are other draws from the LLM's law. Intervals over replications take the recorded answers "
-        f"as given; how much {trace.prompts} prompts leave open, `uhlm-sim calibrate` says."
+        "mark, not 1: its answers are other draws from the LLM's law. Intervals over replications take the answers as "
+        f"recorded; how much {trace.prompts} prompts leave open, `uhlm-sim calibrate` says."
         if header.encoder is not None
         else "The trace was recorded without a sentence encoder, so the cosines are left empty."
     )
