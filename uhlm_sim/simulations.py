@@ -203,7 +203,8 @@ def _part(task: Task) -> bytes:
             if name == "tokens" and not scenario.output.tokens:
                 continue
             table: pd.DataFrame = getattr(records, name)
-            keyed = pd.concat([pd.DataFrame(keys, index=table.index).astype({"policy": "category"}), table], axis=1)
+            names = pd.CategoricalDtype([policy.label])  # the same of a table without rows
+            keyed = pd.concat([pd.DataFrame(keys, index=table.index).astype({"policy": names}), table], axis=1)
             part.writestr(f"{name}.parquet", keyed.to_parquet(index=False, compression="zstd"))
     return written.getvalue()
 
