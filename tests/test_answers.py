@@ -123,7 +123,7 @@ def test_of_a_resource_is_told_how_much_the_first_needs():
         "u-hlm": {"token_throughput": [1.5 * hz / 1e6 for hz in bands]},
     }
     sentence = said(results([{"uplink.bandwidth_hz": hz} for hz in bands], rates), "u-hlm commits")
-    assert "at 5 MHz as much as hlm between 5 and 10 MHz, at 10 MHz as much as hlm between 10 and 20 MHz" in sentence
+    assert "at 5 MHz as much as hlm between 5 and 10, at 10 MHz as much as hlm between 10 and 20" in sentence
     assert sentence.endswith("at 40 MHz more than hlm at any value here.")
 
 
@@ -131,7 +131,7 @@ def test_where_less_of_it_is_better_the_neighbours_are_told_in_order_too():
     bits = [2, 4, 8]
     rates = {"hlm": {"token_throughput": [40.0, 20.0, 10.0]}, "u-hlm": {"token_throughput": [60.0, 30.0, 15.0]}}
     sentence = said(results([{"uplink.payload.bits_per_probability": b} for b in bits], rates), "u-hlm commits")
-    assert "at 8 bits a probability as much as hlm between 4 and 8 bits a probability" in sentence
+    assert "at 8 bits a probability as much as hlm between 4 and 8" in sentence
 
 
 def test_two_swept_keys_part_into_groups():

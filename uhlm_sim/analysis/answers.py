@@ -1,6 +1,7 @@
 """What a run says to its question, in sentences. Nothing is called more or less that its intervals leave open."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -116,9 +117,8 @@ def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
 
 def _beside_random(results: Results, points: Points) -> Iterator[str]:
     """Say what choosing by uncertainty saves beside skipping as many tokens at random."""
-    entries = dict(zip(results.policies, results.scenario.get("policy", []), strict=False))
-    kinds = {label: str(entry["kind"]) for label, entry in entries.items()}
-    for policy, entry in entries.items():
+    kinds = {label: str(entry["kind"]) for label, entry in _entries(results).items()}
+    for policy, entry in _entries(results).items():
         if entry.get("skip_rate") != "matched":
             continue
         wanted = entry.get("match", "u-hlm")
@@ -142,24 +142,32 @@ def _beside_random(results: Results, points: Points) -> Iterator[str]:
 
 
 def _needed(results: Results, points: Points) -> Iterator[str]:
-    """Say how much of a swept resource the first policy needs to commit what another one does."""
+    """Say how much of a swept resource the first policy needs to commit what another one does.
+
+    All points meet the same world, so two points are compared in pairs of replications, as two policies are.
+    """
     if points.along.rpartition(".")[2] not in RESOURCES or not points.is_ordered or len(points) == 1:
         return
+    table = results.replications[results.replications["metric"] == "token_throughput"]
+    rates = table.pivot(index="replication", columns=["point", "policy"], values="value")
+    names = list(dict.fromkeys(table["point"]))
     first, *others = results.policies
-    have = points.all(first, "token_throughput")
-    for policy in others:
-        wanted, ahead = points.all(policy, "token_throughput"), points.all(policy, f"token_throughput{RATIO}")
+    for policy in (name for name in others if _entries(results).get(name, {}).get("skip_rate") != "matched"):
+        ahead = points.all(policy, f"token_throughput{RATIO}")
         for group, members in points.groups:
             told, beyond = [], []
             for point in (point for point in members if ahead[point][1] > 1):
-                short = [other for other in members if have[other][2] < wanted[point][1]]
-                enough = [other for other in members if have[other][1] > wanted[point][2]]
+                its = rates[names[point], policy]
+                against = [paired_ratio(rates[names[other], first], its) for other in members]
+                short = [other for other, (_, _, high, _) in zip(members, against, strict=True) if high < 1]
+                enough = [other for other, (_, low, _, _) in zip(members, against, strict=True) if low > 1]
                 if short and enough:
                     told.append(f"at {points.value(point)} as much as {first} {points.between(short, enough, members)}")
                 elif len(short) == len(members):
                     beyond.append(point)
             if beyond:
-                told.append(f"at {points.value(*beyond)} more than {first} at any value here")
+                where = "everywhere" if len(beyond) == len(members) else f"at {points.value(*beyond)}"
+                told.append(f"{where} more than {first} at any value here")
             if told:
                 yield f"{policy} commits{f', with {group},' if group else ''} {', '.join(told)}."
 
@@ -236,6 +244,11 @@ def _promises(results: Results, points: Points) -> Iterator[str]:
         yield f"Fewer than {PROMISE_SAID} of the requests meet the SLO ({slo}) under {found}."
     elif all(low >= PROMISE for estimates in met.values() for _, low, _ in estimates):
         yield f"At least {PROMISE_SAID} of the requests meet the SLO ({slo}) under every policy."
+
+
+def _entries(results: Results) -> dict[str, dict[str, Any]]:
+    """Return the scenario's own entry for each policy's label."""
+    return dict(zip(results.policies, results.scenario.get("policy", []), strict=False))
 
 
 def _course(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:

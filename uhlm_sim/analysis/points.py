@@ -86,7 +86,7 @@ class Points:
         rises = places[short[0]] < places[enough[0]]
         least = max(short, key=places.__getitem__) if rises else max(enough, key=places.__getitem__)
         most = min(enough, key=places.__getitem__) if rises else min(short, key=places.__getitem__)
-        return f"between {self.value(least, most)}"
+        return f"between {in_words(self.along, [self.at[least], self.at[most]], bare=True)}"
 
     def in_order(self) -> list[int]:
         """Return the numbers of the points, group by group."""

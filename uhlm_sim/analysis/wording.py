@@ -63,15 +63,15 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
 
 
-def in_words(key: str, values: Sequence[Any]) -> str:
-    """Return values of a scenario's key with their unit, once: "5, 10 and 20 MHz", "threshold 0.1 and 0.2"."""
+def in_words(key: str, values: Sequence[Any], *, bare: bool = False) -> str:
+    """Return values of a scenario's key with their unit, once: "5, 10 and 20 MHz", "threshold 0.1"; or bare of it."""
     tail = key.rpartition(".")[2]
-    for ending, (factor, one, others) in SAID.items():
-        if tail.endswith(ending) and not any(isinstance(value, str) for value in values):
-            said = listed([plain(value * factor) for value in values])
-            return f"{said} {one if said == '1' else others}"
-    said = listed([plain(value) for value in values])
-    return said if any(isinstance(value, str) for value in values) else f"{tail} {said}"
+    is_text = any(isinstance(value, str) for value in values)
+    factor, one, others = next((said for ending, said in SAID.items() if tail.endswith(ending)), (None, "", ""))
+    said = listed([plain(value if is_text or factor is None else value * factor) for value in values])
+    if is_text or bare:
+        return said
+    return f"{tail} {said}" if factor is None else f"{said} {one if said == '1' else others}"
 
 
 def plain(value: Any) -> str:

@@ -1,0 +1,54 @@
+"""The built-in scenarios: each asks a question in its first line, reads, runs and gets answers."""
+
+from pathlib import Path
+
+import pytest
+
+from uhlm_sim.analysis.answers import answers
+from uhlm_sim.experiment import run
+from uhlm_sim.scenario_file import read_scenario, sweep_points
+
+FOLDER = Path(__file__).parent.parent / "scenarios"
+SCENARIOS = sorted(FOLDER.glob("*.toml"))
+SHORT = ["replications=2", "duration_s=6", "warmup_s=2", "output.tokens=false"]
+REPLAYED = [file for file in SCENARIOS if file.stem != "smollm2_pair"]  # that one runs the models first
+
+
+@pytest.mark.parametrize("file", SCENARIOS, ids=lambda file: file.stem)
+def test_a_scenario_asks_a_question_and_reads(file: Path) -> None:
+    first_line = file.read_text(encoding="utf-8").splitlines()[0]
+    assert first_line.startswith("# ")
+    assert first_line.endswith("?")
+    scenario = read_scenario(file)
+    assert scenario.name == file.stem
+    assert scenario.description
+    assert sweep_points(scenario)
+
+
+@pytest.mark.parametrize("file", REPLAYED, ids=lambda file: file.stem)
+def test_a_shortened_run_of_it_answers(file: Path) -> None:
+    scenario = read_scenario(file, SHORT)
+    tables = run(scenario, jobs=1)
+    assert len(tables.summary[tables.sweep].drop_duplicates()) == len(sweep_points(scenario)) if tables.sweep else True
+    said = answers(tables)
+    for policy in tables.policies[1:]:
+        assert any(sentence.startswith(f"{policy}: ") for sentence in said)
+
+
+def test_power_that_is_limited_loses_3_db_for_every_doubling_of_the_band() -> None:
+    """What bandwidth_allocation takes for granted: the band times the SNR over it is one power."""
+    points = [point.values for point in sweep_points(read_scenario(FOLDER / "bandwidth_allocation.toml"))]
+    limited = [point for point in points if point["uplink.snr_rule"] == "power-limited"]
+    powers = [point["uplink.bandwidth_hz"] * 10 ** (point["channel.mean_snr_db"] / 10) for point in limited]
+    assert powers == pytest.approx([10e6 * 10] * len(limited), rel=0.02)
+    assert all(point["channel.mean_snr_db"] == 10 for point in points if point not in limited)
+
+
+def test_phones_of_edge_of_cell_are_spread_evenly_over_its_area() -> None:
+    """A distance of sqrt((k - 1/2)/n) radii, 37.6 dB for a factor of ten, 0 dB at the edge."""
+    scenario = read_scenario(FOLDER / "edge_of_cell.toml")
+    snr_db = scenario.channel.mean_snr_db
+    assert isinstance(snr_db, list)
+    radii = [10 ** (-each / 37.6) for each in snr_db]
+    count = len(radii)
+    assert [radius**2 for radius in radii] == pytest.approx([(k + 0.5) / count for k in range(count)], rel=0.01)
