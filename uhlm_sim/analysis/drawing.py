@@ -20,17 +20,6 @@ class Drawing:
     figure: Figure
 
 
-def varied(summary: pd.DataFrame, sweep: list[str]) -> list[str]:
-    """Return the sweep's columns that take several values, less those that follow from another one (zipped sweeps)."""
-    words = summary[sweep].astype(str).drop_duplicates()
-    kept = [name for name in sweep if words[name].nunique() > 1]
-    for name in reversed(kept.copy()):
-        others = [other for other in kept if other != name]
-        if any(words.groupby(other)[name].nunique().max() == 1 for other in others):
-            kept.remove(name)
-    return kept
-
-
 def several(results: Results) -> bool:
     """Say whether there are intervals."""
     return int(results.summary["replications"].max()) > 1

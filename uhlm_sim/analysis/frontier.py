@@ -1,4 +1,4 @@
-"""Accuracy against throughput: what each threshold buys and costs, with skipping at random beside it."""
+"""Accuracy against speed: what each threshold buys and costs, with skipping at random beside it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.typing import LineStyleType
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure
 
-SPEED = f"token_throughput{RATIO}"
+SPEED = f"token_throughput_per_device{RATIO}"
 COSTS = {
     "distribution_error": "distribution error a token",
     "rejection_risk": "rejection risk of a skipped token",
@@ -30,13 +30,14 @@ LADDERS: dict[str, LineStyleType] = {"u-hlm": "-", "rand-hlm": (0.0, (4.0, 1.5))
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
 MARKERS = {"hlm": "s", "slm": "D", "u-hlm": "o", "rand-hlm": "^"}
 LADDER_LENGTH = 3
-TOLD = 9  # thresholds that have room for their value beside the point
+APART = 0.07  # of the axes: thresholds nearer than that share one label
 
 
 def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Sequence[str] = ()) -> pd.DataFrame:
     """Return where each setting of the skipping rules stands: its speed against what it costs in accuracy.
 
-    Speed is the cell's throughput as a ratio to the first policy's, paired. `kinds` tells each label's kind (u-hlm,
+    Speed is a phone's token rate, 1/mean(delay), as a ratio to the first policy's, paired: the cell's throughput also
+    depends on think times and on how long a policy's answers are. `kinds` tells each label's kind (u-hlm,
     rand-hlm, hlm, slm; others are left out). Settings are the policies of one point or, with `sweep` columns, those of
     all points, each only once. Columns: policy, kind, setting (the swept value, or what stands in the label's
     parenthesis), skip_rate, speed with speed_low and speed_high, metric (one of COSTS), mean, ci95_low, ci95_high,
@@ -73,7 +74,7 @@ def is_frontier(table: pd.DataFrame) -> bool:
     return bool(rungs.max() >= LADDER_LENGTH) if len(rungs) else False
 
 
-def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
+def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look], first: str = "") -> None:
     """Draw one cost of a `frontier_table` against speed: a line along each rule, thin lines for 95 % intervals.
 
     The lines start at HLM, which skips nothing, and end at SLM, which skips everything, where these are in the table.
@@ -92,23 +93,20 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         ax.hlines(row["mean"], row["speed_low"], row["speed_high"], color=colour, linewidth=0.7, zorder=2)
         ax.vlines(row["speed"], row["ci95_low"], row["ci95_high"], color=colour, linewidth=0.7, zorder=2)
         face = "white" if row["kind"] == "rand-hlm" else colour
-        ax.plot(
-            row["speed"],
-            row["mean"],
-            MARKERS[row["kind"]],
-            color=colour,
-            markerfacecolor=face,
-            markersize=4.2,
-            zorder=3,
-        )
+        size = 6.5 if row["kind"] in ENDS else 4.2  # an end is seen under a rule that has come to it
+        at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
+        ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
     rungs = rows[rows["kind"] == "u-hlm"]
-    for row in rungs.iloc[:: max(1, -(-len(rungs) // TOLD))].to_dict("records"):
-        at = (row["speed"], row["mean"])
-        ax.annotate(row["setting"], at, (4, -3), textcoords="offset points", va="top", fontsize=5.5, color=INK)
+    reach = rows[["speed", "mean"]].max() - rows[["speed", "mean"]].min()
+    told = (-np.inf, -np.inf)
+    for setting, speed, mean in rungs[["setting", "speed", "mean"]].itertuples(index=False, name=None):
+        if abs(speed - told[0]) > APART * reach["speed"] or abs(mean - told[1]) > APART * reach["mean"]:
+            told = (speed, mean)
+            ax.annotate(setting, told, (4, -3), textcoords="offset points", va="top", fontsize=5.5, color=INK)
     if metric in ("distribution_error", "rejection_risk"):
-        ax.set_ylim(bottom=-0.02 * max(rows["ci95_high"].max(), rows["mean"].max(), 1e-9))
+        ax.set_ylim(bottom=-0.06 * max(rows["ci95_high"].max(), rows["mean"].max(), 1e-9))
     ax.margins(x=0.1, y=0.1)
-    ax.set_xlabel("cell throughput, ratio to the first policy")
+    ax.set_xlabel(f"a phone's token rate, ratio to {first or 'the first policy'}")
     ax.set_ylabel(COSTS[metric])
 
 
@@ -122,7 +120,7 @@ def frontier_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure
     with new_figure(PAGE_IN if columns > 1 else COLUMN_IN, 0.5 + 2.2 * rows) as figure:
         axes = figure.subplots(rows, columns, squeeze=False)
         for ax, metric in zip(axes.flat, shown, strict=False):
-            draw_frontier(ax, table, metric, styles)
+            draw_frontier(ax, table, metric, styles, policies[0] if policies else "")
         for ax in axes.flat[len(shown) :]:
             ax.remove()
         _legend(figure, table, styles)

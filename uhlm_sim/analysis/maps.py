@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.style import PAGE_IN, new_figure, policies_of
-from uhlm_sim.analysis.sweeps import key_words, value_words
+from uhlm_sim.analysis.swept import is_numeric, key_words, value_words
 
 ATTAINMENT = "slo_attainment"
 MET = 0.95  # the share that makes a 95th percentile meet its limit
@@ -78,9 +78,9 @@ def _grid(rows: pd.DataFrame, x: str, y: str, column: str) -> pd.DataFrame:
     """Lay a column out over both swept values: numbers grow to the right and upwards, words keep their order."""
     grid = rows.pivot(index=y, columns=x, values=column)
     grid = grid.reindex(index=rows[y].drop_duplicates(), columns=rows[x].drop_duplicates())
-    if pd.api.types.is_numeric_dtype(grid.columns):
+    if is_numeric(rows[x]):
         grid = grid.sort_index(axis=1)
-    return grid.sort_index(ascending=False) if pd.api.types.is_numeric_dtype(grid.index) else grid
+    return grid.sort_index(ascending=False) if is_numeric(rows[y]) else grid
 
 
 def _ratio_text(ratio: float, open_question: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from uhlm_sim.analysis import drawing, plots, queues
+from uhlm_sim.analysis import drawing, plots, queues, swept
 from uhlm_sim.analysis.drawing import Drawing
 from uhlm_sim.analysis.results import Results
 
@@ -13,7 +13,7 @@ def point_drawings(results: Results) -> Iterator[Drawing]:
     """Give the figures of one point: of a sweep the first, without those that are drawn over the sweep."""
     one = results.first_point()
     note = drawing.drawn_for(one.summary, results.sweep) + drawing.forced(results)
-    is_drawn_over = len(drawing.varied(results.summary, results.sweep)) == 1
+    is_drawn_over = len(swept.varied(results.summary, results.sweep)) == 1
     if not is_drawn_over:
         yield from _bars(one, note)
     yield from _distributions(one, note)

@@ -7,10 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from uhlm_sim.analysis import wording
+from uhlm_sim.analysis.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.metrics import LEGS
-from uhlm_sim.errors import InputError
+from uhlm_sim.analysis.notebook import results_html
+from uhlm_sim.analysis.plotting import Plots
+from uhlm_sim.errors import InputError, did_you_mean
 
 # What figures need of tokens.parquet; the other columns stay on disk.
 TOKEN_COLUMNS = ["policy", "replication", "started_s", "committed_s", "decision", "payload_bits", *LEGS]
@@ -22,10 +28,27 @@ FILES = (
     "scenario.resolved.toml",
     "provenance.json",
 )
-SUMMARY_COLUMNS = ("policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications")
+ESTIMATE = ("mean", "ci95_low", "ci95_high", "replications")
+SUMMARY_COLUMNS = ("policy", "metric", "unit", *ESTIMATE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """A mean, or a ratio of means, with its 95 % interval over replications; one replication has none (NaN)."""
+
+    mean: float
+    ci95_low: float
+    ci95_high: float
+    replications: int
+
+    def __repr__(self) -> str:
+        """Show as many digits as the interval gives: "1.34 (1.32 to 1.36), 8 replications"."""
+        text, ends = wording.ratio(self.mean, self.ci95_low, self.ci95_high)
+        count = f"{self.replications} replication{'s' if self.replications != 1 else ''}"
+        return f"{text}{f' ({ends})' if ends else ''}, {count}"
+
+
+@dataclass(frozen=True, repr=False)
 class Results:
     """What a run wrote: tables with the columns of the run folder, the resolved scenario and the provenance.
 
@@ -108,6 +131,62 @@ class Results:
     def failed(self) -> list[dict[str, Any]]:
         """Return the simulations whose points are missing here: point, policy, replication, reason."""
         return list(self.provenance.get("failed", []))
+
+    @property
+    def plot(self) -> Plots:
+        """Give the run's figures, each on axes of yours or as a figure of its own."""
+        return Plots(self)
+
+    def ratio(self, policy: str, other: str, metric: str) -> Estimate | pd.DataFrame:
+        """Return a metric's ratio between two policies, of means, paired by replication (`intervals.paired_ratio`).
+
+        A policy is named by its label, or by its kind if only one has it. Of a sweep, a table with a row for each
+        point: the sweep's columns, then mean, ci95_low, ci95_high, replications. Raises InputError for a policy or a
+        metric that the run hasn't got.
+        """
+        return self._estimate(*paired_ratio(self._values(policy, metric), self._values(other, metric)))
+
+    def mean(self, policy: str, metric: str) -> Estimate | pd.DataFrame:
+        """Return a policy's mean of a metric with Student's interval over replications, in the form of `ratio`."""
+        return self._estimate(*student_t(self._values(policy, metric)))
+
+    def _values(self, policy: str, metric: str) -> NDArray[np.float64]:
+        """Return one policy's values of a metric: a row for each point, a column for each replication."""
+        table = self.replications
+        metrics = [str(name) for name in table["metric"].unique()]
+        if metric not in metrics:
+            raise InputError(f"metric '{metric}': this run has none{did_you_mean(metric, metrics)}")
+        rows = table[table["policy"].isin(self._named(policy)) & (table["metric"] == metric)]
+        values = rows.pivot(index="point", columns="replication", values="value")
+        points, replications = table["point"].unique(), table["replication"].unique()
+        return values.reindex(index=points, columns=replications).to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def _named(self, name: str) -> list[str]:
+        """Return the labels of the policy that a label or a kind names: a swept one has another label at each point."""
+        labels = {str(label): str(label).partition("(")[0] for label in self.replications["policy"].unique()}
+        kinds = labels | {str(told["label"]): str(told["kind"]) for told in self.provenance["policies"]}
+        found = [name] if name in labels else [label for label in labels if kinds[label] == name]
+        rows = self.replications[self.replications["policy"].isin(found)]
+        if not found or rows.groupby("point")["policy"].nunique().max() > 1:
+            wrong = "several are of this kind" if found else "this run has none"
+            hint = did_you_mean(name, [*labels, *kinds.values()]) if not found else ""
+            raise InputError(f"policy '{name}': {wrong}; its policies are {', '.join(labels)}{hint}")
+        return found
+
+    def _estimate(self, *estimate: NDArray[Any]) -> Estimate | pd.DataFrame:
+        if not self.sweep:
+            mean, low, high, count = (column[0] for column in estimate)
+            return Estimate(float(mean), float(low), float(high), int(count))
+        points = self.replications.drop_duplicates("point")[self.sweep].reset_index(drop=True)
+        return points.assign(**dict(zip(ESTIMATE, estimate, strict=True)))
+
+    def __repr__(self) -> str:
+        points = len(self.summary[self.sweep].drop_duplicates()) if self.sweep else 1
+        parts = (f"{len(self.policies)} policies", f"{points} points" if points > 1 else "1 point")
+        return f"<Results of {self.scenario['name']}: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        return results_html(self)
 
     def first_point(self) -> "Results":
         """Return the tables of the sweep's first point alone; of a run without a sweep, all."""

@@ -116,8 +116,10 @@ def line_widths(policies: Sequence[str]) -> list[float]:
 
 
 def legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
-    """Put one legend for all panels under them."""
+    """Put one legend for all panels under them: in one row where that fits, else in some columns."""
     lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
+    if sum(len(name) + 9 for name in styles) < 18 * figure.get_figwidth():
+        columns = len(lines)
     if lines:
         figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=2.4)
 

@@ -4,16 +4,17 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from uhlm_sim.analysis import drawing, frontier, maps, sweeps
+from uhlm_sim.analysis import drawing, frontier, maps, sweeps, swept
 from uhlm_sim.analysis.drawing import Drawing
 from uhlm_sim.analysis.intervals import RATIO
+from uhlm_sim.analysis.plotting import frontier_of, swept_threshold
 from uhlm_sim.analysis.results import Results
 
 
 def sweep_drawings(results: Results) -> Iterator[Drawing]:
     """Give the figures over the swept values: lines over one, maps over two; of more, over the first two."""
     summary = results.summary
-    keys = drawing.varied(summary, results.sweep)
+    keys = swept.varied(summary, results.sweep)
     rest = keys[2:]
     note = drawing.drawn_for(summary, rest) + drawing.forced(results)
     if rest:
@@ -26,9 +27,9 @@ def sweep_drawings(results: Results) -> Iterator[Drawing]:
 
 def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
     summary, policies = results.summary, results.policies
-    words = sweeps.key_words(x)
+    words = swept.key_words(x)
     others = [name for name in results.sweep if name != x and summary[name].nunique() > 1]
-    together = f" With it goes {' and '.join(map(sweeps.key_words, others))}." if others else ""
+    together = f" With it goes {' and '.join(map(swept.key_words, others))}." if others else ""
     bands = drawing.intervals(results, "Bands")
     table = sweeps.with_guides(sweeps.over_table(summary, x, list(sweeps.PANELS)), {})
     guide = " The dotted 1/n is a phone's share of a full cell." if table["policy"].eq("1/n").any() else ""
@@ -78,7 +79,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
 
 
 def _maps(results: Results, summary: pd.DataFrame, x: str, y: str, note: str) -> Iterator[Drawing]:
-    words = f"{sweeps.key_words(x)} and {sweeps.key_words(y)}"
+    words = f"{swept.key_words(x)} and {swept.key_words(y)}"
     policies = results.policies
     table = maps.map_table(summary, x, y, f"token_throughput{RATIO}")
     if len(table):
@@ -107,21 +108,18 @@ def _maps(results: Results, summary: pd.DataFrame, x: str, y: str, note: str) ->
 
 def frontier_drawing(results: Results) -> Iterator[Drawing]:
     """Give the frontier where there is a ladder of thresholds: swept, or as policies of the first point."""
-    keys = drawing.varied(results.summary, results.sweep)
-    swept = keys if len(keys) == 1 and keys[0].startswith("policy.") and keys[0].endswith(".threshold") else []
-    one = results if swept else results.first_point()
-    kinds = {str(told["label"]): str(told["kind"]) for told in results.provenance["policies"]}
-    table = frontier.frontier_table(one.summary, kinds, swept)
+    table = frontier_of(results)
     if not frontier.is_frontier(table):
         return
-    note = ("" if swept else drawing.drawn_for(one.summary, results.sweep)) + drawing.forced(results)
+    at = "" if swept_threshold(results) else drawing.drawn_for(results.summary, results.sweep)
+    note = at + drawing.forced(results)
     said = [frontier.SAID[metric] for metric in frontier.SAID if table["metric"].eq(metric).any()]
     yield Drawing(
         "frontier",
-        "Accuracy against throughput",
-        f"Each setting's throughput of the cell, as a ratio to {results.policies[0]}, against what it costs; U-HLM's "
-        f"threshold stands beside it. {' '.join(said)} Each rule's line starts at hlm, which keeps nothing, and ends "
-        f"at slm, which keeps everything.{drawing.intervals(results, 'Thin lines')}{note}",
+        "Accuracy against token rate",
+        f"A phone's token rate, 1/mean(delay), as a ratio to {results.policies[0]}, against what each setting costs; "
+        f"U-HLM's threshold stands beside it. {' '.join(said)} Each rule's line starts at hlm, which keeps nothing, "
+        f"and ends at slm, which keeps everything.{drawing.intervals(results, 'Thin lines')}{note}",
         table,
         frontier.frontier_figure(table, results.policies),
     )

@@ -1,25 +1,22 @@
 """Figures over one swept value, as functions of a table: metrics, latency percentiles, legs and batches against it.
 
-A table's first column is the swept one. Numbers go on an axis of numbers, logarithmic where they span more than a
-decade; words (presets, the names of threshold rules) stand side by side in the sweep's order.
+A table's first column is the swept one.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LEGS
 from uhlm_sim.analysis.style import (
+    COLUMN_IN,
     INK,
     LEG_COLOURS,
     PAGE_IN,
@@ -31,6 +28,7 @@ from uhlm_sim.analysis.style import (
     new_figure,
     policies_of,
 )
+from uhlm_sim.analysis.swept import DECADE, key_words, places, set_swept, tilted, value_words
 
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
 PANELS = {
@@ -46,33 +44,6 @@ LATENCIES = {f"{name}_s.{p}": f"{name.upper()} {p}, s" for name in ("ttft", "tpo
 BATCHES = {"batch_jobs": "Mean jobs in a batch", "batch_tokens": "Mean new tokens in a batch"}
 # Lines to read the others by, in a table as if they were policies.
 GUIDES = {"1/n": Look(INK, (0.0, (1.0, 1.5))), "SLO": Look(INK, (0.0, (6.0, 2.0)))}
-DECADE = 10.0
-KEYS = {
-    "traffic.devices": "phones",
-    "traffic.rate_per_s": "requests/s of a phone",
-    "traffic.think_time_s": "mean think time, s",
-    "channel.mean_snr_db": "mean SNR, dB",
-    "channel.coherence_s": "coherence time, s",
-    "uplink.bandwidth_hz": "bandwidth, MHz",
-    "base_station.gpus": "GPUs",
-    "base_station.max_batch": "largest batch, jobs",
-}
-
-Floats = NDArray[np.float64]
-
-
-def key_words(key: str) -> str:
-    """Return what an axis calls a swept key."""
-    if key.startswith("policy.") and key.endswith(".threshold"):
-        return f"threshold of {key.removeprefix('policy.').removesuffix('.threshold')}"
-    return KEYS.get(key, key)
-
-
-def value_words(key: str, value: Any) -> str:
-    """Return what an axis calls a value of a swept key: 20 for 2e7 Hz of bandwidth."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return str(value)
-    return f"{float(value) * (1e-6 if key == 'uplink.bandwidth_hz' else 1.0):g}".replace("-", "−")
 
 
 # -- tables -------------------------------------------------------------------------------------------------
@@ -134,8 +105,7 @@ def with_guides(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
 def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
     """Draw a metric of an `over_table` against its first column: a line per policy, its 95 % interval as a band."""
     x = str(table.columns[0])
-    is_number, places = _places(table[x])
-    rows = table[table["metric"] == metric].assign(at=places)
+    rows = table[table["metric"] == metric].assign(at=places(table[x]))
     styles = {**GUIDES, **styles}
     names = policies_of(rows)
     for name, width in zip(names, line_widths(names), strict=True):
@@ -148,38 +118,8 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
         ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
         ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
     _set_values(ax, rows[~rows["policy"].isin(GUIDES)], metric)
-    _set_swept(ax.xaxis, table[x], is_number, places)
+    set_swept(ax.xaxis, table[x])
     ax.set_xlabel(key_words(x))
-
-
-def _places(column: pd.Series) -> tuple[bool, pd.Series]:
-    """Say whether a swept column is one of numbers, and where its values stand: words in their order."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return True, column.astype(np.float64)
-    return False, pd.Series(pd.factorize(column.astype(str))[0].astype(np.float64), index=column.index)
-
-
-def _set_swept(axis: Axis, column: pd.Series, is_number: bool, places: pd.Series) -> None:
-    """Set the scale of a swept axis, with ticks at the swept values where they fit."""
-    values = places.drop_duplicates()
-    if not is_number:
-        words = column.astype(str).loc[values.index].to_list()
-        axis.set_ticks(values.to_list(), words, **_tilted(words))
-        return
-    low, high = values.min(), values.max()
-    if low > 0 and high / low > DECADE:
-        axis.axes.set_xscale("log")
-        axis.set_major_locator(FixedLocator(values.to_list()) if len(values) <= 7 else LogLocator())
-        axis.set_minor_locator(NullLocator() if len(values) <= 7 else LogLocator(subs="auto"))
-        axis.set_minor_formatter(NullFormatter())
-    elif len(values) <= 7 and np.diff(np.sort(values)).min(initial=np.inf) > 0.08 * (high - low):
-        axis.set_major_locator(FixedLocator(values.to_list()))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: value_words(str(column.name), value)))
-
-
-def _tilted(words: Sequence[str]) -> dict[str, Any]:
-    """Return how the names of ticks stand: tilted where they would run into each other."""
-    return {"rotation": 25, "ha": "right"} if max(map(len, words)) * len(words) > 24 else {}
 
 
 def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
@@ -221,9 +161,9 @@ def over_figure(table: pd.DataFrame, panels: Mapping[str, str] = PANELS, policie
     names = [name for name in policies_of(table) if name not in GUIDES]
     styles = looks([*policies, *(name for name in names if name not in policies)])
     shown = [metric for metric in panels if table["metric"].eq(metric).any()]
-    columns = 2 if len(shown) in (2, 4) else 3
+    columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(shown), 3)
     rows = max(1, -(-len(shown) // columns))
-    with new_figure(PAGE_IN, 0.7 + 1.95 * rows) as figure:
+    with new_figure(PAGE_IN if columns > 1 else COLUMN_IN, 0.7 + (1.95 if columns > 1 else 2.2) * rows) as figure:
         axes = figure.subplots(rows, columns, squeeze=False)
         for ax, metric in zip(axes.flat, shown, strict=False):
             draw_over(ax, table, metric, styles)
@@ -233,7 +173,7 @@ def over_figure(table: pd.DataFrame, panels: Mapping[str, str] = PANELS, policie
         for ax in axes.flat[len(shown) :]:
             ax.remove()
         guides = {name: look for name, look in GUIDES.items() if table["policy"].eq(name).any()}
-        legend_below(figure, {name: styles[name] for name in names} | guides, columns=4)
+        legend_below(figure, {name: styles[name] for name in names} | guides, columns=4 if columns > 1 else 2)
     return figure
 
 
@@ -278,7 +218,7 @@ def draw_legs_over(ax: Axes, table: pd.DataFrame, policy: str) -> None:
     for i, total_s in enumerate(one.groupby(x)["mean"].sum().reindex(values)[::step]):
         if total_s > 0:
             ax.annotate(f"{1e3 * total_s:.0f}", (i * step, 100), (0, 1), fontsize=5, ha="center", **_ABOVE)
-    ax.set_xticks(np.arange(0, len(words), step), words[::step], **_tilted(words[::step]))
+    ax.set_xticks(np.arange(0, len(words), step), words[::step], **tilted(words[::step]))
     ax.set_ylim(0, 107)
     ax.set_yticks([0, 25, 50, 75, 100])
     ax.set_xlabel(key_words(x))

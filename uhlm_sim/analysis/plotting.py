@@ -1,0 +1,182 @@
+"""A run's figures for a notebook: on axes of yours, or as figures of their own."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uhlm_sim.analysis import frontier, maps, plots, queues, sweeps, swept
+from uhlm_sim.analysis.intervals import RATIO
+from uhlm_sim.analysis.style import Look, looks
+from uhlm_sim.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from uhlm_sim.analysis.results import Results
+
+TITLES = {**sweeps.PANELS, **sweeps.LATENCIES, **sweeps.BATCHES}
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Draws what the report draws. With `ax` a method draws there and returns it, without legend or title: artists
+    have labels, so that `ax.legend()` makes one. Without, it returns a Figure, which a notebook shows.
+
+    Of a sweep, what isn't drawn over it is drawn for its first point. InputError where there is nothing to draw.
+    """
+
+    results: "Results"
+
+    @property
+    def looks(self) -> dict[str, Look]:
+        """Return each policy's colour and line, the same in all figures of the run."""
+        return looks(self.results.policies)
+
+    def throughput(self, ax: Axes | None = None) -> Axes | Figure:
+        """Draw the cell's tokens a second by policy; the figure has a phone's rate beside it."""
+        one = self.results.first_point()
+        if ax is None:
+            return plots.throughput_figure(plots.throughput_table(one.summary), one.policies)
+        plots.draw_metric(ax, one.summary, "token_throughput", self.looks)
+        return ax
+
+    def legs(self, ax: Axes | None = None) -> Axes | Figure:
+        """Draw where a token's time goes."""
+        table = plots.legs_table(self.results.first_point().summary)
+        if ax is None:
+            return plots.legs_figure(table)
+        plots.draw_legs(ax, table)
+        return ax
+
+    def batches(self, ax: Axes | None = None, metric: str = "batch_tokens") -> Axes | Figure:
+        """Draw the mean size of a batch, in new tokens or (`batch_jobs`) in jobs; the figure has both."""
+        table = plots.batch_table(self.results.first_point().summary)
+        _require(len(table) > 0, "no policy of this run asks the LLM")
+        if ax is None:
+            return plots.batch_figure(table, self.results.policies)
+        plots.draw_metric(ax, table, metric, self.looks)
+        return ax
+
+    def token_time(self, ax: Axes | None = None) -> Axes | Figure:
+        """Draw the distribution of the time per token."""
+        one = self.results.first_point()
+        table = plots.token_time_table(_tokens(one), one.window_s)
+        return self._ecdf(ax, table, "delay_s", "time per token, s", "tokens")
+
+    def ttft(self, ax: Axes | None = None) -> Axes | Figure:
+        """Draw the distribution of the time to first token."""
+        one = self.results.first_point()
+        table = plots.ttft_table(one.requests, one.window_s)
+        return self._ecdf(ax, table, "ttft_s", "time to first token, s", "requests")
+
+    def _ecdf(self, ax: Axes | None, table: pd.DataFrame, column: str, label: str, counted: str) -> Axes | Figure:
+        if ax is None:
+            return plots.ecdf_figure(table, column, label, counted, self.results.policies)
+        plots.draw_ecdf(ax, table, column, self.looks)
+        ax.set(xlabel=label, ylabel=f"share of {counted}")
+        return ax
+
+    def queues(self, ax: Axes | None = None, station: str = "uplink") -> Axes | Figure:
+        """Draw jobs present over time, at the "uplink" or the "base_station"; the figure has both."""
+        one = self.results.first_point()
+        warmup_s, duration_s = one.window_s
+        table = queues.queue_table(_tokens(one), duration_s)
+        if ax is None:
+            return queues.queue_figure(table, warmup_s, one.policies)
+        queues.draw_queue(ax, table, station, self.looks, warmup_s)
+        return ax
+
+    def over(self, metric: str = "token_throughput", ax: Axes | None = None) -> Axes | Figure:
+        """Draw a metric over the one value that is swept, with the guides that the report draws."""
+        summary = self.results.summary
+        known = [str(name) for name in summary["metric"].unique()]
+        _require(metric in known, f"metric '{metric}': this run has none{did_you_mean(metric, known)}")
+        table = self._over([metric])
+        _require(len(table) > 0, f"metric '{metric}': null everywhere")
+        title = TITLES.get(metric, f"{metric}, {table['unit'].iloc[0]}").format(first=self.results.policies[0])
+        if ax is None:
+            return sweeps.over_figure(table, {metric: title}, self.results.policies)
+        names = [name for name in table["policy"].unique() if name not in sweeps.GUIDES]
+        sweeps.draw_over(ax, table, metric, self.looks | looks(names) if set(names) - set(self.looks) else self.looks)
+        ax.set_ylabel(title)
+        return ax
+
+    def sweep(self) -> Figure:
+        """Draw throughput, utilisation and attainment over the one value that is swept."""
+        return sweeps.over_figure(self._over(list(sweeps.PANELS)), policies=self.results.policies)
+
+    def latency(self) -> Figure:
+        """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO."""
+        return sweeps.latency_figure(self._over(list(sweeps.LATENCIES)), self.results.policies)
+
+    def legs_over(self) -> Figure:
+        """Draw where a token's time goes at each value that is swept, a panel for each policy."""
+        return sweeps.legs_over_figure(sweeps.legs_over_table(self.results.summary, self._swept(1)[0]))
+
+    def _over(self, metrics: list[str]) -> pd.DataFrame:
+        table = sweeps.over_table(self.results.summary, self._swept(1)[0], metrics)
+        return sweeps.with_guides(table, self.results.scenario.get("slo", {}))
+
+    def ratio_map(self, policy: str = "", ax: Axes | None = None, metric: str = "token_throughput") -> Axes | Figure:
+        """Draw a metric's ratio to the first policy over two swept values: one policy's on axes, else all."""
+        return self._map(f"{metric}{RATIO}", policy, ax)
+
+    def attainment_map(self, policy: str = "", ax: Axes | None = None) -> Axes | Figure:
+        """Draw the share of requests that meet the SLOs over two swept values: one policy's on axes, else all."""
+        return self._map(maps.ATTAINMENT, policy, ax)
+
+    def _map(self, metric: str, policy: str, ax: Axes | None) -> Axes | Figure:
+        x, y = self._swept(2)
+        table = maps.map_table(self.results.summary, x, y, metric)
+        _require(len(table) > 0, f"metric '{metric}': null everywhere")
+        names = [str(name) for name in table["policy"].unique()]
+        if policy or ax is not None:
+            found = f"there are {', '.join(names)}{did_you_mean(policy, names)}"
+            _require(policy in names, f"policy '{policy}': no map of it; {found}")
+            table = table[table["policy"] == policy]
+        if ax is None:
+            return maps.map_figure(table, self.results.policies)
+        maps.draw_map(ax, table, policy)
+        return ax
+
+    def frontier(self, ax: Axes | None = None, cost: str = "distribution_error") -> Axes | Figure:
+        """Draw accuracy against speed over the thresholds: one cost (see `frontier.COSTS`) on axes, else all known."""
+        table = frontier_of(self.results)
+        if ax is None:
+            _require(len(table) > 0, "no policy of this run skips, or what it costs isn't known")
+            return frontier.frontier_figure(table, self.results.policies)
+        costs = [str(name) for name in table["metric"].unique()]
+        _require(cost in costs, f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
+        frontier.draw_frontier(ax, table, cost, self.looks, self.results.policies[0])
+        return ax
+
+    def _swept(self, count: int) -> list[str]:
+        keys = swept.varied(self.results.summary, self.results.sweep)
+        told = f"this run sweeps {', '.join(keys) or 'nothing'}"
+        _require(len(keys) == count, f"a figure over {count} swept value{'s' if count > 1 else ''}: {told}")
+        return keys
+
+
+def swept_threshold(results: "Results") -> list[str]:
+    """Return the threshold key that a run sweeps, if that is all it sweeps."""
+    keys = swept.varied(results.summary, results.sweep)
+    return keys if len(keys) == 1 and swept.is_threshold(keys[0]) else []
+
+
+def frontier_of(results: "Results") -> pd.DataFrame:
+    """Return a run's `frontier_table`: of the swept thresholds, or else of the policies of its first point."""
+    keys = swept_threshold(results)
+    kinds = {str(told["label"]): str(told["kind"]) for told in results.provenance["policies"]}
+    return frontier.frontier_table(results.summary if keys else results.first_point().summary, kinds, keys)
+
+
+def _tokens(results: "Results") -> pd.DataFrame:
+    _require(results.tokens is not None, "this run kept no token tables (output.tokens = false)")
+    assert results.tokens is not None
+    return results.tokens
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise InputError(otherwise)

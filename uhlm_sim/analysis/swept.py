@@ -1,0 +1,91 @@
+"""What is swept: which keys vary, what an axis calls them and their values, and where the values stand on it.
+
+Numbers stand on an axis of numbers, logarithmic where they span more than a decade; words (presets, the names of
+threshold rules) side by side, in the sweep's order.
+"""
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+DECADE = 10.0
+KEYS = {
+    "traffic.devices": "phones",
+    "traffic.rate_per_s": "requests/s of a phone",
+    "traffic.think_time_s": "mean think time, s",
+    "channel.mean_snr_db": "mean SNR, dB",
+    "channel.coherence_s": "coherence time, s",
+    "uplink.bandwidth_hz": "bandwidth, MHz",
+    "base_station.gpus": "GPUs",
+    "base_station.max_batch": "largest batch, jobs",
+}
+
+
+def is_threshold(key: str) -> bool:
+    """Say whether a swept key is the threshold of a policy."""
+    return key.startswith("policy.") and key.endswith(".threshold")
+
+
+def key_words(key: str) -> str:
+    """Return what an axis calls a swept key."""
+    if is_threshold(key):
+        return f"threshold of {key.removeprefix('policy.').removesuffix('.threshold')}"
+    return KEYS.get(key, key)
+
+
+def value_words(key: str, value: Any) -> str:
+    """Return what an axis calls a value of a swept key: 20 for 2e7 Hz of bandwidth."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    return f"{float(value) * (1e-6 if key == 'uplink.bandwidth_hz' else 1.0):g}".replace("-", "−")
+
+
+def varied(summary: pd.DataFrame, sweep: list[str]) -> list[str]:
+    """Return the sweep's columns that take several values, less those that follow from another one (zipped sweeps)."""
+    words = summary[sweep].astype(str).drop_duplicates()
+    kept = [name for name in sweep if words[name].nunique() > 1]
+    for name in reversed(kept.copy()):
+        others = [other for other in kept if other != name]
+        if any(words.groupby(other)[name].nunique().max() == 1 for other in others):
+            kept.remove(name)
+    return kept
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """Say whether a swept column is one of numbers; truth values are words."""
+    return bool(pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column))
+
+
+def places(column: pd.Series) -> pd.Series:
+    """Return where the values of a swept column stand on its axis."""
+    if is_numeric(column):
+        return column.astype(np.float64)
+    return pd.Series(pd.factorize(column.astype(str))[0].astype(np.float64), index=column.index)
+
+
+def set_swept(axis: Axis, column: pd.Series) -> None:
+    """Set the scale of a swept axis, with ticks at the swept values where they fit."""
+    values = places(column).drop_duplicates()
+    if not is_numeric(column):
+        words = column.astype(str).loc[values.index].to_list()
+        axis.set_ticks(values.to_list(), words, **tilted(words))
+        return
+    low, high = values.min(), values.max()
+    if low > 0 and high / low > DECADE:
+        axis.axes.set_xscale("log")
+        axis.set_major_locator(FixedLocator(values.to_list()) if len(values) <= 7 else LogLocator())
+        axis.set_minor_locator(NullLocator() if len(values) <= 7 else LogLocator(subs="auto"))
+        axis.set_minor_formatter(NullFormatter())
+    elif len(values) <= 7 and np.diff(np.sort(values)).min(initial=np.inf) > 0.08 * (high - low):
+        axis.set_major_locator(FixedLocator(values.to_list()))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: value_words(str(column.name), value)))
+
+
+def tilted(words: Sequence[str]) -> dict[str, Any]:
+    """Return how the names of ticks stand: tilted where they would run into each other."""
+    return {"rotation": 25, "ha": "right"} if max(map(len, words)) * len(words) > 24 else {}
