@@ -146,7 +146,7 @@ def world(device: int, policy: Any, end_s: float, seed: int) -> SteppedPhone:
 @pytest.mark.parametrize("devices", [1, 2, 3])
 @pytest.mark.parametrize("seed", [4, 8])  # worlds in which no two jobs reach the base station within a few steps
 def test_token_by_token_the_difference_is_that_of_the_step(seed: int, devices: int, limited: bool) -> None:
-    """Batches of one: every commit lies within some tens of steps, and at a quarter of the step about a quarter as far off.
+    """Batches of one: every commit lies within some tens of steps; a quarter of the step is a quarter of the error.
 
     Two jobs that arrive nearer to each other than the steps' drift may be served in the other order; what follows is
     then another story however small the step. Most worlds of three phones have such a pair somewhere.
