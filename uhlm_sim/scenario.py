@@ -212,7 +212,7 @@ class Precision(Section):
 
     metric: str = Field("token_throughput", description="any metric of summary.csv")
     relative: float = Field(gt=0, lt=1, description="half-width of the 95 % interval over the ratio")
-    max_replications: int = Field(100, ge=10, le=10_000, description="where to stop without it")
+    max_replications: int = Field(100, ge=20, le=10_000, description="where to stop without it")
 
 
 class Output(Section):
