@@ -96,8 +96,8 @@ def replication_metrics(
     LLM's at a prefix, averaged over the prefixes (`uhlm_sim.tokens.quality`); 0 for hlm and llm.
     `kept_rate` = 1 - resampled/tokens belongs to the answer: NaN if `output_law` is false, which says that
     the policy ran on another policy's answer. So do `quality_cosine`, to the LLM's answer to the same prompt, and
-    `quality_cosine_reference`, to the prompt's reference: means over completed requests of the window, each the
-    number of the whole recorded answer, however much of it the scenario's max_tokens let through.
+    `quality_cosine_reference`, to the prompt's reference: means over the requests of the window, each the number
+    of the whole recorded answer, however much of it was given by the end: those that were are the short ones.
 
     Legs: a bare name is the mean over all tokens, zero for those without it, so that the six add up to
     token_delay_s.mean. `.leg_mean` and `.leg_p95` are over the tokens that have the leg: an upload
@@ -199,7 +199,7 @@ def _of_requests(
         **_statistics("ttft_s", ttft_s[inside & started]),
         **_statistics("tpot_s", tpot_s[inside & several]),
         **_statistics("e2e_s", e2e_s[inside & done]),
-        **{name: _known_mean(_floats(requests[name])[inside & done]) for name in QUALITY},
+        **{name: _known_mean(_floats(requests[name])[inside]) for name in QUALITY},
         "requests": inside.sum(),
         "completed_requests": (inside & done).sum(),
         "unfinished_requests": (~done).sum(),
