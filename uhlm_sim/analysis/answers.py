@@ -50,8 +50,8 @@ def _overload(results: Results, points: Points) -> Iterator[str]:
     if found:
         yield f"More requests arrive than are answered (OVERLOADED) under {found}."
     yield (
-        "Arrivals are open: a cell that keeps up commits the tokens it is asked for under every policy, so its "
-        "throughput is the load offered; policies are compared by the rate at which an answering phone gets its tokens."
+        "Arrivals are open: a cell that keeps up commits the tokens of the answers it is asked for, so its throughput "
+        "is the load offered; policies are compared by the rate at which an answering phone gets its tokens."
     )
 
 
@@ -85,14 +85,14 @@ def _costs(points: Points, first: str, policy: str) -> str:
     skipped = points.all(policy, "skip_rate")
     if not any(mean > 0 for mean, _, _ in skipped):
         return ""
-    said = [f"keeps {_course(points, skipped, _percent, ' of the tokens')} unasked"]
+    said = [f"keeps {_level(points, skipped, _percent, ' of the tokens')} unasked"]
     error = points.all(policy, "distribution_error")
     if any(np.isfinite(mean) for mean, _, _ in error):
-        said.append(f"moves the law of a token by {_course(points, error, _plain, ' in total variation')}")
+        said.append(f"moves the law of a token by {_level(points, error, _plain, ' in total variation')}")
     kept = points.all(policy, f"quality_cosine{RATIO}")
     if any(np.isfinite(mean) for mean, _, _ in kept):
         of = f" of {first}'s similarity to the LLM's answers"
-        said.append(f"has {_course(points, kept, _times, of)}")
+        said.append(f"has {_level(points, kept, _times, of)}")
     return f" It {listed(said)}."
 
 
@@ -180,7 +180,7 @@ def _phone_rates(results: Results, points: Points) -> Iterator[str]:
         most = max((low for _, low, _ in rates if np.isfinite(low)), default=np.nan)
         halved = [high < most / 2 for _, _, high in rates]
         half = f" (less than half of its most{points.where(halved)})" if any(halved) else ""
-        told.append(f"{policy} {_course(points, rates, _plain)}{half}")
+        told.append(f"{policy} {_level(points, rates, _plain)}{half}")
     yield f"Tokens a second of an answering phone, 1/mean(delay): {'; '.join(told)}."
 
 
@@ -254,26 +254,30 @@ def _entries(results: Results) -> dict[str, dict[str, Any]]:
 def _course(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:
     """Say what becomes of a value over the points: both ends, and the most between them if beyond chance.
 
-    Over several groups, or values without an order, the least and the most. Where chance alone may have made the
-    difference between the least and the most, a value about the middle.
+    Over several groups, or values without an order, the least and the most.
     """
     known = sorted((point for point, (mean, _, _) in enumerate(found) if np.isfinite(mean)), key=found.__getitem__)
     if not known:
         return f"–{of}"
-    least, middle, most = known[0], known[len(known) // 2], known[-1]
-    if show(found[least]) == show(found[most]):
-        return f"{show(found[least])}{of}"
-    if not found[least][2] < found[most][1] and np.isfinite(found[middle][1]):
-        return f"about {show(found[middle])}{of}"
-    said = [least, most]
+    said = [known[0], known[-1]]
     if points.is_ordered and len(points.groups) == 1:
         ends = [point for point in points.groups[0][1] if point in known]
-        peak = [most] if all(found[most][1] > found[end][2] for end in (ends[0], ends[-1])) else []
+        peak = [known[-1]] if all(found[known[-1]][1] > found[end][2] for end in (ends[0], ends[-1])) else []
         said = [ends[0], *peak, ends[-1]]
+    if len({show(found[point]) for point in said}) == 1:
+        return f"{show(found[said[0]])}{of}"
     first, *others = said
     return listed(
         [f"{show(found[first])}{of}{points.place(first)}", *(f"{show(found[p])}{points.place(p)}" for p in others)]
     )
+
+
+def _level(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:
+    """Say the same, but of a value whose least and most chance alone may have made, only the one in the middle."""
+    known = sorted(estimate for estimate in found if np.isfinite(estimate[1]))
+    if known and known[0][2] >= known[-1][1] and show(known[0]) != show(known[-1]):
+        return f"about {show(known[len(known) // 2])}{of}"
+    return _course(points, found, show, of)
 
 
 def _times(estimate: Estimate) -> str:

@@ -119,16 +119,16 @@ class Points:
         said = [(within, [group for group, _ in groups]) for within, groups in runs]
         if len(said) == 1:
             return f" {said[0][0]}"
-        return " " + "; ".join(f"with {' or '.join(groups)} {within}" for within, groups in said if within)
+        return " " + ", ".join(f"with {' or '.join(groups)} {within}" for within, groups in said if within)
 
     def by_policy(self, policies: Sequence[str], holds: Callable[[int, str], bool]) -> str:
-        """Say under which policies and where something holds: "hlm and llm from 20 phones on, slm everywhere"."""
+        """Say under which policies and where something holds: "hlm and llm from 20 phones on; slm everywhere"."""
         found: dict[str, list[str]] = {}
         for policy in policies:
             at = [holds(point, policy) for point in range(len(self))]
             if any(at):
                 found.setdefault(self.where(at), []).append(policy)
-        return ", ".join(f"{listed(names)}{where}" for where, names in found.items())
+        return "; ".join(f"{listed(names)}{where}" for where, names in found.items())
 
     def _within(self, points: list[int], holds: Sequence[bool]) -> str:
         """Say where along one group something holds; "" for nowhere."""

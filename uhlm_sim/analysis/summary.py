@@ -52,7 +52,7 @@ def summary_text(tables: Results) -> str:
         heads = [*points.keys(), *(names[name] for name in tables.policies)]
         lines += [title.format(first=tables.policies[0]), *_aligned([heads, *rows]), ""]
     for sentence in answers(tables):
-        lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ")
+        lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
     lines.append("")
     note = " at the first point" if any(key.startswith("policy.") for key in tables.sweep) else ""
     lines += [f"{label}{note}: {entry['words']}" for label, entry in told.items() if entry["words"]]

@@ -9,7 +9,7 @@ from typing import Any
 SAID = {
     "_hz": (1e-6, "MHz", "MHz"),
     "_db": (1.0, "dB", "dB"),
-    "rate_per_s": (1.0, "requests/s a phone", "requests/s a phone"),
+    "rate_per_s": (1.0, "requests/s", "requests/s"),
     "_s": (1.0, "s", "s"),
     "devices": (1.0, "phone", "phones"),
     "gpus": (1.0, "GPU", "GPUs"),
