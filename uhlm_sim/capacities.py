@@ -55,10 +55,10 @@ class Capacity:
             f"{told['replications']} replications of {told['duration_s']:g} s, the first {told['warmup_s']:g} s cut, "
             f"seed {told['seed']}; (low, high) are 95 % intervals, the knee is where throughput over delay is greatest",
             "",
-            self._shown().to_string(index=False, justify="right"),
+            *(line.rstrip() for line in _aligned(self._shown())),
         ]
         words = self.capacities[self.capacities["words"] != ""]
-        return "\n".join([*lines, *(f"{row.policy}: {row.words}" for row in words.itertuples())])
+        return "\n".join([*lines, *(f"{row['policy']}: {row['words']}" for row in words.to_dict("records"))])
 
     def _repr_html_(self) -> str:
         return str(self._shown().to_html(index=False))
@@ -134,8 +134,8 @@ def capacity(
         _claim(Path(out))
     labels = [policy.label for policy in scenario.policy]
     ends = search.follow({label: search.capacity_of(label) for label in labels})
-    search.refuse_what_is_no_load()
     found = pd.DataFrame([ends[label] for label in labels])
+    search.refuse_what_is_no_load(is_found="" in set(found["bound"]))
     widest = found.loc[found["bound"] != ">=", "capacity"].max()
     drawn = found["capacity"].mask(found["bound"] == ">=", search.start if isnan(widest) else widest)
     search.follow({label: search.curve_of(label, load) for label, load in zip(labels, drawn, strict=True)})
@@ -183,6 +183,12 @@ def _compared(found: pd.DataFrame) -> pd.DataFrame:
         ratio_low=(found["ci95_low"] / first["ci95_high"]).mask(itself, 1.0).where(both),
         ratio_high=(found["ci95_high"] / first["ci95_low"]).mask(itself, 1.0).where(both),
     )
+
+
+def _aligned(table: pd.DataFrame) -> list[str]:
+    columns = [[name, *table[name]] for name in table.columns]
+    padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
+    return ["  ".join(row) for row in zip(*padded, strict=True)]
 
 
 def _range(low: float, high: float, digits: str) -> str:

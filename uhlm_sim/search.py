@@ -140,17 +140,17 @@ class Search:
             if self.low <= load <= self.high and all(abs(other - load) > NEAR * load for other in tried):
                 yield load
 
-    def refuse_what_is_no_load(self) -> None:
-        """Raise InputError if the key changes no policy's metrics at all, or only for the better."""
-        changed = []
+    def refuse_what_is_no_load(self, *, is_found: bool) -> None:
+        """Raise InputError if the key changes nothing, or if no policy's capacity is found and more of it helps one."""
+        changed = False
         for policy in self.scenario.policy:
             first, *others = (seen.values for (_, label), seen in self.seen.items() if label == policy.label)
-            if any(not np.array_equal(first[name], other[name], equal_nan=True) for other in others for name in UNITS):
-                changed.append(policy.label)
+            changed |= any(not np.array_equal(first[m], other[m], equal_nan=True) for other in others for m in UNITS)
         if not changed:
             raise InputError(f"--vary {self.vary}: has no effect in this scenario; no metric of any policy changes")
-        if set(changed) <= set(self._helped):
-            raise InputError(f"--vary {self.vary}: {self._helped[changed[0]]}; a load is what makes things worse")
+        if self._helped and not is_found:
+            told = next(iter(self._helped.values()))
+            raise InputError(f"--vary {self.vary}: {told}; a load is what makes things worse")
 
     def table(self) -> pd.DataFrame:
         """Return a row for each load, policy and metric kept: mean, 95 % interval, replications."""
@@ -169,9 +169,10 @@ class Search:
             raise InputError(f"--vary {self.vary}: belongs to one policy, and capacity compares policies at one load")
         own: Any = self.scenario.model_dump()
         for part in self.vary.split("."):
-            own = own.get(part) if isinstance(own, dict) else None
+            if not isinstance(own, dict) or part not in own:
+                self._point(1)  # says what is wrong with the key
+            own = own[part]
         if isinstance(own, bool) or not isinstance(own, int | float):
-            self._point(1)  # says what is wrong with an unknown key
             raise InputError(f"--vary {self.vary}: holds {own!r}, not a number")
         if own <= 0:
             raise InputError(f"--vary {self.vary}: is {own:g}; the search needs a number above 0 to start from")
@@ -206,7 +207,7 @@ class Search:
                 return least, most
             if check and (least is None or most is None):
                 yield from self._at(policy, load)
-                if self._is_helped(policy, former, load, held):
+                if self._is_helped(policy, start, load, held):
                     return (former, None) if held else (None, former)
         while (middle := self._between(least, most)) is not None:
             if holds((yield from self._at(policy, middle))):
@@ -252,7 +253,7 @@ class Search:
     def _is_helped(self, policy: str, one: float, other: float, held: bool) -> bool:
         """Say whether more load helps: what is broken at both loads, or all objectives where they hold at one.
 
-        By a quarter at a step of the search, in every one of several replications: chance is too small for that.
+        By a quarter, in every one of several replications: chance is too small for that.
         """
         small, large = sorted((one, other))
         helped = {}

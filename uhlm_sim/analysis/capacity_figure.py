@@ -15,7 +15,7 @@ from uhlm_sim.analysis.intervals import write_table
 from uhlm_sim.analysis.metrics import UNITS
 from uhlm_sim.analysis.objectives import Objective
 from uhlm_sim.analysis.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure, save
-from uhlm_sim.analysis.sweeps import LATENCIES, key_words
+from uhlm_sim.analysis.swept import key_words
 
 # What a row of the figure's table stands for: a point of a curve, a limit, a policy's capacity, its knee.
 CURVE, LIMIT, CAPACITY, KNEE = "curve", "limit", "capacity", "knee"
@@ -113,12 +113,20 @@ def capacity_figure(
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)
         for ax, metric in zip(panels, metrics, strict=False):
             draw_capacity(ax, table, metric, styles, widest)
-            ax.set_title(LATENCIES.get(metric, f"{metric}, {UNITS[metric]}".removesuffix(", 1")))
+            ax.set_title(_title(metric))
             ax.set_xlabel(key_words(vary))
         for ax in panels[len(metrics) :]:
             ax.set_axis_off()
         _legend(figure, styles, 2 if columns == 1 else 4)
     return figure
+
+
+def _title(metric: str) -> str:
+    """Return "TPOT p95, s" for tpot_s.p95, and what has no unit without one."""
+    name, _, statistic = metric.partition(".")
+    short = name.removesuffix("_s")
+    words = short.upper() if short in ("ttft", "tpot", "itl", "e2e") else short.replace("_", " ")
+    return f"{words} {statistic}".strip() + f", {UNITS[metric]}".removesuffix(", 1")
 
 
 def _legend(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:

@@ -1,0 +1,292 @@
+"""The largest load a cell carries: where theory says what it is, and where the question is wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SCENARIO
+
+from uhlm_sim.analysis.capacity_figure import capacity_table, knee
+from uhlm_sim.capacities import Capacity, capacity, write_capacity
+from uhlm_sim.cli import main
+from uhlm_sim.errors import InputError
+from uhlm_sim.experiment import run
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.scenario_file import load, parse_scenario
+
+SLM_S, DOWNLINK_S, UPLOAD_S, VERIFY_S, THINK_S, TOKENS = 0.02, 0.005, 0.012, 0.02, 1.0, 3
+OWN_TIMES = """
+def exponential(service, rng):
+    return lambda new_tokens: rng.exponential(service.c_s)
+"""
+
+
+def mean_value_analysis(phones: int) -> tuple[float, float]:
+    """Return seconds a token and tokens a second of a closed cell: R_k = D_k (1 + Q_k(n - 1)), X = n / (Z + sum R_k).
+
+    Exact (Reiser and Lavenberg 1980) for a product-form network: thinks, drafts and downlinks are delays, the uplink is
+    processor sharing, whatever the law of its sizes, and the GPU serves exponential times in order.
+    """
+    delay_s = THINK_S + TOKENS * (SLM_S + DOWNLINK_S)
+    demand_s = TOKENS * np.array([UPLOAD_S, VERIFY_S])
+    present = np.zeros(2)
+    for n in range(1, phones + 1):
+        stay_s = demand_s * (1 + present)
+        requests_per_s = n / (delay_s + stay_s.sum())
+        present = requests_per_s * stay_s
+    return SLM_S + DOWNLINK_S + stay_s.sum() / TOKENS, TOKENS * requests_per_s
+
+
+@pytest.fixture
+def closed_cell(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scenario:
+    """Answers are cut at three tokens, which all of the trace's have; 400 bits take UPLOAD_S of the whole band."""
+    (tmp_path / "own_exponential.py").write_text(OWN_TIMES, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return parse_scenario(
+        {
+            "name": "closed",
+            "replications": 10,
+            "duration_s": 120.0,
+            "warmup_s": 20.0,
+            "traffic": {"devices": 12, "think_time_s": THINK_S, "max_tokens": TOKENS},
+            "tokens": {"path": str(trace_file)},
+            "device": {"slm_token_s": SLM_S, "slm_prefill_token_s": 0.0},
+            "uplink": {"bandwidth_hz": 400 / UPLOAD_S / np.log2(1 + 10)},
+            "channel": {"kind": "constant", "mean_snr_db": 10.0},
+            "base_station": {
+                "service": {"kind": "own_exponential:exponential", "c_s": VERIFY_S},
+                "max_batch": 1,
+                "sync": "free",
+                "downlink_s": DOWNLINK_S,
+            },
+            "policy": [{"kind": "hlm"}],
+        }
+    )
+
+
+def test_the_capacity_of_a_product_form_cell_is_that_of_mean_value_analysis(closed_cell: Scenario) -> None:
+    """The limit lies halfway between what theory gives for 18 and for 19 phones."""
+    limit_s = np.mean([mean_value_analysis(phones)[0] for phones in (18, 19)])
+    found = capacity(closed_cell, "traffic.devices", [f"tpot_s.mean<={limit_s}"], jobs=1, allow_plugins=True)
+    row = found.capacities.iloc[0]
+    assert row["bound"] == ""
+    assert row["ci95_low"] <= 18 <= row["ci95_high"]
+    assert row["ci95_high"] - row["ci95_low"] <= 2
+    assert abs(row["capacity"] - 18) <= 1
+    # So it is at every other load: the interval of the mean, at 99.9 % for ten of them, holds the theory.
+    tpot = found.loads[found.loads["metric"] == "tpot_s.mean"]
+    assert len(tpot) >= 8
+    for seen in tpot.itertuples():
+        theory_s, _ = mean_value_analysis(int(seen.load))
+        assert abs(seen.mean - theory_s) <= 4.78 / 2.26 * (seen.ci95_high - seen.mean)
+    # Power is tokens/s over a token's time, which is requests present over tokens/s.
+    power = {n: x**2 / (n - x / TOKENS * THINK_S) for n in range(1, 40) for _, x in [mean_value_analysis(n)]}
+    assert row["knee"] == pytest.approx(max(power, key=lambda n: power[n]), rel=0.15)
+
+
+NARROW = {"uplink.bandwidth_hz": 5e3}  # the uplink is what fills up
+QUICK = {**NARROW, "policy": [{"kind": "hlm"}], "replications": 2}
+
+
+@pytest.fixture
+def narrow(scenario_file: Path) -> Scenario:
+    return load(scenario_file, NARROW)
+
+
+def devices(found: Capacity, policy: str = "hlm") -> list[float]:
+    """Return the loads at which a policy was simulated."""
+    return sorted(found.loads.loc[found.loads["policy"] == policy, "load"].unique())
+
+
+def test_policies_share_the_loads_that_both_want_and_no_load_is_simulated_twice(
+    narrow: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated = []
+
+    def counted(scenario, **how):
+        simulated.extend((scenario.traffic.devices, policy.label) for policy in scenario.policy)
+        counted.runs += 1
+        return run(scenario, **how)
+
+    counted.runs = 0
+    monkeypatch.setattr("uhlm_sim.capacities.run", counted)
+    found = capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.15"], jobs=1)
+    assert len(simulated) == len(set(simulated)) > counted.runs
+    assert sorted(simulated) == sorted((n, name) for name in ("hlm", "u-hlm(0.43)") for n in devices(found, name))
+    rows = found.capacities.set_index("policy")
+    for policy, row in rows.iterrows():
+        tpot = found.loads[(found.loads["policy"] == policy) & (found.loads["metric"] == "tpot_s.p95")]
+        means = tpot.set_index("load")["mean"]
+        assert means[row["capacity"]] <= 0.15 < means[row["capacity"] + 1]
+        assert row["ci95_low"] <= row["capacity"] <= row["ci95_high"]
+        assert row["limited_by"] == "tpot_s.p95<=0.15"
+    assert rows["ratio_to_first"].tolist() == [1.0, rows["capacity"].iloc[1] / rows["capacity"].iloc[0]]
+    assert rows["ratio_low"].iloc[1] <= rows["ratio_to_first"].iloc[1] <= rows["ratio_high"].iloc[1]
+
+
+def test_the_interval_ends_where_the_mean_is_shown_to_break_or_no_longer_shown_to_keep(narrow: Scenario) -> None:
+    found = capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.15"], jobs=1)
+    tpot = found.loads[(found.loads["policy"] == "hlm") & (found.loads["metric"] == "tpot_s.p95")].set_index("load")
+    row = found.capacities.iloc[0]
+    assert tpot.loc[row["ci95_low"], "ci95_high"] <= 0.15 < tpot.loc[row["ci95_low"] + 1, "ci95_high"]
+    assert tpot.loc[row["ci95_high"], "ci95_low"] <= 0.15 < tpot.loc[row["ci95_high"] + 1, "ci95_low"]
+
+
+def test_a_load_may_be_a_rate(scenario_file: Path) -> None:
+    """Neighbouring loads are a tolerance apart."""
+    scenario = load(scenario_file, {**QUICK, "traffic.kind": "poisson", "traffic.rate_per_s": 0.2})
+    found = capacity(scenario, "traffic.rate_per_s", ["ttft_s.mean<=1.0"], tolerance=0.1, high=10.0, jobs=1)
+    for _, row in found.capacities.iterrows():
+        tried = np.array(devices(found, row["policy"]))
+        above = tried[tried > row["capacity"]].min()
+        assert 1 < above / row["capacity"] <= 1.1
+        assert row["ci95_low"] <= row["capacity"] <= row["ci95_high"]
+
+
+def test_the_strictest_of_several_limits_is_the_one_that_is_told(scenario_file: Path) -> None:
+    quick = load(scenario_file, QUICK)
+    alone = [
+        capacity(quick, "traffic.devices", [slo], jobs=1).capacities for slo in ("tpot_s.p95<=0.15", "e2e_s.mean<=3")
+    ]
+    both = capacity(quick, "traffic.devices", ["tpot_s.p95<=0.15", "e2e_s.mean<=3"], jobs=1).capacities
+    assert (alone[0]["capacity"] < alone[1]["capacity"]).all()
+    assert both["capacity"].tolist() == alone[0]["capacity"].tolist()
+    assert both["limited_by"].tolist() == ["tpot_s.p95<=0.15"]
+
+
+def test_where_nothing_keeps_a_limit_that_is_said(narrow: Scenario) -> None:
+    found = capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.01"], jobs=1)
+    row = found.capacities.iloc[0]
+    assert (row["bound"], row["capacity"], row["ci95_low"], row["ci95_high"]) == ("<", 1.0, 0.0, 0.0)
+    assert np.isnan(row["ratio_to_first"])
+    assert row["words"] == "the least load tried, 1, breaks it"
+    assert "< 1" in found.text()
+
+
+def test_where_nothing_breaks_a_limit_that_is_said(narrow: Scenario) -> None:
+    found = capacity(narrow, "traffic.devices", ["tpot_s.p95<=100"], high=8, jobs=1)
+    row = found.capacities.iloc[0]
+    assert (row["bound"], row["capacity"], row["ci95_low"], row["ci95_high"]) == (">=", 8.0, 8.0, np.inf)
+    assert row["words"] == "no load up to 8 breaks it"
+    assert ">= 8" in found.text()
+
+
+def test_one_replication_gives_a_capacity_without_an_interval(scenario_file: Path) -> None:
+    row = capacity(load(scenario_file, {**QUICK, "replications": 1}), "traffic.devices", ["tpot_s.p95<=0.15"], jobs=1)
+    assert row.capacities["capacity"].notna().all()
+    assert row.capacities[["ci95_low", "ci95_high"]].isna().all(axis=None)
+
+
+def test_a_cell_that_cannot_keep_up_at_its_capacity_is_called_so(scenario_file: Path) -> None:
+    """Requests that wait for ever make no token slow: TPOT alone doesn't see them."""
+    poisson = {"traffic.kind": "poisson", "traffic.rate_per_s": 5.0, "traffic.devices": 2, "duration_s": 60.0}
+    found = capacity(
+        load(scenario_file, {**QUICK, **poisson}), "traffic.rate_per_s", ["tpot_s.mean<=10"], high=6.0, jobs=1
+    )
+    assert found.capacities["words"].str.contains("OVERLOADED").all()
+
+
+def test_matched_rand_hlm_brings_the_policy_that_it_matches(scenario_file: Path) -> None:
+    policies = [{"kind": "rand-hlm", "skip_rate": "matched"}, {"kind": "u-hlm", "threshold": 0.43}, {"kind": "hlm"}]
+    found = capacity(
+        load(scenario_file, {**QUICK, "policy": policies}), "traffic.devices", ["tpot_s.p95<=0.15"], jobs=1
+    )
+    assert found.capacities["policy"].tolist() == ["rand-hlm", "u-hlm(0.43)", "hlm"]
+    assert (found.capacities["bound"] == "").all()
+
+
+WRONG = {
+    "no metric": ("traffic.devices", ["tpot.p95<=0.2"], "did you mean 'tpot_s.p95'"),
+    "no statistic": ("traffic.devices", ["tpot_s<=0.2"], "it has tpot_s.mean"),
+    "no operator": ("traffic.devices", ["tpot_s.p95=0.2"], "metric<=value"),
+    "no number": ("traffic.devices", ["tpot_s.p95<=fast"], "'fast' is not a finite number"),
+    "no finite number": ("traffic.devices", ["tpot_s.p95<=inf"], "'inf' is not a finite number"),
+    "no limit": ("traffic.devices", [], "at least one"),
+    "no [slo]": ("traffic.devices", ["slo_attainment>=0.95"], r"slo_attainment.*\[slo\]"),
+    "no key": ("traffic.devces", ["tpot_s.p95<=0.2"], "did you mean 'devices'"),
+    "no numeric key": ("traffic.kind", ["tpot_s.p95<=0.2"], "holds 'closed', not a number"),
+    "a policy's key": ("policy.u-hlm(0.43).threshold", ["tpot_s.p95<=0.2"], "belongs to one policy"),
+    "more is better": ("uplink.bandwidth_hz", ["tpot_s.p95<=0.00001"], "the better the larger"),
+    "more is better, found above": ("uplink.bandwidth_hz", ["tpot_s.p95<=1"], "the better the larger"),
+    "no effect": ("traffic.rate_per_s", ["tpot_s.p95<=0.2"], "has no effect"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_question_is_refused_in_words(what: str, scenario_file: Path) -> None:
+    vary, slo, told = WRONG[what]
+    scenario = load(scenario_file, NARROW)
+    with pytest.raises(InputError, match=told):
+        capacity(scenario, vary, slo, jobs=1)
+
+
+@pytest.mark.parametrize("bounds", [{"low": 0}, {"low": 5, "high": 4}, {"high": 7.5}, {"high": float("nan")}])
+def test_bounds_must_leave_loads(bounds: dict[str, float], narrow: Scenario) -> None:
+    with pytest.raises(InputError, match="whole numbers above 0"):
+        capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.2"], jobs=1, **bounds)
+
+
+def test_a_sweep_over_something_else_is_refused(scenario_file: Path) -> None:
+    scenario = load(scenario_file, {**NARROW, "sweep": {"channel.mean_snr_db": [0.0, 10.0]}})
+    with pytest.raises(InputError, match=r"sweeps channel\.mean_snr_db"):
+        capacity(scenario, "traffic.devices", ["tpot_s.p95<=0.2"], jobs=1)
+
+
+@pytest.fixture(scope="module")
+def found(trace_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Capacity:
+    file = tmp_path_factory.mktemp("found") / "tiny.toml"
+    file.write_text(SCENARIO.format(trace=trace_file), encoding="utf-8")
+    return capacity(load(file, NARROW), "traffic.devices", ["tpot_s.p95<=0.15", "ttft_s.mean<=9"], jobs=1)
+
+
+def test_the_folder_holds_tables_figure_and_what_was_asked(found: Capacity, tmp_path: Path) -> None:
+    write_capacity(found, tmp_path / "out")
+    names = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*.*")}
+    figures = {f"figures/capacity.{kind}" for kind in ("png", "pdf", "csv")}
+    assert names == {"capacity.csv", "loads.csv", "provenance.json", "scenario.resolved.toml", *figures}
+    written = pd.read_csv(tmp_path / "out" / "capacity.csv")
+    assert written["capacity"].tolist() == found.capacities["capacity"].tolist()
+    assert load(tmp_path / "out" / "scenario.resolved.toml").name == "tiny"
+    with pytest.raises(InputError, match="is there already"):
+        write_capacity(found, tmp_path / "out")
+
+
+def test_the_figure_shows_limits_curves_capacities_and_knees_of_its_table(found: Capacity) -> None:
+    table = capacity_table(found.capacities, found.loads, found.objectives)
+    assert table["mark"].value_counts()["limit"] == 2
+    capacities = table[table["mark"] == "capacity"]
+    assert capacities["metric"].tolist() == ["tpot_s.p95"] * 2
+    assert (capacities["mean"] == 0.15).all()
+    panels = found.figure().axes
+    assert [ax.get_title() for ax in panels] == ["TPOT p95, s", "TTFT mean, s"]
+    drawn = [line for line in panels[0].get_lines() if len(line.get_xdata()) > 2]
+    curves = table[(table["mark"] == "curve") & (table["metric"] == "tpot_s.p95")]
+    for line, (_, curve) in zip(drawn, curves.groupby("policy", sort=False), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), curve[["load", "mean"]])
+
+
+def test_the_knee_of_an_open_queue_is_at_half_its_capacity() -> None:
+    """M/M/1: power X / T = X (mu - X), greatest at X = mu / 2 (Kleinrock 1979)."""
+    mu = 8.0
+    load = np.array([1.0, 2.0, 3.0, 4.5, 6.0, 7.5])
+    metrics = {"token_throughput": load, "requests_present": load / (mu - load)}
+    loads = pd.concat(pd.DataFrame({"load": load, "metric": name, "mean": mean}) for name, mean in metrics.items())
+    assert knee(loads) == pytest.approx(mu / 2, rel=0.05)
+    assert np.isnan(knee(loads[loads["load"] < 4]))
+
+
+def test_the_command_prints_the_table_and_writes_the_folder(
+    scenario_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["capacity", str(scenario_file), "--vary", "traffic.devices", "--slo", "tpot_s.p95<=0.15", "--jobs", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["uhlm-sim"])
+        main([*asked, "--out", str(tmp_path / "out"), "--set", "uplink.bandwidth_hz=5e3", "--set", "replications=2"])
+        printed = capsys.readouterr().out
+        assert "traffic.devices" in printed
+        assert (tmp_path / "out" / "capacity.csv").is_file()
+        with pytest.raises(SystemExit) as stopped:
+            main([*asked, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "is there already" in capsys.readouterr().err
