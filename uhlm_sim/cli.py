@@ -282,6 +282,7 @@ def calibrate_command(args: argparse.Namespace) -> None:
     """Print the law, the thresholds and their risk on a trace, and draw the law."""
     from uhlm_sim.analysis.plots import uncertainty_figure
     from uhlm_sim.analysis.style import save
+    from uhlm_sim.tokens.quality import answer_quality
     from uhlm_sim.tokens.trace import Trace
 
     trace = Trace.read(args.trace)
@@ -308,6 +309,12 @@ def calibrate_command(args: argparse.Namespace) -> None:
     shown = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print("own_: along the rule's own recorded path; the others along the prefixes of hlm")
+    print(
+        "\nAnswers, path by path (95 % over prompts): cosine to the LLM's, over HLM's; to the reference; error a token"
+    )
+    names = ["path", "cosine", "cosine_to_hlm", "cosine_to_hlm.low", "cosine_to_hlm.high", "reference"]
+    shown = answer_quality(trace)[[*names, "distribution_error"]]
+    print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "paper": 0.43}
     figure = uncertainty_figure(law.bins, law.a, law.b, thresholds)
     print(save(figure, args.out, "uncertainty_law"), file=sys.stderr)

@@ -224,7 +224,7 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
         RecordingSettings(**fields),
         requests,
         tokens.path,
-        lambda done, total: progress("decoding tokens", done, total),
+        lambda done, total: progress("recording", done, total),
         f"uhlm-sim record {scenario.name}.toml",
     )
 
