@@ -172,15 +172,16 @@ def test_words_have_no_order():
 def test_of_a_ladder_the_fastest_that_keeps_the_similarity_is_named():
     ladder = [{"policy.u-hlm.threshold": level} for level in (0.0, 0.2, 0.4, 0.6)]
     policies = {
-        "hlm": {"token_throughput": 50.0, "quality_cosine": 0.9},
+        "hlm": {"token_throughput": 50.0, "token_throughput_per_device": 5.0, "quality_cosine": 0.9},
         "u-hlm": {
             "token_throughput": [50.0, 60.0, 70.0, 80.0],
+            "token_throughput_per_device": [5.0, 6.0, 7.0, 8.0],
             "quality_cosine": [0.9, 0.89, 0.88, 0.7],
             "skip_rate": [0.0, 0.1, 0.3, 0.5],
         },
     }
     sentence = said(results(ladder, policies, noise=0.002), "The fastest that keeps at least 95 %")
-    assert "u-hlm at threshold 0.4, 0.97" in sentence
+    assert "u-hlm at threshold 0.4, with 0.97" in sentence
 
 
 def test_choosing_by_uncertainty_is_held_against_chance_at_the_same_share():

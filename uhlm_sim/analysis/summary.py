@@ -4,6 +4,7 @@ from math import floor, isnan, log10
 from textwrap import wrap
 
 from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.points import Estimate, Points, alarms, verdicts_of
 from uhlm_sim.analysis.results import Results
 
@@ -21,10 +22,10 @@ SHOWN = (  # of a single point: column of the summary table, its metric, and how
     ("uplink", "uplink_utilisation", ""),
     ("GPU", "bs_utilisation", ""),
 )
-SWEPT = (  # of a sweep: a table each, with a row a point and a column a policy
-    ("tokens/s of the cell", "token_throughput", "half"),
-    ("ratio to {first}", "token_throughput.ratio_to_first", "range"),
-)
+SWEPT = {  # of a sweep by its traffic: what has a row a point and a column a policy, as such and as a ratio
+    "closed": ("tokens/s of the cell", "token_throughput"),
+    "poisson": ("tokens/s of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
+}
 WIDTH = 120  # of sentences
 
 
@@ -44,13 +45,15 @@ def summary_text(tables: Results) -> str:
             for name in tables.policies
         ]
         lines += [*_aligned([["policy", *(title for title, _, _ in SHOWN)], *rows]), ""]
-    for title, metric, interval in SWEPT if len(points) > 1 else ():
+    title, metric = SWEPT[tables.scenario["traffic"]["kind"]]
+    both = ((title, metric, "half"), (f"ratio to {tables.policies[0]}", f"{metric}{RATIO}", "range"))
+    for title, metric, interval in both if len(points) > 1 else ():
         rows = [
             [*points.values(at), *(_cell(points.get(at, name, metric), interval) for name in tables.policies)]
             for at in points.in_order()
         ]
         heads = [*points.keys(), *(names[name] for name in tables.policies)]
-        lines += [title.format(first=tables.policies[0]), *_aligned([heads, *rows]), ""]
+        lines += [title, *_aligned([heads, *rows]), ""]
     for sentence in answers(tables):
         lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
     lines.append("")
