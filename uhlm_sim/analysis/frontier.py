@@ -12,6 +12,7 @@ from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure
+from uhlm_sim.analysis.sweeps import joined
 
 SPEED = f"token_throughput_per_device{RATIO}"
 COSTS = {
@@ -56,6 +57,7 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     if sweep:
         moves = table.groupby(["policy", "metric"])["skip_rate"].transform("nunique") > 1
         told_apart = told_apart.mask(moves & table["kind"].eq("u-hlm"), table[sweep[0]].map(_word))
+        table = table.assign(policy=joined(table, sweep[0]))
     columns = ["policy", "kind", "setting", "skip_rate", "speed", "speed_low", "speed_high"]
     table = table.assign(setting=told_apart)[[*columns, "metric", *estimates, "replications"]]
     once = table.drop_duplicates(["policy", "metric", "skip_rate", "speed", "mean"])
@@ -104,7 +106,7 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
             told = (speed, mean)
             ax.annotate(setting, told, (4, -3), textcoords="offset points", va="top", fontsize=5.5, color=INK)
     if metric in ("distribution_error", "rejection_risk"):
-        ax.set_ylim(bottom=-0.06 * max(rows["ci95_high"].max(), rows["mean"].max(), 1e-9))
+        ax.set_ylim(bottom=-0.09 * max(rows["ci95_high"].max(), rows["mean"].max(), 1e-9))
     ax.margins(x=0.1, y=0.1)
     ax.set_xlabel(f"a phone's token rate, ratio to {first or 'the first policy'}")
     ax.set_ylabel(COSTS[metric])

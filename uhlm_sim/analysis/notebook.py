@@ -4,7 +4,8 @@ from html import escape
 from math import nan
 from typing import TYPE_CHECKING
 
-from uhlm_sim.analysis.intervals import RATIO, verdicts
+from uhlm_sim.analysis.intervals import RATIO
+from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.analysis.wording import number, plain, ratio
 
 if TYPE_CHECKING:

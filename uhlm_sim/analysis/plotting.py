@@ -23,7 +23,8 @@ class Plots:
     """Draws what the report draws. With `ax` a method draws there and returns it, without legend or title: artists
     have labels, so that `ax.legend()` makes one. Without, it returns a Figure, which a notebook shows.
 
-    Of a sweep, what isn't drawn over it is drawn for its first point. InputError where there is nothing to draw.
+    Of a sweep, what isn't drawn over it is drawn for its first point; `Results.at` chooses others. InputError where
+    there is nothing to draw.
     """
 
     results: "Results"
@@ -96,19 +97,18 @@ class Plots:
         _require(len(table) > 0, f"metric '{metric}': null everywhere")
         title = TITLES.get(metric, f"{metric}, {table['unit'].iloc[0]}").format(first=self.results.policies[0])
         if ax is None:
-            return sweeps.over_figure(table, {metric: title}, self.results.policies)
-        names = [name for name in table["policy"].unique() if name not in sweeps.GUIDES]
-        sweeps.draw_over(ax, table, metric, self.looks | looks(names) if set(names) - set(self.looks) else self.looks)
+            return sweeps.over_figure(table, {metric: title}, joined_policies(self.results))
+        sweeps.draw_over(ax, table, metric, looks(joined_policies(self.results)))
         ax.set_ylabel(title)
         return ax
 
     def sweep(self) -> Figure:
         """Draw throughput, utilisation and attainment over the one value that is swept."""
-        return sweeps.over_figure(self._over(list(sweeps.PANELS)), policies=self.results.policies)
+        return sweeps.over_figure(self._over(list(sweeps.PANELS)), policies=joined_policies(self.results))
 
     def latency(self) -> Figure:
         """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO."""
-        return sweeps.latency_figure(self._over(list(sweeps.LATENCIES)), self.results.policies)
+        return sweeps.latency_figure(self._over(list(sweeps.LATENCIES)), joined_policies(self.results))
 
     def legs_over(self) -> Figure:
         """Draw where a token's time goes at each value that is swept, a panel for each policy."""
@@ -145,10 +145,10 @@ class Plots:
         table = frontier_of(self.results)
         if ax is None:
             _require(len(table) > 0, "no policy of this run skips, or what it costs isn't known")
-            return frontier.frontier_figure(table, self.results.policies)
+            return frontier.frontier_figure(table, joined_policies(self.results))
         costs = [str(name) for name in table["metric"].unique()]
         _require(cost in costs, f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
-        frontier.draw_frontier(ax, table, cost, self.looks, self.results.policies[0])
+        frontier.draw_frontier(ax, table, cost, looks(joined_policies(self.results)), self.results.policies[0])
         return ax
 
     def _swept(self, count: int) -> list[str]:
@@ -162,6 +162,12 @@ def swept_threshold(results: "Results") -> list[str]:
     """Return the threshold key that a run sweeps, if that is all it sweeps."""
     keys = swept.varied(results.summary, results.sweep)
     return keys if len(keys) == 1 and swept.is_threshold(keys[0]) else []
+
+
+def joined_policies(results: "Results") -> list[str]:
+    """Return a run's policies in order; over one swept value those that follow it are one."""
+    keys = swept.varied(results.summary, results.sweep)
+    return list(sweeps.joined(results.summary, keys[0]).unique()) if len(keys) == 1 else results.policies
 
 
 def frontier_of(results: "Results") -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,22 +190,42 @@ class Results:
 
     def first_point(self) -> "Results":
         """Return the tables of the sweep's first point alone; of a run without a sweep, all."""
-        if not self.sweep:
+        return self.at(self.summary[self.sweep].head(1).to_dict("records")[0])
+
+    def at(self, values: Mapping[Any, Any]) -> "Results":
+        """Return the tables of the points where swept keys have these values.
+
+        Raises InputError for a key that isn't swept and for values that no point has.
+        """
+        if not values:
             return self
-        first = self.summary[self.sweep].drop_duplicates().head(1)
+        for key in values:
+            if key not in self.sweep:
+                known = ", ".join(self.sweep) or "nothing"
+                raise InputError(f"'{key}' isn't swept; this run sweeps {known}{did_you_mean(key, self.sweep)}")
+
+        def here(table: pd.DataFrame) -> pd.DataFrame:
+            chosen = pd.Series(True, index=table.index)
+            for key, value in values.items():  # words and numbers mixed are read back from a file as words
+                chosen &= (table[key] == value) | (table[key].astype(str) == str(value))
+            return table[chosen].reset_index(drop=True)
+
+        replications = here(self.replications)
+        if replications.empty:
+            wanted = ", ".join(f"{key} = {value}" for key, value in values.items())
+            raise InputError(f"no point of this run has {wanted}")
+
+        def of_points(table: pd.DataFrame) -> pd.DataFrame:
+            return table[table["point"].isin(replications["point"])]
+
         return replace(
             self,
-            summary=self.summary.merge(first, on=self.sweep),
-            replications=self.replications.merge(first, on=self.sweep),
-            requests=_first(self.requests),
-            tokens=None if self.tokens is None else _first(self.tokens),
-            stations=_first(self.stations),
+            summary=here(self.summary),
+            replications=replications,
+            requests=of_points(self.requests),
+            tokens=None if self.tokens is None else of_points(self.tokens),
+            stations=of_points(self.stations),
         )
-
-
-def _first(table: pd.DataFrame) -> pd.DataFrame:
-    first: pd.DataFrame = table[table["point"] == table["point"].min()]
-    return first
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

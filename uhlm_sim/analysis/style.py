@@ -1,7 +1,7 @@
 """How figures look: one colour and line per policy in every figure, and the sizes of a two-column paper."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -115,9 +115,18 @@ def line_widths(policies: Sequence[str]) -> list[float]:
     return [2.6, *(float(width) for width in np.linspace(1.4, 1.0, max(1, len(policies) - 1)))][: len(policies)]
 
 
-def legend_below(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
-    """Put one legend for all panels under them: in one row where that fits, else in some columns."""
-    lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
+def legend_below(figure: Figure, styles: Mapping[str, Look], columns: int, marked: Collection[str] = ()) -> None:
+    """Put one legend for all panels under them: in one row where that fits, else in some columns.
+
+    Names that are `marked` have a point, the others a line.
+    """
+    lines = [
+        Line2D([], [], color=look.colour, linestyle="" if name in marked else look.line, label=name)
+        for name, look in styles.items()
+    ]
+    for line in lines:
+        if line.get_label() in marked:
+            line.set(marker="o", markersize=3.6)
     if sum(len(name) + 9 for name in styles) < 18 * figure.get_figwidth():
         columns = len(lines)
     if lines:

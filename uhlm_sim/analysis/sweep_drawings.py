@@ -1,34 +1,45 @@
 """The figures of a run over its sweep, and the frontier of its thresholds, with what their captions say."""
 
 from collections.abc import Iterator
-
-import pandas as pd
+from dataclasses import replace
 
 from uhlm_sim.analysis import drawing, frontier, maps, sweeps, swept
 from uhlm_sim.analysis.drawing import Drawing
 from uhlm_sim.analysis.intervals import RATIO
-from uhlm_sim.analysis.plotting import frontier_of, swept_threshold
+from uhlm_sim.analysis.plotting import frontier_of, joined_policies, swept_threshold
 from uhlm_sim.analysis.results import Results
+
+FEW = 4  # words that are compared in figures of their own, not in a map
 
 
 def sweep_drawings(results: Results) -> Iterator[Drawing]:
-    """Give the figures over the swept values: lines over one, maps over two; of more, over the first two."""
-    summary = results.summary
-    keys = swept.varied(summary, results.sweep)
-    rest = keys[2:]
-    note = drawing.drawn_for(summary, rest) + drawing.forced(results)
-    if rest:
-        summary = summary.merge(summary[rest].head(1), on=rest)
+    """Give the figures over the swept values: lines over one, maps over two; of more, over the first two.
+
+    Where one of two takes a few words, such as rules to compare, there are lines over the other for each word.
+    """
+    keys = swept.varied(results.summary, results.sweep)
+    rest = results.summary[keys[2:]].head(1).to_dict("records")[0] if keys else {}
+    some = results.at(rest)
+    note = drawing.drawn_for(some.summary, keys[2:]) + drawing.forced(results)
+    words = [key for key in keys[:2] if not swept.is_numeric(some.summary[key])]
     if len(keys) == 1:
-        yield from _lines(results, keys[0], note)
+        yield from _lines(some, keys[0], note)
+    elif len(words) == 1 and some.summary[words[0]].nunique() <= FEW:
+        x = next(key for key in keys[:2] if key not in words)
+        for number, word in enumerate(some.summary[words[0]].unique(), 1):
+            part = some.at({words[0]: word})
+            for each in _lines(part, x, f"{drawing.drawn_for(part.summary, words)}{note}"):
+                if each.name in ("sweep", "latency"):
+                    yield replace(each, name=f"{each.name}_{number}", title=f"{each.title}, {word}")
     elif keys:
-        yield from _maps(results, summary, keys[0], keys[1], note)
+        yield from _maps(some, keys[0], keys[1], note)
 
 
 def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
-    summary, policies = results.summary, results.policies
+    summary = results.summary
+    policies = list(sweeps.joined(summary, x).unique())
     words = swept.key_words(x)
-    others = [name for name in results.sweep if name != x and summary[name].nunique() > 1]
+    others = [name for name in results.sweep if name != x and summary[name].astype(str).nunique() > 1]
     together = f" With it goes {' and '.join(map(swept.key_words, others))}." if others else ""
     bands = drawing.intervals(results, "Bands")
     table = sweeps.with_guides(sweeps.over_table(summary, x, list(sweeps.PANELS)), {})
@@ -78,9 +89,9 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
     )
 
 
-def _maps(results: Results, summary: pd.DataFrame, x: str, y: str, note: str) -> Iterator[Drawing]:
+def _maps(results: Results, x: str, y: str, note: str) -> Iterator[Drawing]:
     words = f"{swept.key_words(x)} and {swept.key_words(y)}"
-    policies = results.policies
+    summary, policies = results.summary, results.policies
     table = maps.map_table(summary, x, y, f"token_throughput{RATIO}")
     if len(table):
         brackets = " A number in brackets has an interval that holds 1." if drawing.several(results) else ""
@@ -121,5 +132,5 @@ def frontier_drawing(results: Results) -> Iterator[Drawing]:
         f"U-HLM's threshold stands beside it. {' '.join(said)} Each rule's line starts at hlm, which keeps nothing, "
         f"and ends at slm, which keeps everything.{drawing.intervals(results, 'Thin lines')}{note}",
         table,
-        frontier.frontier_figure(table, results.policies),
+        frontier.frontier_figure(table, joined_policies(results)),
     )

@@ -28,13 +28,13 @@ from uhlm_sim.analysis.style import (
     new_figure,
     policies_of,
 )
-from uhlm_sim.analysis.swept import DECADE, key_words, places, set_swept, tilted, value_words
+from uhlm_sim.analysis.swept import DECADE, is_numeric, key_words, places, set_swept, set_words, value_words
 
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
 PANELS = {
-    "token_throughput": "All phones together, tokens/s",
+    "token_throughput": "Cell, tokens/s",
     "token_throughput_per_device": "A phone, 1 / mean delay, tokens/s",
-    f"token_throughput{RATIO}": "All phones together, ratio to {first}",
+    f"token_throughput{RATIO}": "Cell, ratio to {first}",
     "uplink_utilisation": "Uplink utilisation",
     "bs_utilisation": "GPU utilisation",
     "slo_attainment": "Requests that meet the SLOs",
@@ -55,12 +55,13 @@ def over_table(summary: pd.DataFrame, x: str, metrics: Sequence[str]) -> pd.Data
     A policy whose label follows the sweep, as `u-hlm(0.2)` follows a swept threshold, is one policy here, called by its
     kind.
     """
-    table = summary.assign(policy=_joined(summary, x))
+    table = summary.assign(policy=joined(summary, x))
     kept = table["metric"].isin(metrics) & table["mean"].notna()
     return table.loc[kept, [x, *COLUMNS]].reset_index(drop=True)
 
 
-def _joined(summary: pd.DataFrame, x: str) -> pd.Series:
+def joined(summary: pd.DataFrame, x: str) -> pd.Series:
+    """Return each row's policy, by its kind where its label follows the sweep and no other policy is called so."""
     points = summary[x].astype(str)
     seen = points.groupby(summary["policy"]).nunique()
     follows = summary["policy"].map(seen) < points.nunique()
@@ -103,17 +104,26 @@ def with_guides(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
 
 
 def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
-    """Draw a metric of an `over_table` against its first column: a line per policy, its 95 % interval as a band."""
+    """Draw a metric of an `over_table` against its first column: a line per policy, its 95 % interval as a band.
+
+    Between words there is nothing: policies stand side by side at each, their intervals as lines.
+    """
     x = str(table.columns[0])
     rows = table[table["metric"] == metric].assign(at=places(table[x]))
     styles = {**GUIDES, **styles}
     names = policies_of(rows)
+    everyone = [name for name in policies_of(table) if name not in GUIDES]
     for name, width in zip(names, line_widths(names), strict=True):
         one = rows[rows["policy"] == name].sort_values("at")
         at, mean, low, high = (one[c].to_numpy(dtype=np.float64) for c in ("at", "mean", "ci95_low", "ci95_high"))
         look = styles[name]
         if name in GUIDES:
             ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=0.9, label=name, zorder=1.5)
+            continue
+        if not is_numeric(table[x]):
+            at = at + 0.6 * (everyone.index(name) - (len(everyone) - 1) / 2) / len(everyone)
+            ax.vlines(at, low, high, color=look.colour, linewidth=0.9)
+            ax.plot(at, mean, "o", color=look.colour, markersize=3.6, label=name)
             continue
         ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
         ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
@@ -170,10 +180,13 @@ def over_figure(table: pd.DataFrame, panels: Mapping[str, str] = PANELS, policie
             ax.set_title(panels[metric].format(first=(policies or names)[0]))
         for ax in axes.flat[: max(0, len(shown) - columns)]:
             ax.set_xlabel("")
+            ax.tick_params(axis="x", labelbottom=is_numeric(table.iloc[:, 0]))
         for ax in axes.flat[len(shown) :]:
             ax.remove()
         guides = {name: look for name, look in GUIDES.items() if table["policy"].eq(name).any()}
-        legend_below(figure, {name: styles[name] for name in names} | guides, columns=4 if columns > 1 else 2)
+        shown_styles = {name: styles[name] for name in names} | guides
+        marked = [] if is_numeric(table.iloc[:, 0]) else names
+        legend_below(figure, shown_styles, columns=4 if columns > 1 else 2, marked=marked)
     return figure
 
 
@@ -218,7 +231,7 @@ def draw_legs_over(ax: Axes, table: pd.DataFrame, policy: str) -> None:
     for i, total_s in enumerate(one.groupby(x)["mean"].sum().reindex(values)[::step]):
         if total_s > 0:
             ax.annotate(f"{1e3 * total_s:.0f}", (i * step, 100), (0, 1), fontsize=5, ha="center", **_ABOVE)
-    ax.set_xticks(np.arange(0, len(words), step), words[::step], **tilted(words[::step]))
+    set_words(ax.xaxis, [float(i) for i in range(0, len(words), step)], words[::step])
     ax.set_ylim(0, 107)
     ax.set_yticks([0, 25, 50, 75, 100])
     ax.set_xlabel(key_words(x))
@@ -240,7 +253,7 @@ def legs_over_figure(table: pd.DataFrame) -> Figure:
         for ax in axes.flat[: max(0, len(names) - columns)]:
             ax.set_xlabel("")
         for ax in axes[:, 0]:
-            ax.set_ylabel("share of a token's time, %")
+            ax.set_ylabel("share of the time, %")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
         for ax in axes.flat[len(names) :]:
             ax.remove()

@@ -6,6 +6,7 @@ threshold rules) side by side, in the sweep's order.
 
 from collections.abc import Sequence
 from numbers import Real
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,10 @@ KEYS = {
     "channel.mean_snr_db": "mean SNR, dB",
     "channel.coherence_s": "coherence time, s",
     "uplink.bandwidth_hz": "bandwidth, MHz",
+    "uplink.allocator": "allocator",
+    "uplink.snr_rule": "SNR rule",
+    "device.slm": "phone and SLM",
+    "base_station.llm": "GPU and LLM",
     "base_station.gpus": "GPUs",
     "base_station.max_batch": "largest batch, jobs",
 }
@@ -46,13 +51,13 @@ def value_words(key: str, value: Any) -> str:
 
 
 def varied(summary: pd.DataFrame, sweep: list[str]) -> list[str]:
-    """Return the sweep's columns that take several values, less those that follow from another one (zipped sweeps)."""
+    """Return the sweep's columns that take several values, less those that follow from the others (zipped sweeps)."""
     words = summary[sweep].astype(str).drop_duplicates()
     kept = [name for name in sweep if words[name].nunique() > 1]
     for name in reversed(kept.copy()):
         others = [other for other in kept if other != name]
-        if any(words.groupby(other)[name].nunique().max() == 1 for other in others):
-            kept.remove(name)
+        if others and len(words[others].drop_duplicates()) == len(words[kept].drop_duplicates()):
+            kept = others
     return kept
 
 
@@ -73,7 +78,7 @@ def set_swept(axis: Axis, column: pd.Series) -> None:
     values = places(column).drop_duplicates()
     if not is_numeric(column):
         words = column.astype(str).loc[values.index].to_list()
-        axis.set_ticks(values.to_list(), words, **tilted(words))
+        set_words(axis, values.to_list(), words)
         return
     low, high = values.min(), values.max()
     if low > 0 and high / low > DECADE:
@@ -86,6 +91,12 @@ def set_swept(axis: Axis, column: pd.Series) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: value_words(str(column.name), value)))
 
 
-def tilted(words: Sequence[str]) -> dict[str, Any]:
-    """Return how the names of ticks stand: tilted where they would run into each other."""
-    return {"rotation": 25, "ha": "right"} if max(map(len, words)) * len(words) > 24 else {}
+def set_words(axis: Axis, places: Sequence[float], words: Sequence[str]) -> None:
+    """Put words at ticks: broken into lines, or tilted where they would run into each other."""
+    width = max(10, 26 // max(1, len(words)))
+    lines = [fill(word, width, break_long_words=False) for word in words]
+    longest = max(len(line) for word in lines for line in word.splitlines())
+    if longest * len(words) <= 32:
+        axis.set_ticks(places, lines)
+    else:
+        axis.set_ticks(places, words, rotation=25, ha="right")
