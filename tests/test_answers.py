@@ -1,5 +1,7 @@
 """What a run's tables are made to say in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -236,11 +238,22 @@ def test_near_and_far_phones_are_compared_in_pairs():
         for device in range(8)
     ]
     tables = results([{}], {"hlm": {"token_throughput": 50.0}}, requests=pd.DataFrame(rows))
-    sentence = said(tables, "How many times as long")
-    assert "the 2 phones of most SNR (19 to 20 dB) the 2 of least (13 to 14 dB)" in sentence
+    sentence = said(tables, "For a token")
+    assert "the 2 phones of least SNR (13 to 14 dB)" in sentence
     assert "hlm 3.000" in sentence
     alike = pd.DataFrame(rows).assign(mean_snr_db=10.0)
     assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=alike)) if "SNR" in s]
+
+
+def test_a_label_that_follows_the_sweep_is_told_at_its_own_points():
+    at = [{"policy.u-hlm(0.1).threshold": level} for level in (0.1, 0.2)]
+    rows = [
+        results([point], {"hlm": {"token_throughput": 50.0}, label: {"token_throughput": 60.0}}).replications
+        for point, label in zip(at, ("u-hlm(0.1)", "u-hlm(0.2)"), strict=True)
+    ]
+    tidy = pd.concat([table.assign(point=number) for number, table in enumerate(rows)], ignore_index=True)
+    both = replace(results(at, {"hlm": {"token_throughput": 50.0}}), replications=tidy, summary=summarise(tidy, "hlm"))
+    assert said(both, "u-hlm(0.2): ").endswith("faster at threshold 0.2.")
 
 
 @pytest.mark.parametrize("counts", [(1, 10, 80), (5, 5000)])

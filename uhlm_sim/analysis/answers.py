@@ -124,7 +124,7 @@ def _beside_random(results: Results, points: Points) -> Iterator[str]:
         if entry.get("skip_rate") != "matched":
             continue
         wanted = entry.get("match", "u-hlm")
-        match = wanted if wanted in kinds else next(label for label, kind in kinds.items() if kind == wanted)
+        match = wanted if wanted in kinds else next((label for label, kind in kinds.items() if kind == wanted), "")
         for metric, words, show in (
             ("distribution_error", "moves the law of a token by", _plain),
             ("rejection_risk", "keeps tokens that the LLM would refuse with a chance of", _percent),
@@ -205,8 +205,8 @@ def _near_and_far(results: Results) -> Iterator[str]:
         times = _times((float(mean), float(low), float(high)))
         told.append(f"{policy} {times}, {1e3 * far_s.mean():.0f} ms against {1e3 * near_s.mean():.0f} ms")
     yield (
-        f"How many times as long as the {count} phones of most SNR ({near.iloc[0]:g} to {near.iloc[-1]:g} dB) the "
-        f"{count} of least ({far.iloc[0]:g} to {far.iloc[-1]:g} dB) take for a token (mean TPOT): {'; '.join(told)}."
+        f"For a token (mean TPOT) the {count} phones of least SNR ({far.iloc[0]:g} to {far.iloc[-1]:g} dB) take this "
+        f"many times as long as the {count} of most ({near.iloc[0]:g} to {near.iloc[-1]:g} dB): {'; '.join(told)}."
     )
 
 
@@ -249,8 +249,9 @@ def _promises(results: Results, points: Points) -> Iterator[str]:
 
 
 def _entries(results: Results) -> dict[str, dict[str, Any]]:
-    """Return the scenario's own entry for each policy's label."""
-    return dict(zip(results.policies, results.scenario.get("policy", []), strict=False))
+    """Return the scenario's own entry for each policy's label; none where a sweep changes the labels."""
+    entries = results.scenario.get("policy", [])
+    return dict(zip(results.policies, entries, strict=True)) if len(entries) == len(results.policies) else {}
 
 
 def _course(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:

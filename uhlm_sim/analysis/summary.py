@@ -45,7 +45,7 @@ def summary_text(tables: Results) -> str:
             for name in tables.policies
         ]
         lines += [*_aligned([["policy", *(title for title, _, _ in SHOWN)], *rows]), ""]
-    title, metric = SWEPT[tables.scenario["traffic"]["kind"]]
+    title, metric = SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])
     both = ((title, metric, "half"), (f"ratio to {tables.policies[0]}", f"{metric}{RATIO}", "range"))
     for title, metric, interval in both if len(points) > 1 else ():
         rows = [
