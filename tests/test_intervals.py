@@ -1,4 +1,4 @@
-"""Intervals cover what they say (shown by simulating it) and verdicts tell a trend from chance."""
+"""Intervals cover what they say, shown by simulating it; the summary has the columns of its contract."""
 
 import math
 
@@ -10,8 +10,6 @@ from uhlm_sim.analysis.intervals import (
     paired_ratio,
     student_t,
     summarise,
-    verdict,
-    verdicts,
     write_table,
 )
 from uhlm_sim.rng import stream
@@ -162,61 +160,3 @@ def test_policies_may_come_as_categories():
 def test_nine_significant_digits_are_written(tmp_path):
     write_table(pd.DataFrame({"metric": ["x", "y"], "mean": [1 / 3, math.nan]}), tmp_path / "summary.csv")
     assert (tmp_path / "summary.csv").read_text() == "metric,mean\nx,0.333333333\ny,\n"
-
-
-def slope(present):
-    """Least squares over a unit of time, for each row."""
-    t = np.linspace(-0.5, 0.5, present.shape[-1])
-    return present @ t / (t @ t)
-
-
-@pytest.mark.parametrize(("load", "overloaded"), [(0.6, False), (0.8, False), (1.3, True)])
-@pytest.mark.parametrize("replications", [1, 2, 8])
-def test_a_cell_is_overloaded_if_its_queue_grows_and_not_if_it_wanders(load, overloaded, replications):
-    """Birth and death with one arrival a second, watched each quarter of a second from 200 s to 1,000 s."""
-    window_s, step_s, experiments = 800.0, 0.25, 60
-    rng = stream(1, "verdict", int(10 * load), replications)
-    present = np.zeros((experiments, replications))
-    path = []
-    for _ in range(4000):
-        present += rng.random(present.shape) < step_s
-        present -= (rng.random(present.shape) < step_s / load) & (present > 0)
-        path.append(present.copy())
-    growth = slope(np.stack(path[800:], axis=-1)) / window_s
-    words = [
-        verdict(g, np.ones(replications), p, window_s=window_s, open_arrivals=True).word
-        for g, p in zip(growth, present, strict=True)
-    ]
-    wrong = sum((word == "OVERLOADED") != overloaded for word in words)
-    assert wrong <= 3, "at most 1 % by chance: more than 3 of 60 has probability 0.003"
-
-
-def test_a_closed_loop_is_never_overloaded_but_says_what_was_cut():
-    closed = verdict([1.0] * 3, [2.0] * 3, [12, 14, 13], window_s=100.0, open_arrivals=False)
-    assert closed.word == ""
-    assert closed.words == "13 requests a replication were unfinished at the end."
-    assert verdict([0.0], [1.0], [0], window_s=100.0, open_arrivals=False).words == "all requests were finished."
-
-
-def test_verdicts_are_given_per_point_and_policy():
-    rows = [
-        (rate, policy, replication, metric, value)
-        for rate in (1.0, 2.0)
-        for policy in ("hlm", "slm")
-        for replication in range(4)
-        for metric, value in (
-            ("backlog_growth", (rate - 1.0) * (policy == "hlm") + 0.001 * (-1) ** replication),
-            ("arrival_rate", rate),
-            ("unfinished_requests", 7),
-        )
-    ]
-    table = verdicts(tidy(rows, "traffic.rate_per_s"), window_s=100.0, open_arrivals=True)
-    assert list(table["verdict"]) == ["", "", "OVERLOADED", ""]
-    assert "can't keep up: requests present grew by 1/s at 2 arrivals/s" in table["words"][2]
-
-
-def test_a_run_that_most_requests_outlast_says_so():
-    short = verdict([0.0] * 3, [0.4] * 3, [36, 36, 36], window_s=100.0, open_arrivals=False)
-    assert short.word == "CUT SHORT"
-    assert "against 40 that arrived" in short.words
-    assert verdict([0.0] * 3, [0.4] * 3, [8, 9, 9], window_s=100.0, open_arrivals=False).word == ""

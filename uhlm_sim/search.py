@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis.intervals import student_t, verdicts
+from uhlm_sim.analysis.intervals import student_t
 from uhlm_sim.analysis.metrics import UNITS
 from uhlm_sim.analysis.objectives import Objective
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.errors import InputError, ScenarioError
 from uhlm_sim.scenario import Output, Scenario
 from uhlm_sim.scenario_file import sweep_points

@@ -1,10 +1,9 @@
-"""What the replications say together: means, paired ratios and verdicts, each with its uncertainty.
+"""What the replications say together: means and paired ratios, each with its uncertainty.
 
 Replications are independent and share their world between policies, so they are the sample: samples inside
 one run are not independent, and intervals from them don't cover.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 RATIO = ".ratio_to_first"
-CUT_SHARE = 0.25  # of the requests that arrived; beyond it a run was too short for what it measures
 
 
 def student_t(values: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
@@ -133,76 +131,6 @@ def _tidy(
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write results as CSV, nine significant digits, nulls empty: same table, same bytes."""
     table.to_csv(path, index=False, float_format="%.9g", lineterminator="\n")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a policy's figures can be taken as they are: a word (OVERLOADED, CUT SHORT, or none) and a sentence."""
-
-    word: str
-    words: str
-
-
-def verdict(
-    backlog_growth: ArrayLike,
-    arrival_rate: ArrayLike,
-    unfinished: ArrayLike,
-    *,
-    window_s: float,
-    open_arrivals: bool,
-) -> Verdict:
-    """Judge one policy from one value of each metric per replication.
-
-    A closed loop holds at most one request a phone and can't be overloaded. With open arrivals the number of
-    requests present has no trend if the cell keeps up, and grows by arrivals less departures if it doesn't.
-    It is OVERLOADED if the growth is at least 2 % of the arrival rate and more than chance: with three or
-    more replications by a one-sided t test at 1 %; with fewer, if it exceeds twice the standard deviation of
-    the slope of a random walk with Poisson steps up and down (variance 2 lambda W, slope 6/5 of it over W^2),
-    which is how a cell at exactly critical load wanders. Nulls are left out. The sentence says what was
-    unfinished at the end. Where that is more than CUT_SHARE of the requests that arrived, the run was CUT SHORT:
-    latencies of whole requests are those of the quick ones.
-    """
-    growth, rate = (np.asarray(v, dtype=np.float64).ravel() for v in (backlog_growth, arrival_rate))
-    left = np.asarray(unfinished, dtype=np.float64).ravel()
-    left = left[~np.isnan(left)]
-    cut = (
-        f"{left.mean():.3g} requests a replication were unfinished at the end"
-        if left.any()
-        else "all requests were finished"
-    )
-    growth, rate = growth[~np.isnan(growth)], rate[~np.isnan(rate)]
-    arrived = window_s * float(rate.mean()) if rate.size else 0.0
-    short = Verdict("", "")
-    if left.size and left.mean() > CUT_SHARE * arrived:
-        cut += f", against {arrived:.3g} that arrived in the window"
-        advice = "e2e, TPOT and request throughput miss the long ones: lengthen duration_s"
-        short = Verdict("CUT SHORT", f"{cut}; {advice}.")
-    if not open_arrivals or not growth.size or not rate.any():
-        return short if short.word else Verdict("", f"{cut}.")
-    slope, arrivals = float(growth.mean()), float(rate.mean())
-    if growth.size >= 3:
-        chance = float(stdtrit(growth.size - 1, 0.99) * growth.std(ddof=1) / np.sqrt(growth.size))
-    else:
-        chance = float(2 * np.sqrt(2.4 * arrivals / (window_s * growth.size)))
-    trend = f"requests present grew by {slope:.3g}/s at {arrivals:.3g} arrivals/s"
-    if slope > chance and slope >= 0.02 * arrivals:
-        return Verdict("OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length.")
-    return short if short.word else Verdict("", f"No sign of overload ({trend}); {cut}.")
-
-
-def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool) -> pd.DataFrame:
-    """Return one row per point and policy of a table as `summarise` takes it: keys, `verdict` and `words`."""
-    names = ("backlog_growth", "arrival_rate", "unfinished_requests")
-    keys = [name for name in replications.columns if name not in ("replication", "metric", "value")]
-    needed = replications[replications["metric"].isin(names)]
-    groups = needed.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
-    table = needed[keys].drop_duplicates(ignore_index=True)
-    found = []
-    for number in range(len(table)):
-        rows = needed[groups == number]
-        growth, rate, left = (rows.loc[rows["metric"] == name, "value"] for name in names)
-        found.append(verdict(growth, rate, left, window_s=window_s, open_arrivals=open_arrivals))
-    return table.assign(verdict=[v.word for v in found], words=[v.words for v in found])
 
 
 def _quantile(count: NDArray[np.int64], level: float) -> Floats:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from uhlm_sim.analysis.intervals import verdicts
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.verdicts import verdicts
+from uhlm_sim.analysis.warmup import propose_warmup
 from uhlm_sim.analysis.wording import in_words, listed, plain
 
 Estimate = tuple[float, float, float]  # mean and its 95 % interval
@@ -151,8 +152,23 @@ def verdicts_of(results: Results) -> dict[tuple[int, str], tuple[str, str]]:
     start_s, end_s = results.window_s
     is_open = results.scenario["traffic"]["kind"] != "closed"
     judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
-    place = {point: number for number, point in enumerate(judged["point"].drop_duplicates())}
+    place = _places(results)
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}
+
+
+def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
+    """Return for each point and policy what MSER-5 would cut, NaN where it finds no steady state, and why."""
+    start_s, end_s = results.window_s
+    proposed = propose_warmup(results.requests, warmup_s=start_s, duration_s=end_s)
+    place = _places(results)
+    return {
+        (place[row["point"]], row["policy"]): (row["proposed_s"], row["words"]) for row in proposed.to_dict("records")
+    }
+
+
+def _places(results: Results) -> dict[Any, int]:
+    """Return the place of each point's number: those that failed are missing."""
+    return {point: place for place, point in enumerate(results.replications["point"].drop_duplicates())}
 
 
 def alarms(

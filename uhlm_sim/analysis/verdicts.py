@@ -1,0 +1,112 @@
+"""Whether a cell kept up, and whether a run was long enough to tell: a word for each policy, with its evidence."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+Floats = NDArray[np.float64]
+
+CUT_SHARE = 0.25  # of the requests that arrived; beyond it a run was too short for what it measures
+GROWTH_SHARE = 0.02  # of the arrivals; below it growth is backlog, above it overload
+NEEDED = ("backlog_growth", "arrival_rate", "unfinished_requests", "phone_wait_s", "e2e_s.mean")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word (OVERLOADED, CUT SHORT, BACKLOGGED, STABLE or none) and a sentence with the evidence."""
+
+    word: str
+    words: str
+
+
+def verdict(
+    backlog_growth: ArrayLike,
+    arrival_rate: ArrayLike,
+    unfinished: ArrayLike,
+    phone_wait_s: ArrayLike = (),
+    e2e_s: ArrayLike = (),
+    *,
+    window_s: float,
+    open_arrivals: bool,
+) -> Verdict:
+    """Judge one policy from one value of each metric per replication; nulls are left out.
+
+    The first of these that holds is the word:
+
+    - OVERLOADED (open arrivals): the requests present grow by at least GROWTH_SHARE of the arrival rate, and by more
+      than chance. A cell that keeps up has no trend in them; one that doesn't gains arrivals less departures.
+    - CUT SHORT: more requests were unfinished at the end than CUT_SHARE of those that arrived in the window. Latencies
+      of whole requests are those of the quick ones.
+    - BACKLOGGED (open arrivals): requests wait longer for their phone, which answers one at a time, than they are then
+      being answered, on average: most of what a user waits is queue. Or they grow by more than chance, but less than
+      GROWTH_SHARE.
+    - STABLE (open arrivals): none of these. A closed loop holds at most one request a phone, can't be overloaded and
+      has no word here.
+
+    Growth is more than chance with three or more replications by a one-sided t test at 1 %; with fewer, if it exceeds
+    twice the standard deviation of the slope of a random walk with Poisson steps up and down (variance 2 lambda W,
+    slope 6/5 of it over W^2), which is how a cell at exactly critical load wanders. The waits are compared as they
+    are, without a test: they say what this run's users met. For a phone that serves alone a service time that never
+    varies, an M/D/1 queue, the wait exceeds the service from a load of 2/3 on; for an exponential one from 1/2.
+    """
+    growth, rate, left, wait_s, whole_s = (
+        values[~np.isnan(values)]
+        for values in (
+            np.asarray(metric, dtype=np.float64).ravel()
+            for metric in (backlog_growth, arrival_rate, unfinished, phone_wait_s, e2e_s)
+        )
+    )
+    arrivals = float(rate.mean()) if rate.size else 0.0
+    judged = open_arrivals and growth.size > 0 and arrivals > 0.0
+    slope = float(growth.mean()) if judged else 0.0
+    grows = judged and slope > _chance(growth, arrivals, window_s)
+    trend = f"requests present grew by {slope:.3g}/s at {arrivals:.3g} arrivals/s"
+    cut = (
+        f"{left.mean():.3g} requests a replication were unfinished at the end"
+        if left.any()
+        else "all requests were finished"
+    )
+    if grows and slope >= GROWTH_SHARE * arrivals:
+        return Verdict("OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length.")
+    if left.size and left.mean() > CUT_SHARE * window_s * arrivals:
+        cut += f", against {window_s * arrivals:.3g} that arrived in the window"
+        advice = "e2e, TPOT and request throughput miss the long ones: lengthen duration_s"
+        return Verdict("CUT SHORT", f"{cut}; {advice}.")
+    if not judged:
+        return Verdict("", f"{cut}.")
+    waits = ""
+    if wait_s.size and whole_s.size:
+        answer_s = float(whole_s.mean() - wait_s.mean())
+        waits = f"a request waits {wait_s.mean():.3g} s for its phone, then {answer_s:.3g} s for its answer; "
+        if wait_s.mean() > answer_s:
+            return Verdict("BACKLOGGED", f"Most of what users wait is queue: {waits}{trend}; {cut}.")
+    if grows:
+        return Verdict("BACKLOGGED", f"The queue still grows, by little but more than chance: {waits}{trend}; {cut}.")
+    return Verdict("STABLE", f"No sign of overload: {waits}{trend}; {cut}.")
+
+
+def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool) -> pd.DataFrame:
+    """Return one row per point and policy of a table as `summarise` takes it: keys, `verdict` and `words`.
+
+    A run written before there was a `phone_wait_s` is judged without it.
+    """
+    keys = [name for name in replications.columns if name not in ("replication", "metric", "value")]
+    needed = replications[replications["metric"].isin(NEEDED)]
+    groups = needed.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    table = needed[keys].drop_duplicates(ignore_index=True)
+    found = []
+    for number in range(len(table)):
+        rows = needed[groups == number]
+        metrics = (rows.loc[rows["metric"] == name, "value"] for name in NEEDED)
+        found.append(verdict(*metrics, window_s=window_s, open_arrivals=open_arrivals))
+    return table.assign(verdict=[v.word for v in found], words=[v.words for v in found])
+
+
+def _chance(growth: Floats, arrivals: float, window_s: float) -> float:
+    """Return the growth that a cell which keeps up seldom exceeds."""
+    if growth.size >= 3:
+        return float(stdtrit(growth.size - 1, 0.99) * growth.std(ddof=1) / np.sqrt(growth.size))
+    return float(2 * np.sqrt(2.4 * arrivals / (window_s * growth.size)))
