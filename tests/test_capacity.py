@@ -1,6 +1,7 @@
 """The largest load a cell carries: where theory says what it is, and where the question is wrong."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,14 @@ import pytest
 from conftest import SCENARIO
 
 from uhlm_sim.analysis.capacity_figure import capacity_table, knee
+from uhlm_sim.analysis.objectives import Objective
 from uhlm_sim.capacities import Capacity, capacity, write_capacity
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError
-from uhlm_sim.experiment import run
+from uhlm_sim.experiment import no_progress, run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import load, parse_scenario
+from uhlm_sim.search import Search
 
 SLM_S, DOWNLINK_S, UPLOAD_S, VERIFY_S, THINK_S, TOKENS = 0.02, 0.005, 0.012, 0.02, 1.0, 3
 OWN_TIMES = """
@@ -83,6 +86,33 @@ def test_the_capacity_of_a_product_form_cell_is_that_of_mean_value_analysis(clos
     # Power is tokens/s over a token's time, which is requests present over tokens/s.
     power = {n: x**2 / (n - x / TOKENS * THINK_S) for n in range(1, 40) for _, x in [mean_value_analysis(n)]}
     assert row["knee"] == pytest.approx(max(power, key=lambda n: power[n]), rel=0.15)
+
+
+def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
+    """A metric whose mean is the load itself breaks 20.5 at 20.5; chance moves all loads of a replication together.
+
+    120 searches at nominal 95 %: four standard errors are 8 %.
+    """
+    scenario = load(scenario_file, {**QUICK, "traffic.rate_per_s": 15.0, "replications": 10})
+    covered = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        common = rng.normal(0, 3, 10)
+
+        def observed(point, _progress, rng=rng, common=common):
+            load = point.traffic.rate_per_s
+            values = pd.DataFrame({"tpot_s.mean": load + common + rng.normal(0, 0.3, 10), "arrival_rate": 1.0})
+            rows = values.rename_axis("replication").reset_index().melt("replication", var_name="metric")
+            return SimpleNamespace(replications=rows.assign(point=0, policy="hlm"), provenance={"any": 1})
+
+        limit = Objective("tpot_s.mean", True, 20.5)
+        search = Search(
+            scenario, "traffic.rate_per_s", [limit], low=None, high=None, tolerance=0.02,
+            simulate=observed, progress=no_progress,
+        )  # fmt: skip
+        row = search.follow({"hlm": search.capacity_of("hlm")})["hlm"]
+        covered += [row["ci95_low"] <= 20.5 <= row["ci95_high"]]
+    assert np.mean(covered) >= 0.87
 
 
 NARROW = {"uplink.bandwidth_hz": 5e3}  # the uplink is what fills up

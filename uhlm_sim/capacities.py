@@ -71,9 +71,9 @@ class Capacity:
                 self.vary: [f"{row['bound']} {row['capacity']:g}".strip() for row in rows],
                 "interval": [_range(row["ci95_low"], row["ci95_high"], "g") for row in rows],
                 "ratio to first": [
-                    "-" if isnan(row["ratio_to_first"])
+                    "-" if isnan(row["ratio_to_first"]) else "1" if number == 0
                     else f"{row['ratio_to_first']:.2f} {_range(row['ratio_low'], row['ratio_high'], '.2f')}"
-                    for row in rows
+                    for number, row in enumerate(rows)
                 ],
                 "knee": ["-" if isnan(row["knee"]) else f"{row['knee']:.3g}" for row in rows],
                 "limited by": [row["limited_by"] or "-" for row in rows],

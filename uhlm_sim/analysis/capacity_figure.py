@@ -79,7 +79,7 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     highest = float(np.nanmax([*limits, *seen["ci95_high"], *seen["mean"]]))
     ax.set_ylim(0, 1.05 * highest if highest > 0 else None)
     if UNITS[metric] == "s":
-        ax.set_ylim(0, min(1.05 * highest, 2 * ROOM * float(limits.max())))
+        ax.set_ylim(0, min(max(1.05 * highest, 1.15 * float(limits.max())), 2 * ROOM * float(limits.max())))
     for limit in limits:
         ax.axhline(limit, color=INK, linewidth=0.9, linestyle=DASHES, zorder=1.5)
     for (policy, look), width in zip(styles.items(), line_widths(list(styles)), strict=True):
