@@ -105,7 +105,7 @@ def crowd(present_at_0):
 
 
 def test_requests_that_begin_empty_settle_as_theory_says():
-    """N(t) = 400 (1 - e^(-t / 20 s)): the rest is lost in the scatter of eight Poisson numbers at 20 ln sqrt(8 x 400)."""
+    """N(t) = 400 (1 - e^(-t / 20 s)): the rest is lost in the scatter of eight Poisson runs at 20 ln sqrt(8 x 400)."""
     lost_s = 20.0 * math.log(math.sqrt(8 * 400))
     empty = propose_warmup(crowd(0), warmup_s=20.0, duration_s=1000.0)
     assert empty["proposed_s"].item() == pytest.approx(lost_s, rel=0.4)
