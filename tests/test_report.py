@@ -266,6 +266,12 @@ def test_what_failed_stands_at_the_top(tables, tmp_path):
     assert words.index("channel.mean_snr_db = 20, slm, replication 2: bits went missing") < words.index("Answers")
 
 
+def test_what_mser_5_would_cut_is_told_of_each_policy(page):
+    said = [row[-1] for row in page.rows if row and row[0] in POLICIES and "MSER-5" in row[-1]]
+    assert len(said) == len(POLICIES)
+    assert "Was the warm-up long enough? MSER-5" in " ".join(page.words)
+
+
 def test_each_figure_names_the_files_it_is_in(folder, page):
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert {"figures/throughput.pdf", "figures/legs.pdf"} <= set(links)

@@ -21,7 +21,7 @@ def test_a_scenario_asks_a_question_and_reads(file: Path) -> None:
     assert first_line.endswith("?")
     scenario = read_scenario(file)
     assert scenario.name == file.stem
-    assert scenario.description
+    assert scenario.description.endswith("?")
     assert sweep_points(scenario)
 
 

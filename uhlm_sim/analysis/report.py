@@ -15,7 +15,7 @@ from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES, LEGS, UNITS
-from uhlm_sim.analysis.points import Points, alarms, verdicts_of
+from uhlm_sim.analysis.points import Points, alarms, verdicts_of, warmups_of
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import number, ratio
 
@@ -88,7 +88,12 @@ FAMILIES = {
     ),
 }
 OTHERS = "Others"
-SWEPT = {"Tokens a second of the cell": "token_throughput", "Ratio to {first}": f"token_throughput{RATIO}"}
+# Over a sweep, by traffic: with open arrivals the cell's throughput is the load offered.
+SWEPT = {
+    "closed": ("Tokens a second of the cell", "token_throughput"),
+    "poisson": ("Tokens a second of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
+}
+UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
 UNUSED = {"closed": "rate_per_s", "poisson": "think_time_s"}
 
 
@@ -105,7 +110,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     first = tables.policies[0]
     points = Points.of(tables)
-    judged = verdicts_of(tables)
+    judged, warmups = verdicts_of(tables), warmups_of(tables)
     counts = tables.replications.groupby("point")["replication"].nunique()
     text = template.render(
         scenario=tables.scenario,
@@ -118,18 +123,20 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         end_s=f"{end_s:g}",
         replications=int(counts.max()),
         fewest=int(counts.min()),
-        groups=_groups(_headline(points), first),
+        groups=_groups([column for column in HEADLINE if column[2] in _known(points)], first),
         forced=tables.forced,
-        swept=_swept(points, tables.policies),
+        swept=_swept(points, tables.policies, *SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])),
         swept_keys=points.keys(),
-        points=[_point(points, number, tables.policies) for number in points.in_order()],
+        count=len(points),
+        points=[_point(points, number, tables.policies) for number in points.in_order() if len(points) <= UNFOLDED],
         alarms=alarms(points, tables.policies, judged),
         verdicts=[
-            (name, points.words(at), *judged[at, name])
+            (name, points.words(at), *judged[at, name], warmups.get((at, name), (0.0, ""))[1])
             for name in tables.policies
             for at in points.in_order()
             if (at, name) in judged
         ],
+        warmup=_warmup(points, tables.policies, warmups, start_s),
         is_open=tables.scenario["traffic"]["kind"] != "closed",
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(tables.scenario),
@@ -146,7 +153,9 @@ def _cell(points: Points, point: int, policy: str, metric: str, shown: str = "",
     return number(*estimate, scale={"%": 100.0, "ms": 1000.0}.get(shown, 1.0))
 
 
-def _swept(points: Points, policies: Sequence[str]) -> list[tuple[str, list[tuple[list[str], list[tuple[str, str]]]]]]:
+def _swept(
+    points: Points, policies: Sequence[str], title: str, metric: str
+) -> list[tuple[str, list[tuple[list[str], list[tuple[str, str]]]]]]:
     """Return the tables over a sweep: title, then for each point its values and a cell for each policy."""
     first = policies[0]
     return [
@@ -163,7 +172,7 @@ def _swept(points: Points, policies: Sequence[str]) -> list[tuple[str, list[tupl
                 for number in points.in_order()
             ],
         )
-        for title, metric in SWEPT.items()
+        for title, metric in ((title, metric), ("Ratio to {first}", f"{metric}{RATIO}"))
         if len(points) > 1
     ]
 
@@ -173,14 +182,17 @@ def _point(points: Points, number: int, policies: Sequence[str]) -> dict[str, An
     first = policies[0]
     present = [name for name in policies if (number, name, "token_throughput") in points.estimates]
     others = [name for name in present if name != first]
-    columns = _headline(points)
+    known = _known(points)
+    columns = [column for column in HEADLINE if column[2] in known]
     return {
         "words": points.words(number),
         "policies": present,
         "headline": [(p, [_cell(points, number, p, m, shown, first) for _, _, m, shown in columns]) for p in present],
         "others": others,
         "ratios": [
-            (text, [_cell(points, number, p, f"{metric}{RATIO}", "range") for p in others]) for text, metric in RATIOS
+            (text, [_cell(points, number, p, f"{metric}{RATIO}", "range") for p in others])
+            for text, metric in RATIOS
+            if f"{metric}{RATIO}" in known
         ],
         "families": [
             (title, [(m, UNITS[m], [_cell(points, number, p, m) for p in present]) for m in metrics])
@@ -198,10 +210,9 @@ def _families() -> dict[str, list[str]]:
     return {title: names for title, names in found.items() if names}
 
 
-def _headline(points: Points) -> list[tuple[str, str, str, str]]:
-    """Return the headline columns that have a value somewhere."""
-    known = {metric for (_, _, metric), (mean, _, _) in points.estimates.items() if not math.isnan(mean)}
-    return [column for column in HEADLINE if column[2] in known]
+def _known(points: Points) -> set[str]:
+    """Return the metrics that have a value somewhere."""
+    return {metric for (_, _, metric), (mean, _, _) in points.estimates.items() if not math.isnan(mean)}
 
 
 def _groups(columns: list[tuple[str, str, str, str]], first: str) -> list[tuple[str, int, list[str]]]:
@@ -216,6 +227,17 @@ def _parted(sentence: str, policies: Sequence[str]) -> tuple[str, str]:
     """Part a sentence about one policy after its label, which is shown bold."""
     label, colon, rest = sentence.partition(": ")
     return (label, rest) if colon and label in policies else ("", sentence)
+
+
+def _warmup(
+    points: Points, policies: Sequence[str], found: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
+) -> str:
+    """Say where MSER-5 would cut more than was cut."""
+    more = points.by_policy(policies, lambda *key: found.get(key, (0.0, ""))[0] > warmup_s)
+    unsteady = points.by_policy(policies, lambda *key: math.isnan(found.get(key, (0.0, ""))[0]))
+    said = [f"would cut more under {more}"] if more else []
+    said += [f"can't tell, its cut lies past half of the run, under {unsteady}"] if unsteady else []
+    return f"MSER-5 {'; it '.join(said) if said else f'would cut no more than the {warmup_s:g} s of warm-up'}."
 
 
 def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
