@@ -174,6 +174,22 @@ def test_many_policies_are_all_told_apart():
     assert len(set(found.values())) == len(names)
 
 
+def test_a_long_ladder_darkens_with_the_threshold():
+    found = looks(["hlm", *(f"u-hlm({i / 10})" for i in range(1, 8))])
+    light = [sum(int(found[f"u-hlm({i / 10})"].colour[j : j + 2], 16) for j in (1, 3, 5)) for i in range(1, 8)]
+    assert light == sorted(light, reverse=True)
+    assert found["hlm"] == looks(["hlm"])["hlm"]
+
+
+def test_policies_that_never_ask_the_llm_have_no_batch():
+    table = plots.batch_table(summary({"batch_jobs": [1.2, 1.1, math.nan], "batch_tokens": [1.5, 4.0, math.nan]}))
+    assert set(table["policy"]) == {"hlm", "u-hlm(0.43)"}
+    left, right = plots.batch_figure(table, POLICIES).axes
+    assert [bar.get_width() for bar in left.patches] == [1.2, 1.1]
+    assert [bar.get_width() for bar in right.patches] == [1.5, 4.0]
+    assert to_hex(right.patches[1].get_facecolor()) == looks(POLICIES)["u-hlm(0.43)"].colour
+
+
 def test_drawing_leaves_no_global_state(tmp_path):
     before = dict(mpl.rcParams)
     save(plots.throughput_figure(summary({m: [1.0, 2.0, 3.0] for m in METRICS})), tmp_path, "a")

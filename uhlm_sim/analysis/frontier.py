@@ -50,7 +50,7 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     fast.columns = pd.Index(["speed", "speed_low", "speed_high"])
     skipped = summary[summary["metric"] == "skip_rate"].set_index(keys)["mean"].rename("skip_rate")
     costs = summary[summary["metric"].isin(COSTS) & summary["mean"].notna()]
-    table = costs.join(fast, on=keys).join(skipped, on=keys)
+    table = costs.join(fast, on=keys).join(skipped, on=keys).reset_index(drop=True)
     table["kind"] = table["policy"].map(kinds)
     table = table[table["kind"].isin([*LADDERS, *ENDS]) & table["speed"].notna()]
     told_apart = table["policy"].astype(str).str.extract(r"\((.*)\)$", expand=False).fillna("")

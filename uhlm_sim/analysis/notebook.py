@@ -60,7 +60,7 @@ def results_html(results: "Results") -> str:
     if results.forced:
         notes.append("† teacher-forced, on the answers of another policy.")
     if results.failed:
-        notes.append(f"{len(results.failed)} simulations failed: see <code>.failed</code>.")
+        notes.append(f"Failed simulations: {len(results.failed)}, told in <code>.failed</code>.")
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     title = f"<b>{escape(str(scenario['name']))}</b> {escape(str(scenario.get('description', '')))}"

@@ -132,12 +132,12 @@ class Plots:
         _require(len(table) > 0, f"metric '{metric}': null everywhere")
         names = [str(name) for name in table["policy"].unique()]
         if policy or ax is not None:
-            found = f"there are {', '.join(names)}{did_you_mean(policy, names)}"
-            _require(policy in names, f"policy '{policy}': no map of it; {found}")
-            table = table[table["policy"] == policy]
+            label = self.results.named(policy)[0]
+            _require(label in names, f"policy '{label}': no map of it; there are {', '.join(names)}")
+            table = table[table["policy"] == label]
         if ax is None:
             return maps.map_figure(table, self.results.policies)
-        maps.draw_map(ax, table, policy)
+        maps.draw_map(ax, table, label)
         return ax
 
     def frontier(self, ax: Axes | None = None, cost: str = "distribution_error") -> Axes | Figure:

@@ -156,13 +156,16 @@ class Results:
         metrics = [str(name) for name in table["metric"].unique()]
         if metric not in metrics:
             raise InputError(f"metric '{metric}': this run has none{did_you_mean(metric, metrics)}")
-        rows = table[table["policy"].isin(self._named(policy)) & (table["metric"] == metric)]
+        rows = table[table["policy"].isin(self.named(policy)) & (table["metric"] == metric)]
         values = rows.pivot(index="point", columns="replication", values="value")
         points, replications = table["point"].unique(), table["replication"].unique()
         return values.reindex(index=points, columns=replications).to_numpy(dtype=np.float64, na_value=np.nan)
 
-    def _named(self, name: str) -> list[str]:
-        """Return the labels of the policy that a label or a kind names: a swept one has another label at each point."""
+    def named(self, name: str) -> list[str]:
+        """Return the labels of the policy that a label or a kind names: a swept one has another label at each point.
+
+        InputError where there is none, or where several of one kind are at the same point.
+        """
         labels = {str(label): str(label).partition("(")[0] for label in self.replications["policy"].unique()}
         kinds = labels | {str(told["label"]): str(told["kind"]) for told in self.provenance["policies"]}
         found = [name] if name in labels else [label for label in labels if kinds[label] == name]

@@ -55,7 +55,8 @@ def over_table(summary: pd.DataFrame, x: str, metrics: Sequence[str]) -> pd.Data
     A policy whose label follows the sweep, as `u-hlm(0.2)` follows a swept threshold, is one policy here, called by its
     kind.
     """
-    table = summary.assign(policy=joined(summary, x))
+    table = summary.reset_index(drop=True)
+    table = table.assign(policy=joined(table, x))
     kept = table["metric"].isin(metrics) & table["mean"].notna()
     return table.loc[kept, [x, *COLUMNS]].reset_index(drop=True)
 
@@ -127,17 +128,19 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
             continue
         ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
         ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
-    _set_values(ax, rows[~rows["policy"].isin(GUIDES)], metric)
+    _set_values(ax, rows, metric)
     set_swept(ax.xaxis, table[x])
     ax.set_xlabel(key_words(x))
 
 
 def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
-    """Set the scale and the limits of the axis of values; a band far beyond all means is cut by the frame.
+    """Set the scale and the limits of the axis of values; a band or a guide far beyond all means is cut by the frame.
 
     Shares go from 0 to 1. Others are logarithmic where their means span more than a decade, else from 0; a ratio
     has its line at 1.
     """
+    limits = rows.loc[rows["policy"] == "SLO", "mean"]
+    rows = rows[~rows["policy"].isin(GUIDES)]
     if len(rows) and rows["unit"].eq("1").all() and not metric.endswith(RATIO):
         ax.set_ylim(0, 1.04 * max(1.0, rows["mean"].max()))
         return
@@ -148,6 +151,8 @@ def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
     if means.empty:
         return
     low, high = means.min(), means.max()
+    if len(limits) and low / 2 < limits.iloc[0] < 2 * high:
+        low, high = min(low, limits.iloc[0]), max(high, limits.iloc[0])
     ends = rows["ci95_low"].fillna(low), rows["ci95_high"].fillna(high)
     if high > DECADE * low:
         ax.set_yscale("log")
