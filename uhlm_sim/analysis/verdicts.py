@@ -1,5 +1,6 @@
 """Whether a cell kept up, and whether a run was long enough to tell: a word for each policy, with its evidence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ Floats = NDArray[np.float64]
 
 CUT_SHARE = 0.25  # of the requests that arrived; beyond it a run was too short for what it measures
 GROWTH_SHARE = 0.02  # of the arrivals; below it growth is backlog, above it overload
-NEEDED = ("backlog_growth", "arrival_rate", "unfinished_requests", "phone_wait_s", "e2e_s.mean")
+WAITS = ("phone_wait_s", "e2e_s.mean", "uplink_wait_s", "bs_wait_s", "token_delay_s.mean")
+NEEDED = ("backlog_growth", "arrival_rate", "unfinished_requests", *WAITS)
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,8 @@ class Verdict:
     words: str
 
 
-def verdict(
-    backlog_growth: ArrayLike,
-    arrival_rate: ArrayLike,
-    unfinished: ArrayLike,
-    phone_wait_s: ArrayLike = (),
-    e2e_s: ArrayLike = (),
-    *,
-    window_s: float,
-    open_arrivals: bool,
-) -> Verdict:
-    """Judge one policy from one value of each metric per replication; nulls are left out.
+def verdict(metrics: Mapping[str, ArrayLike], *, window_s: float, open_arrivals: bool) -> Verdict:
+    """Judge one policy from the metrics that are NEEDED, one value per replication each; nulls are left out.
 
     The first of these that holds is the word:
 
@@ -40,25 +33,22 @@ def verdict(
       than chance. A cell that keeps up has no trend in them; one that doesn't gains arrivals less departures.
     - CUT SHORT: more requests were unfinished at the end than CUT_SHARE of those that arrived in the window. Latencies
       of whole requests are those of the quick ones.
-    - BACKLOGGED (open arrivals): requests wait longer for their phone, which answers one at a time, than they are then
-      being answered, on average: most of what a user waits is queue. Or they grow by more than chance, but less than
-      GROWTH_SHARE.
+    - BACKLOGGED (open arrivals): more than half of the time from a request's arrival to its last token is queue; or the
+      requests present grow by more than chance, but less than GROWTH_SHARE.
     - STABLE (open arrivals): none of these. A closed loop holds at most one request a phone, can't be overloaded and
       has no word here.
 
     Growth is more than chance with three or more replications by a one-sided t test at 1 %; with fewer, if it exceeds
     twice the standard deviation of the slope of a random walk with Poisson steps up and down (variance 2 lambda W,
-    slope 6/5 of it over W^2), which is how a cell at exactly critical load wanders. The waits are compared as they
-    are, without a test: they say what this run's users met. For a phone that serves alone a service time that never
-    varies, an M/D/1 queue, the wait exceeds the service from a load of 2/3 on; for an exponential one from 1/2.
+    slope 6/5 of it over W^2), which is how a cell at exactly critical load wanders.
+
+    Queue is the wait for the phone, which answers one request at a time (`phone_wait_s`), and of the rest the part that
+    tokens spend waiting for band or GPU: (uplink_wait_s + bs_wait_s) / token_delay_s.mean, all as means over
+    replications. It isn't tested: it says what this run's users met. Where one station makes all the wait, it becomes
+    most of the time at a load of 2/3 if services never vary (M/D/1), at 1/2 if they are exponential (M/M/1).
     """
-    growth, rate, left, wait_s, whole_s = (
-        values[~np.isnan(values)]
-        for values in (
-            np.asarray(metric, dtype=np.float64).ravel()
-            for metric in (backlog_growth, arrival_rate, unfinished, phone_wait_s, e2e_s)
-        )
-    )
+    found = {name: _values(metrics.get(name, ())) for name in NEEDED}
+    growth, rate, left = (found[name] for name in ("backlog_growth", "arrival_rate", "unfinished_requests"))
     arrivals = float(rate.mean()) if rate.size else 0.0
     judged = open_arrivals and growth.size > 0 and arrivals > 0.0
     slope = float(growth.mean()) if judged else 0.0
@@ -78,10 +68,13 @@ def verdict(
     if not judged:
         return Verdict("", f"{cut}.")
     waits = ""
-    if wait_s.size and whole_s.size:
-        answer_s = float(whole_s.mean() - wait_s.mean())
-        waits = f"a request waits {wait_s.mean():.3g} s for its phone, then {answer_s:.3g} s for its answer; "
-        if wait_s.mean() > answer_s:
+    if all(found[name].size for name in WAITS) and found["token_delay_s.mean"].any():
+        phone_s, whole_s, uplink_s, gpu_s, token_s = (float(found[name].mean()) for name in WAITS)
+        cell_s = round((whole_s - phone_s) * (uplink_s + gpu_s) / token_s, 9)  # a remainder of rounding is no wait
+        waits = (
+            f"of {whole_s:.3g} s a request waits {phone_s:.3g} s for its phone and {cell_s:.3g} s for band and GPUs; "
+        )
+        if phone_s + cell_s > whole_s / 2:
             return Verdict("BACKLOGGED", f"Most of what users wait is queue: {waits}{trend}; {cut}.")
     if grows:
         return Verdict("BACKLOGGED", f"The queue still grows, by little but more than chance: {waits}{trend}; {cut}.")
@@ -100,9 +93,14 @@ def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool
     found = []
     for number in range(len(table)):
         rows = needed[groups == number]
-        metrics = (rows.loc[rows["metric"] == name, "value"] for name in NEEDED)
-        found.append(verdict(*metrics, window_s=window_s, open_arrivals=open_arrivals))
+        metrics = {str(name): values for name, values in rows.groupby("metric", sort=False, observed=True)["value"]}
+        found.append(verdict(metrics, window_s=window_s, open_arrivals=open_arrivals))
     return table.assign(verdict=[v.word for v in found], words=[v.words for v in found])
+
+
+def _values(metric: ArrayLike) -> Floats:
+    values = np.asarray(metric, dtype=np.float64).ravel()
+    return values[~np.isnan(values)]
 
 
 def _chance(growth: Floats, arrivals: float, window_s: float) -> float:
