@@ -68,19 +68,19 @@ def test_a_policy_is_faster_from_where_its_interval_leaves_one():
     throughput = {"hlm": {"token_throughput": [10.0, 50.0, 70.0]}, "u-hlm": {"token_throughput": [10.0, 60.0, 101.5]}}
     sentence = said(results(users(1, 10, 80), throughput), "u-hlm: ")
     assert "at 1 phone and 1.4" in sentence
-    assert sentence.endswith("faster from 10 phones on.")
+    assert sentence.endswith("more from 10 phones on.")
 
 
 def test_what_chance_may_have_made_is_not_called_faster():
     same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": [50.0, 50.02]}}
     assert said(results(users(1, 2), same), "u-hlm: ").endswith("no difference beyond chance.")
     once = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 80.0}}
-    assert "faster" not in " ".join(answers(results(users(1, 2), once, replications=1)))
+    assert "more" not in " ".join(answers(results(users(1, 2), once, replications=1)))
 
 
 def test_the_order_in_which_values_were_given_does_not_matter():
     throughput = {"hlm": {"token_throughput": [70.0, 10.0, 50.0]}, "u-hlm": {"token_throughput": [98.0, 10.0, 60.0]}}
-    assert said(results(users(80, 1, 10), throughput), "u-hlm: ").endswith("faster from 10 phones on.")
+    assert said(results(users(80, 1, 10), throughput), "u-hlm: ").endswith("more from 10 phones on.")
 
 
 def test_the_most_is_told_where_it_lies_between_the_ends():
@@ -147,7 +147,7 @@ def test_two_swept_keys_part_into_groups():
         "u-hlm": {"token_throughput": [70.0, 70.0, 70.0, 50.0, 70.0, 70.0, 50.0, 50.0, 50.0]},
     }
     sentence = said(results(at, rates), "u-hlm: ")
-    assert "faster with 1 phone at 0 dB, with 10 phones or 80 phones up to 10 dB" in sentence
+    assert "more with 1 phone at 0 dB, with 10 phones or 80 phones up to 10 dB" in sentence
 
 
 def test_a_key_that_follows_from_the_others_parts_nothing():
@@ -160,7 +160,7 @@ def test_a_key_that_follows_from_the_others_parts_nothing():
         "hlm": {"token_throughput": 50.0},
         "u-hlm": {"token_throughput": [80.0, 50.0, 50.0, 80.0, 80.0, 50.0]},
     }
-    assert "faster with per-hertz at 5 MHz, with power-limited up to 10 MHz" in said(results(at, rates), "u-hlm: ")
+    assert "more with per-hertz at 5 MHz, with power-limited up to 10 MHz" in said(results(at, rates), "u-hlm: ")
 
 
 def test_words_have_no_order():
@@ -168,7 +168,7 @@ def test_words_have_no_order():
     rates = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": [50.0, 92.5, 70.0]}}
     sentence = said(results(at, rates), "u-hlm: ")
     assert "at slow and 1.8" in sentence
-    assert sentence.endswith("faster at fast and other.")
+    assert sentence.endswith("more at fast and other.")
 
 
 def test_of_a_ladder_the_fastest_that_keeps_the_similarity_is_named():
@@ -253,7 +253,7 @@ def test_a_label_that_follows_the_sweep_is_told_at_its_own_points():
     ]
     tidy = pd.concat([table.assign(point=number) for number, table in enumerate(rows)], ignore_index=True)
     both = replace(results(at, {"hlm": {"token_throughput": 50.0}}), replications=tidy, summary=summarise(tidy, "hlm"))
-    assert said(both, "u-hlm(0.2): ").endswith("faster at threshold 0.2.")
+    assert said(both, "u-hlm(0.2): ").endswith("more at threshold 0.2.")
 
 
 @pytest.mark.parametrize("counts", [(1, 10, 80), (5, 5000)])

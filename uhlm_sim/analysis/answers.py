@@ -56,7 +56,7 @@ def _overload(results: Results, points: Points) -> Iterator[str]:
 
 
 def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterator[str]:
-    """Say how much faster or slower than the first one each policy is, where beyond chance, and what it costs."""
+    """Say how much more or less than the first one each policy commits, where beyond chance, and what it costs."""
     first, *others = results.policies
     metric = ("token_throughput_per_device" if is_open else "token_throughput") + RATIO
     does = "an answering phone gets" if is_open else "commits"
@@ -67,7 +67,8 @@ def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterat
             continue
         of = f" times {first}'s tokens a second"
         told = f"{policy}: {does} {_course(points, found, _times, of)}"
-        sides = {"faster": [low > 1 for _, low, _ in found], "slower": [high < 1 for _, _, high in found]}
+        above, below = ("faster", "slower") if is_open else ("more", "less")
+        sides = {above: [low > 1 for _, low, _ in found], below: [high < 1 for _, _, high in found]}
         said = [f"{word}{points.where(holds)}" for word, holds in sides.items() if any(holds)]
         if not said and all(np.isfinite(low) for _, low, _ in found):
             told += ", no difference beyond chance"

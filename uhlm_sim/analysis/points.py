@@ -93,12 +93,8 @@ class Points:
         """Return the numbers of the points, group by group."""
         return [point for _, points in self.groups for point in points]
 
-    def keys(self) -> list[str]:
-        """Return the swept keys."""
-        return list(self.rows[0])
-
     def values(self, point: int) -> list[str]:
-        """Return a point's values of them as text."""
+        """Return a point's values of the swept keys as text."""
         return [plain(value) for value in self.rows[point].values()]
 
     def words(self, point: int) -> str:

@@ -52,7 +52,7 @@ def summary_text(tables: Results) -> str:
             [*points.values(at), *(_cell(points.get(at, name, metric), interval) for name in tables.policies)]
             for at in points.in_order()
         ]
-        heads = [*points.keys(), *(names[name] for name in tables.policies)]
+        heads = [*tables.sweep, *(names[name] for name in tables.policies)]
         lines += [title, *_aligned([heads, *rows]), ""]
     for sentence in answers(tables):
         lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
