@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.cell.policies import ReadyPolicy
 from uhlm_sim.cell.uplink import Uplink
@@ -94,8 +94,7 @@ def known_air(gains: Any, coherence_s: float, mean_snr: Any = 1.0, efficiency_of
     return Air(
         np.full(len(gains), mean_snr, dtype=np.float64),
         efficiency_of,
-        fading=fading,
-        stream_of=lambda device: gains[device],
+        gains_of=lambda device: fading(gains[device], BLOCKS_AHEAD),
         coherence_s=coherence_s,
     )
 

@@ -106,7 +106,9 @@ class Channel(Section):
     min_snr_db: Decibels = Field(-10.0, description="no rate below it (per-upload: clamped there)")
     snr_gap_db: Annotated[float, Field(ge=0, le=100)] = Field(0.0, description="loss against Shannon")
     max_spectral_efficiency: Positive = Field(7.4, description="bit/s/Hz, whatever the SNR")
-    params: dict[str, float] = Field({}, description="arguments of a channel of your own")
+    params: dict[str, float | str] = Field(
+        {}, description="arguments of the channel: k_factor_db, shape, speed_m_per_s"
+    )
 
     @model_validator(mode="after")
     def reachable(self) -> "Channel":

@@ -5,18 +5,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models.fading import FadingModel
 from uhlm_sim.errors import SimulationError
 
 Floats = NDArray[np.float64]
-BLOCKS_AHEAD = 256
+BLOCKS_AHEAD = 256  # the length of a run of gains
 
 
 class Air:
     """Mean SNR times fading gain of every device, and the spectral efficiency that follows.
 
     `mean_snr` is linear, over the whole band, one per device. With `coherence_s` the gain of device i in block k,
-    which lasts [k, k+1) coherence times, is the k-th draw of `fading(stream_of(i), ...)`: it depends on (i, k) alone,
+    which lasts [k, k+1) coherence times, is the k-th that the runs of `gains_of(i)` yield: it depends on (i, k) alone,
     so every policy meets the same fades. Without, either the mean SNR holds for ever (`per_upload` False) or each
     upload brings its own gain, and the SNR in the band it uses is clamped at `min_snr`, since a rate of zero would
     never end; `clamped` counts the uploads that began so. `efficiency_of(snr)` maps SNR in the band used to bit/s/Hz,
@@ -28,8 +27,7 @@ class Air:
         mean_snr: Floats,
         efficiency_of: Callable[[Floats], Floats],
         *,
-        fading: FadingModel | None = None,
-        stream_of: Callable[[int], np.random.Generator] | None = None,
+        gains_of: Callable[[int], Iterator[Floats]] | None = None,
         coherence_s: float | None = None,
         per_upload: bool = False,
         min_snr: float = 0.0,
@@ -45,8 +43,8 @@ class Air:
         self._floor = min_snr if per_upload else 0.0
         self._efficiency_of = efficiency_of
         self._runs = []
-        if coherence_s is not None and fading is not None and stream_of is not None:
-            self._runs = [fading(stream_of(device), BLOCKS_AHEAD) for device in range(self.devices)]
+        if coherence_s is not None and gains_of is not None:
+            self._runs = [gains_of(device) for device in range(self.devices)]
         self._first_block = -BLOCKS_AHEAD
         self._snr_ahead = np.empty((BLOCKS_AHEAD, self.devices))
         self._efficiency_ahead = np.empty((BLOCKS_AHEAD, self.devices))

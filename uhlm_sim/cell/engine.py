@@ -1,15 +1,16 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import simpy
+from numpy.typing import NDArray
 
 from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
-from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.laws import check_records
@@ -23,6 +24,9 @@ from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.tokens.trace import TokenPath
 
+Params = Mapping[str, object]
+Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parameters
+
 
 def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow_plugins: bool = False) -> Records:
     """Simulate one cell for `duration_s` under one policy and return what happened, checked.
@@ -34,8 +38,8 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
     traffic, seed = scenario.traffic, scenario.seed
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     answers = Answers(policy, payload_costs(scenario, vocabulary_size))
-    fading = find_fading(scenario, allow_plugins=allow_plugins)
-    air = make_air(scenario, fading, replication)
+    fading_of = find_fading(scenario, allow_plugins=allow_plugins)
+    air = make_air(scenario, fading_of, replication)
     base_station = BaseStation(
         env,
         service_s=service_times(scenario, replication, allow_plugins=allow_plugins),
@@ -60,7 +64,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
             next_answer=answers.asked_by(stream(seed, "prompts", replication, device)),
             upload=uplink.send,
             submit=base_station.submit,
-            gain_of=upload_gains(scenario, fading, replication, device) if air.per_upload else None,
+            gain_of=upload_gains(scenario, fading_of(device), replication, device) if air.per_upload else None,
             downlink_s=scenario.base_station.downlink_s,
             log=log,
         )
@@ -96,8 +100,17 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
     """Find everything that the scenario names, before the first event. Raises ScenarioError."""
     uplink, channel, service = scenario.uplink, scenario.channel, scenario.base_station.service
     find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
-    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
-    _check_call(f"channel.params of {channel.kind}", fading, (None, 1), channel.params)
+    fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
+    _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
+    parameters = inspect.signature(fading.func).parameters
+    for name, value in channel.params.items():
+        if isinstance(value, str) and name in parameters and parameters[name].annotation is float:
+            raise ScenarioError(f"channel.params of {channel.kind}: {name} = '{value}' must be a number")
+    if channel.kind in CHANNELS:
+        try:
+            next(fading(stream(scenario.seed, "check"), 1))
+        except (TypeError, ValueError) as error:
+            raise ScenarioError(f"channel.params of {channel.kind}: {error}") from None
     times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
     _check_call(f"base_station.service.params of {service.kind}", times, (service, None), service.params)
     for policy, given in zip(policies, scenario.policy, strict=True):
@@ -105,21 +118,37 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
         _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
 
 
-def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: dict[str, float]) -> None:
+def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: Params) -> None:
     try:
         inspect.signature(function).bind(*given, **params)
     except (TypeError, ValueError) as error:
         raise ScenarioError(f"{key}: {error}") from None
 
 
-def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> FadingModel:
-    """Return the scenario's fading model, its parameters filled in."""
+def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[[int], Fading]:
+    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
+
+    A model that has the parameters `block_s` or `device` is handed the length of a block [s] and the device's number.
+    """
     channel = scenario.channel
     fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
-    return partial(fading, **channel.params)
+    try:
+        asked = {"block_s", "device"} & inspect.signature(fading).parameters.keys()
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
+    if asked and channel.coherence_s == "per-upload":
+        raise ScenarioError(
+            f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
+        )
+
+    def fading_of(device: int) -> Fading:
+        handed = {"block_s": channel.coherence_s, "device": device}
+        return partial(fading, **{name: handed[name] for name in asked} | channel.params)
+
+    return fading_of
 
 
-def make_air(scenario: Scenario, fading: FadingModel, replication: int) -> Air:
+def make_air(scenario: Scenario, fading_of: Callable[[int], Fading], replication: int) -> Air:
     """Return the channel of every device in one replication."""
     channel = scenario.channel
     min_snr = float(db_to_linear(channel.min_snr_db))
@@ -132,8 +161,7 @@ def make_air(scenario: Scenario, fading: FadingModel, replication: int) -> Air:
             snr_gap=float(db_to_linear(channel.snr_gap_db)),
             max_spectral_efficiency=channel.max_spectral_efficiency,
         ),
-        fading=fading,
-        stream_of=lambda device: stream(scenario.seed, "fading", replication, device),
+        gains_of=lambda device: fading_of(device)(stream(scenario.seed, "fading", replication, device), BLOCKS_AHEAD),
         coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
         per_upload=moving and channel.coherence_s == "per-upload",
         min_snr=min_snr,
