@@ -3,8 +3,20 @@
 Gains are power gains of mean one and have no unit; SNR is a linear ratio; spectral efficiency is in bit/s/Hz.
 """
 
-from channel_models.fading import CHANNELS, FadingModel, constant, rayleigh
+from collections.abc import Callable, Iterator
+
+from channel_models.fading import FadingModel, Gains, constant, jakes, jakes_field, nakagami, rayleigh, rician
 from channel_models.link import db_to_linear, ergodic_spectral_efficiency, linear_to_db, spectral_efficiency
+from channel_models.recorded import read_recording, trace
+
+CHANNELS: dict[str, Callable[..., Iterator[Gains]]] = {
+    "constant": constant,
+    "rayleigh": rayleigh,
+    "rician": rician,
+    "nakagami": nakagami,
+    "jakes": jakes,
+    "trace": trace,
+}
 
 __all__ = [
     "CHANNELS",
@@ -12,7 +24,13 @@ __all__ = [
     "constant",
     "db_to_linear",
     "ergodic_spectral_efficiency",
+    "jakes",
+    "jakes_field",
     "linear_to_db",
+    "nakagami",
     "rayleigh",
+    "read_recording",
+    "rician",
     "spectral_efficiency",
+    "trace",
 ]
