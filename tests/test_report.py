@@ -13,6 +13,7 @@ import tomli_w
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import LEGS, UNITS, replication_metrics
 from uhlm_sim.analysis.report import Results, write_figures, write_report
+from uhlm_sim.analysis.summary import summary_text
 from uhlm_sim.analysis.wording import number as shown
 from uhlm_sim.analysis.wording import ratio as shown_ratio
 from uhlm_sim.errors import InputError
@@ -81,6 +82,7 @@ def run(replications=3, forced=()):
             "name": "two phones <test>",
             "description": "Does U-HLM keep & send?",
             "replications": replications,
+            "seed": 1,
             "warmup_s": 0.0,
             "duration_s": 20.0,
             "traffic": {"kind": "closed", "devices": 2},
@@ -259,11 +261,33 @@ def test_a_sweep_in_memory_and_from_its_folder_is_one_report(tables, tmp_path):
     assert report(Results.read(folder), tmp_path / "a") == report(swept, tmp_path / "b")
 
 
+def test_the_terminal_shows_a_sweep_as_two_tables_of_a_row_a_point(tables, tmp_path):
+    swept = swept_over_snr(tables)
+    text = summary_text(swept)
+    lines = text.splitlines()
+    for title in ("tokens/s of the cell", "ratio to hlm"):
+        top = lines.index(title)
+        assert lines[top + 1].split() == ["channel.mean_snr_db", "hlm", "u-hlm(0.43)", "*", "slm"]
+        assert [line.split()[0] for line in lines[top + 2 : top + 4]] == ["0", "10"]
+    folder = folder_of(replace(swept, tokens=tables.tokens), tmp_path / "run")
+    assert summary_text(Results.read(folder)) == text
+
+
+def test_the_terminal_shows_a_single_point_as_a_row_a_policy(tables):
+    lines = summary_text(tables).splitlines()
+    rows = [line.split()[0] for line in lines[lines.index(next(x for x in lines if x.startswith("policy"))) + 1 :][:3]]
+    assert rows == list(POLICIES)
+    assert any(line.startswith("- slm: commits") for line in lines)
+    assert all(len(line) <= 120 for line in lines if line.startswith(("- ", "  ")))
+
+
 def test_what_failed_stands_at_the_top(tables, tmp_path):
-    told = {"point": "channel.mean_snr_db = 20", "policy": "slm", "replication": 2, "reason": "bits went missing"}
-    words = " ".join("".join(Page(report(swept_over_snr(tables, failed=[told]), tmp_path)).words).split())
-    assert "FAILED. 1 simulation broke off. Their points are missing" in words
-    assert words.index("channel.mean_snr_db = 20, slm, replication 2: bits went missing") < words.index("Answers")
+    told = {"point": "channel.mean_snr_db = 20", "policy": "slm", "reason": "bits went missing"}
+    swept = swept_over_snr(tables, failed=[{**told, "replication": number} for number in (1, 2)])
+    words = " ".join("".join(Page(report(swept, tmp_path)).words).split())
+    assert "FAILED. 2 simulations broke off. Their points are missing" in words
+    assert words.index("channel.mean_snr_db = 20, slm: bits went missing (2 replications)") < words.index("Answers")
+    assert "FAILED: channel.mean_snr_db = 20, slm: bits went missing (2 replications)" in summary_text(swept)
 
 
 def test_what_mser_5_would_cut_is_told_of_each_policy(page):

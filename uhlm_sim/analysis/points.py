@@ -152,6 +152,16 @@ def verdicts_of(results: Results) -> dict[tuple[int, str], tuple[str, str]]:
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}
 
 
+def failures_of(results: Results) -> list[str]:
+    """Return what broke off, a sentence for all replications of one reason."""
+    told = [(failure["point"] or "the run", failure["policy"], failure["reason"]) for failure in results.failed]
+    counts = {key: told.count(key) for key in told}
+    return [
+        f"{point}, {policy}: {reason} ({count} replication{'s' if count > 1 else ''})"
+        for (point, policy, reason), count in counts.items()
+    ]
+
+
 def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
     """Return for each point and policy what MSER-5 would cut, NaN where it finds no steady state, and why."""
     start_s, end_s = results.window_s

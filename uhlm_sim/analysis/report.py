@@ -15,7 +15,7 @@ from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES, LEGS, UNITS
-from uhlm_sim.analysis.points import Points, alarms, verdicts_of, warmups_of
+from uhlm_sim.analysis.points import Points, alarms, failures_of, verdicts_of, warmups_of
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import number, ratio
 
@@ -115,7 +115,8 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
     text = template.render(
         scenario=tables.scenario,
         provenance=tables.provenance,
-        failed=tables.failed,
+        failed=len(tables.failed),
+        failures=failures_of(tables),
         answers=[_parted(sentence, tables.policies) for sentence in answers(tables)],
         first=first,
         policies=tables.policies,

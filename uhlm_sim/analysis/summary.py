@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.intervals import RATIO
-from uhlm_sim.analysis.points import Estimate, Points, alarms, verdicts_of
+from uhlm_sim.analysis.points import Estimate, Points, alarms, failures_of, verdicts_of
 from uhlm_sim.analysis.results import Results
 
 SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
@@ -34,10 +34,8 @@ def summary_text(tables: Results) -> str:
     points = Points.of(tables)
     told = {entry["label"]: entry for entry in tables.provenance["policies"]}
     lines = [*_heading(tables), ""]
-    for failure in tables.failed:
-        lines += [
-            f"FAILED, and missing below: {failure['point'] or 'the run'}, {failure['policy']}: {failure['reason']}"
-        ]
+    for failure in failures_of(tables):
+        lines += [f"FAILED: {failure}", ""]
     names = {label: label + ("" if entry["exact"] else " *") for label, entry in told.items()}
     if len(points) == 1:
         rows = [
