@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from uhlm_sim.analysis.precision import FEWEST
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError
 from uhlm_sim.experiment import PARTIAL, PARTS, run
 from uhlm_sim.scenario_file import read_scenario
@@ -159,7 +160,7 @@ def test_replications_are_added_until_the_ratio_is_as_precise_as_asked(scenario_
     ].set_index("traffic.devices")
     half = (ratios["ci95_high"] - ratios["ci95_low"]) / 2
     assert ((half <= 0.08 * ratios["mean"]) | (ratios["replications"] == most)).all()
-    assert (ratios["replications"] >= 10).all()
+    assert (ratios["replications"] >= FEWEST).all()
     assert ratios["replications"].nunique() == 2, "each point has its own number"
     # Replication by replication it is the run with that fixed number.
     alone = run(
