@@ -15,6 +15,7 @@ from uhlm_sim.analysis.wording import in_words, listed, plain
 
 Estimate = tuple[float, float, float]  # mean and its 95 % interval
 NONE = (nan, nan, nan)
+STABLE = "STABLE"  # the one verdict that is no alarm
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def alarms(
     points: Points, policies: Sequence[str], judged: Mapping[tuple[int, str], tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """Return each verdict's word but STABLE with the policies and points it was given to."""
-    words = dict.fromkeys(word for word, _ in judged.values() if word not in ("", "STABLE"))
+    words = dict.fromkeys(word for word, _ in judged.values() if word not in ("", STABLE))
     return [
         (word, points.by_policy(policies, lambda *key, word=word: judged.get(key, ("", ""))[0] == word))
         for word in words

@@ -5,7 +5,7 @@ from textwrap import wrap
 
 from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.intervals import RATIO
-from uhlm_sim.analysis.points import Estimate, Points, alarms, failures_of, verdicts_of
+from uhlm_sim.analysis.points import STABLE, Estimate, Points, alarms, failures_of, verdicts_of
 from uhlm_sim.analysis.results import Results
 
 SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
@@ -38,6 +38,7 @@ def summary_text(tables: Results) -> str:
         lines += [f"FAILED: {failure}", ""]
     names = {label: label + ("" if entry["exact"] else " *") for label, entry in told.items()}
     if len(points) == 1:
+        lines += [points.words(0)] if tables.sweep else []
         rows = [
             [names[name], *(_cell(points.get(0, name, metric), interval) for _, metric, interval in SHOWN)]
             for name in tables.policies
@@ -58,8 +59,10 @@ def summary_text(tables: Results) -> str:
     note = " at the first point" if any(key.startswith("policy.") for key in tables.sweep) else ""
     lines += [f"{label}{note}: {entry['words']}" for label, entry in told.items() if entry["words"]]
     judged = verdicts_of(tables)
+    stable = points.by_policy(tables.policies, lambda *key: judged.get(key, ("", ""))[0] == STABLE)
+    lines += [f"{STABLE}: {stable}"] if stable else []
     if len(points) == 1:
-        lines += [f"{name}: {word}. {words}" for (_, name), (word, words) in judged.items() if word]
+        lines += [f"{name}: {word}. {why}" for (_, name), (word, why) in judged.items() if word not in ("", STABLE)]
     else:
         lines += [f"{word}: {where}" for word, where in alarms(points, tables.policies, judged)]
     if any(not entry["exact"] for entry in told.values()):
