@@ -213,3 +213,14 @@ def test_a_key_that_follows_from_the_others_is_no_axis():
     assert swept.varied(product, ["a", "b"]) == ["a", "b"]
     both = product.assign(c=[10.0, 13.0, 10.0, 7.0])
     assert swept.varied(both, ["a", "b", "c"]) == ["a", "b"], "it takes two to know the third"
+
+
+def test_latencies_of_the_quicker_requests_are_hollow():
+    summary = over({1: {"hlm": 1.0, "slm": 1.0}, 2: {"hlm": 9.0, "slm": 1.0}}, metric="ttft_s.p95", unit="s")
+    words = {X: [1, 1, 2, 2], "policy": ["hlm", "slm"] * 2, "verdict": ["STABLE", "STABLE", "OVERLOADED", "BACKLOGGED"]}
+    table = sweeps.with_verdicts(sweeps.over_table(summary, X, ["ttft_s.p95"]), pd.DataFrame(words).assign(point=0))
+    assert table.groupby("policy")["verdict"].last().to_dict() == {"hlm": "OVERLOADED", "slm": "BACKLOGGED"}
+    ax = axes()
+    sweeps.draw_over(ax, table, "ttft_s.p95", looks(["hlm", "slm"]))
+    (hollow,) = (line for line in ax.lines if line.get_markerfacecolor() == "white")
+    assert list(zip(*hollow.get_data(), strict=True)) == [(2, 9.0)]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from uhlm_sim.analysis import frontier, maps, plots, queues, sweeps, swept
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.style import Look, looks
+from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ class Plots:
 
     def latency(self) -> Figure:
         """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO."""
-        return sweeps.latency_figure(self._over(list(sweeps.LATENCIES)), joined_policies(self.results))
+        x = self._swept(1)[0]
+        return sweeps.latency_figure(latency_table(self.results, x), joined_policies(self.results))
 
     def legs_over(self) -> Figure:
         """Draw where a token's time goes at each value that is swept, a panel for each policy."""
@@ -168,6 +170,15 @@ def joined_policies(results: "Results") -> list[str]:
     """Return a run's policies in order; over one swept value those that follow it are one."""
     keys = swept.varied(results.summary, results.sweep)
     return list(sweeps.joined(results.summary, keys[0]).unique()) if len(keys) == 1 else results.policies
+
+
+def latency_table(results: "Results", x: str) -> pd.DataFrame:
+    """Return the percentiles over a swept value with each point's verdict and the limits of the SLOs."""
+    start_s, end_s = results.window_s
+    is_open = results.scenario["traffic"]["kind"] != "closed"
+    judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
+    table = sweeps.with_verdicts(sweeps.over_table(results.summary, x, list(sweeps.LATENCIES)), judged)
+    return sweeps.with_guides(table, results.scenario.get("slo", {}))
 
 
 def frontier_of(results: "Results") -> pd.DataFrame:

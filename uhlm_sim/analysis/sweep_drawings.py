@@ -6,7 +6,7 @@ from dataclasses import replace
 from uhlm_sim.analysis import drawing, frontier, maps, sweeps, swept
 from uhlm_sim.analysis.drawing import Drawing
 from uhlm_sim.analysis.intervals import RATIO
-from uhlm_sim.analysis.plotting import frontier_of, joined_policies, swept_threshold
+from uhlm_sim.analysis.plotting import frontier_of, joined_policies, latency_table, swept_threshold
 from uhlm_sim.analysis.results import Results
 
 FEW = 4  # words that are compared in figures of their own, not in a map
@@ -53,8 +53,9 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
         table,
         sweeps.over_figure(table, policies=policies),
     )
-    slo = results.scenario.get("slo", {})
-    table = sweeps.with_guides(sweeps.over_table(summary, x, list(sweeps.LATENCIES)), slo)
+    table = latency_table(results, x)
+    partial = f" Hollow points are {' or '.join(sweeps.PARTIAL)}: they are the latencies of the quicker requests."
+    hollow = partial if table["verdict"].isin(sweeps.PARTIAL).any() else ""
     limit = " The dashed line is the SLO." if table["policy"].eq("SLO").any() else ""
     if len(table):
         yield Drawing(
@@ -62,7 +63,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
             f"Latency percentiles over {words}",
             "Above, time to first token, waiting at the phone included. Below, time per output token after it, (e2e − "
             "TTFT)/(tokens − 1), of finished requests. Percentiles are taken within a replication, then averaged."
-            f"{bands}{limit}{note}",
+            f"{bands}{limit}{hollow}{note}",
             table,
             sweeps.latency_figure(table, policies),
         )

@@ -30,6 +30,7 @@ from uhlm_sim.analysis.style import (
 )
 from uhlm_sim.analysis.swept import DECADE, is_numeric, key_words, places, set_swept, set_words, value_words
 
+PARTIAL = ("OVERLOADED", "CUT SHORT")  # verdicts under which latencies are those of the quicker requests
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
 PANELS = {
     "token_throughput": "Cell, tokens/s",
@@ -58,6 +59,8 @@ def over_table(summary: pd.DataFrame, x: str, metrics: Sequence[str]) -> pd.Data
     table = summary.reset_index(drop=True)
     table = table.assign(policy=joined(table, x))
     kept = table["metric"].isin(metrics) & table["mean"].notna()
+    if table["policy"].nunique() == 1:
+        kept &= ~table["metric"].str.endswith(RATIO)  # to itself
     return table.loc[kept, [x, *COLUMNS]].reset_index(drop=True)
 
 
@@ -90,9 +93,19 @@ def guide_rows(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
             guides.append(pd.DataFrame({x: values, "policy": "SLO", "metric": metric, "unit": unit, "mean": limit}))
         if x == "traffic.devices" and metric == "token_throughput_per_device":
             last = rows[rows["policy"] == rows["policy"].iloc[0]].nlargest(1, x)
-            share = last["mean"].iloc[0] * last[x].iloc[0] / values
-            guides.append(pd.DataFrame({x: values, "policy": "1/n", "metric": metric, "unit": unit, "mean": share}))
+            dense = np.union1d(
+                values, np.geomspace(values.min(), values.max(), 50)
+            )  # a curve where the scale is linear
+            share = last["mean"].iloc[0] * last[x].iloc[0] / dense
+            guides.append(pd.DataFrame({x: dense, "policy": "1/n", "metric": metric, "unit": unit, "mean": share}))
     return pd.concat(guides, ignore_index=True).reindex(columns=table.columns) if guides else table.head(0)
+
+
+def with_verdicts(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return an `over_table` with each row's `verdict`, from a table of them as `verdicts.verdicts` makes it."""
+    x = str(table.columns[0])
+    judged = verdicts.assign(policy=joined(verdicts, x))[[x, "policy", "verdict"]].drop_duplicates([x, "policy"])
+    return table.merge(judged, on=[x, "policy"], how="left").fillna({"verdict": ""})
 
 
 def with_guides(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
@@ -107,7 +120,8 @@ def with_guides(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
 def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
     """Draw a metric of an `over_table` against its first column: a line per policy, its 95 % interval as a band.
 
-    Between words there is nothing: policies stand side by side at each, their intervals as lines.
+    Between words there is nothing: policies stand side by side at each, their intervals as lines. Points whose
+    `verdict` (see `with_verdicts`; a table needn't have it) is one of PARTIAL are hollow.
     """
     x = str(table.columns[0])
     rows = table[table["metric"] == metric].assign(at=places(table[x]))
@@ -125,11 +139,15 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
             at = at + 0.6 * (everyone.index(name) - (len(everyone) - 1) / 2) / len(everyone)
             ax.vlines(at, low, high, color=look.colour, linewidth=0.9)
             ax.plot(at, mean, "o", color=look.colour, markersize=3.6, label=name)
-            continue
-        ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
-        ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
+        else:
+            ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
+            ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
+        hollow = one["verdict"].isin(PARTIAL).to_numpy() if "verdict" in one else np.zeros(len(one), dtype=bool)
+        if hollow.any():
+            (points,) = ax.plot(at[hollow], mean[hollow], "o", color=look.colour, markersize=3.4, zorder=2.5)
+            points.set_markerfacecolor("white")
     _set_values(ax, rows, metric)
-    set_swept(ax.xaxis, table[x])
+    set_swept(ax.xaxis, table.loc[~table["policy"].isin(GUIDES), x])
     ax.set_xlabel(key_words(x))
 
 
@@ -163,7 +181,8 @@ def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
         ax.yaxis.set_minor_formatter(NullFormatter())
     elif metric.endswith(RATIO):
         reach = max(high - low, 0.05)
-        ax.set_ylim(max(low - reach, ends[0].min()) - 0.05 * reach, min(high + reach, ends[1].max()) + 0.05 * reach)
+        bottom, top = max(low - reach, ends[0].min()), min(high + reach, ends[1].max())
+        ax.set_ylim(max(0.0, bottom - 0.05 * reach), top + 0.05 * reach)
     else:
         ax.set_ylim(0, 1.05 * min(1.5 * high, max(high, ends[1].max())))
 
