@@ -125,7 +125,9 @@ def _title(metric: str) -> str:
     """Return "TPOT p95, s" for tpot_s.p95, and what has no unit without one."""
     name, _, statistic = metric.partition(".")
     short = name.removesuffix("_s")
-    words = short.upper() if short in ("ttft", "tpot", "itl", "e2e") else short.replace("_", " ")
+    words = (
+        short.upper() if short in ("ttft", "tpot", "itl", "e2e") else short.replace("_", " ").replace("slo ", "SLO ")
+    )
     return f"{words} {statistic}".strip() + f", {UNITS[metric]}".removesuffix(", 1")
 
 
@@ -135,7 +137,7 @@ def _legend(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
     marks = [
         Line2D([], [], color=INK, linewidth=0.9, linestyle=DASHES, label="limit"),
         Line2D([], [], marker="o", label="capacity and its 95 % interval", **dot),
-        Line2D([], [], marker="D", markerfacecolor="white", label="knee", **dot),
+        Line2D([], [], marker="D", markerfacecolor="white", label="knee: most throughput per delay", **dot),
     ]
     lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
     columns = min(columns, max(len(lines), len(marks)))
