@@ -93,8 +93,8 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         for row in found.to_dict("records"):
             ends = [row["load"] - row["load_low"]], [min(row["load_high"], 2 * widest) - row["load"]]
             ax.errorbar(
-                row["load"], row["mean"], xerr=ends, fmt="o", markersize=4, color=look.colour, elinewidth=1.6, capsize=3,
-                capthick=1.2, zorder=5,
+                row["load"], row["mean"], xerr=ends, fmt="o", markersize=4, color=look.colour, elinewidth=1.6,
+                capsize=3, capthick=1.2, zorder=5,
             )  # fmt: skip
 
 
