@@ -197,7 +197,7 @@ def written(results, folder):
 
 def test_each_figure_has_its_png_its_pdf_and_its_data(single, tmp_path):
     figures = written(single, tmp_path)
-    assert list(figures) == ["frontier", "throughput", "legs", "token_time", "ttft", "queues", "batches"]
+    assert list(figures) == ["throughput", "legs", "token_time", "ttft", "queues", "batches", "frontier"]
     for name, figure in figures.items():
         assert figure.png.read_bytes().startswith(b"\x89PNG")
         assert figure.png.with_suffix(".pdf").read_bytes().startswith(b"%PDF")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from uhlm_sim.analysis import style
 from uhlm_sim.analysis.intervals import write_table
+from uhlm_sim.analysis.plotting import swept_threshold
 from uhlm_sim.analysis.point_drawings import point_drawings
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.sweep_drawings import frontier_drawing, sweep_drawings
@@ -36,7 +37,8 @@ def write_figures(results: Results, folder: Path | str) -> list[ReportFigure]:
     """
     folder = Path(folder)
     written = []
-    for drawing in [*sweep_drawings(results), *frontier_drawing(results), *point_drawings(results)]:
+    ladder, others = list(frontier_drawing(results)), [*sweep_drawings(results), *point_drawings(results)]
+    for drawing in ladder + others if swept_threshold(results) else others + ladder:
         png = style.save(drawing.figure, folder, drawing.name)
         data = folder / f"{drawing.name}.csv"
         write_table(drawing.table, data)
