@@ -228,11 +228,11 @@ def list_command(_args: argparse.Namespace) -> None:
 
     print("Scenarios")
     for file in sorted(scenario_folder().glob("*.toml")):
-        print(f"  {file.stem:<18} {tomllib.loads(file.read_text(encoding='utf-8')).get('description', '')}")
+        print(f"  {file.stem:<20} {tomllib.loads(file.read_text(encoding='utf-8')).get('description', '')}")
     for kind, key in (("slm", "device.slm"), ("llm", "base_station.llm")):
         print(f"Presets for {key}")
         for name, preset in load_presets()[kind].items():
-            print(f"  {name:<18} {preset['source']}")
+            print(f"  {name:<20} {preset['source']}")
     for title, names in (("Policies", POLICIES), ("Channels", CHANNELS), ("Allocators", ALLOCATORS)):
         print(title)
         print(f"  {', '.join(names)}")

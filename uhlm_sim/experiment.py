@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -160,11 +160,13 @@ def _results(
     clamped: dict[str, int] = {}
     for task, each in zip(tasks, told, strict=True):
         clamped[label(task)] = clamped.get(label(task), 0) + each["clamped_uploads"]
+    # What a policy is, is told as of the first point; it is exact if it is so at every one.
     policies = {policy.label: policy for each in reversed(ready) for policy in reversed(each.policies)}
+    forced = {policy.label for each in ready for policy in each.policies if not policy.exact}
     origin = provenance(
         points[0].scenario,
         ready[0].trace,
-        [policies[name] for name in clamped],
+        [replace(policies[name], exact=name not in forced) for name in clamped],
         list(clamped.values()),
         time.perf_counter() - began_s,
     )
