@@ -1,5 +1,6 @@
 """A run's figures for a notebook: on axes of yours, or as figures of their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 
 from uhlm_sim.analysis import frontier, maps, plots, queues, sweeps, swept
 from uhlm_sim.analysis.intervals import RATIO
+from uhlm_sim.analysis.metrics import LATENCIES
 from uhlm_sim.analysis.style import Look, looks
 from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.errors import InputError, did_you_mean
@@ -94,7 +96,8 @@ class Plots:
         summary = self.results.summary
         known = [str(name) for name in summary["metric"].unique()]
         _require(metric in known, f"metric '{metric}': this run has none{did_you_mean(metric, known)}")
-        table = self._over([metric])
+        is_latency = metric.partition(".")[0] in LATENCIES
+        table = latency_table(self.results, self._swept(1)[0], [metric]) if is_latency else self._over([metric])
         _require(len(table) > 0, f"metric '{metric}': null everywhere")
         title = TITLES.get(metric, f"{metric}, {table['unit'].iloc[0]}").format(first=self.results.policies[0])
         if ax is None:
@@ -172,12 +175,12 @@ def joined_policies(results: "Results") -> list[str]:
     return list(sweeps.joined(results.summary, keys[0]).unique()) if len(keys) == 1 else results.policies
 
 
-def latency_table(results: "Results", x: str) -> pd.DataFrame:
-    """Return the percentiles over a swept value with each point's verdict and the limits of the SLOs."""
+def latency_table(results: "Results", x: str, metrics: Sequence[str] = tuple(sweeps.LATENCIES)) -> pd.DataFrame:
+    """Return latencies over a swept value with each point's verdict and the limits of the SLOs."""
     start_s, end_s = results.window_s
     is_open = results.scenario["traffic"]["kind"] != "closed"
     judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
-    table = sweeps.with_verdicts(sweeps.over_table(results.summary, x, list(sweeps.LATENCIES)), judged)
+    table = sweeps.with_verdicts(sweeps.over_table(results.summary, x, metrics), judged)
     return sweeps.with_guides(table, results.scenario.get("slo", {}))
 
 
