@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,15 +19,17 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
+OWN = next(block for block in blocks("python") if "def confident" in block)
+NOTEBOOK = next(block for block in blocks("python") if "load(" in block)
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("uhlm-sim ")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_does_what_it_says(command: str, scenario_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(blocks("python")[0], encoding="utf-8")
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
     scenario_file.rename(tmp_path / "my.toml")
     arguments = shlex.split(command)[1:]
-    if arguments[0] == "run":
+    if arguments[0] in ("run", "capacity"):
         arguments += SHORT
     done = subprocess.run(
         [str(Path(sys.executable).parent / "uhlm-sim"), *arguments],
@@ -40,13 +43,20 @@ def test_a_command_of_the_readme_does_what_it_says(command: str, scenario_file: 
 
 
 def test_a_policy_of_the_readme_keeps_what_it_says(scenario_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(blocks("python")[0], encoding="utf-8")
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
     policies = 'policy=[{kind="hlm"}, {kind="own:confident", params={level=0.4}}]'
     command = [sys.executable, "-m", "uhlm_sim.cli", "run", str(scenario_file), "--allow-plugins", "--set", policies]
     done = subprocess.run([*command, "--jobs", "2"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "own:confident *" in done.stdout
     assert "teacher-forced" in done.stdout
+
+
+def test_the_notebook_of_the_readme_runs() -> None:
+    short = {"replications": 2, "duration_s": 6.0, "warmup_s": 2.0}
+    names: dict[str, Any] = {}
+    exec(NOTEBOOK.replace("40}", f"40, **{short}}}"), names)
+    assert names["results"].ratio("hlm", "hlm", "token_throughput").mean == 1.0
 
 
 def test_the_check_before_a_change_lands_runs_the_readmes_test_command() -> None:
