@@ -168,7 +168,7 @@ def test_a_cell_out_of_the_models_range_is_refused(changes):
 
 
 def test_the_link_budget_by_hand():
-    """120 dB of path, 8 dBi, 23 dBm: -89 dBm arrive. 10 MHz of noise, figure 5 dB: -99 dBm. Less 3 dB of margin: 7 dB."""
+    """120 dB, 8 dBi, 23 dBm: -89 dBm arrive. 10 MHz of noise, figure 5 dB: -99 dBm. Less 3 dB of margin: 7 dB."""
     assert uplink_snr_db(120.0, bandwidth_hz=10e6, interference_margin_db=3.0) == pytest.approx(7.0)
     assert uplink_snr_db(100.0, bandwidth_hz=10e6, extra_loss_db=20.0, phone_gain_dbi=-2.0) == pytest.approx(8.0)
 

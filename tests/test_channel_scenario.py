@@ -1,5 +1,6 @@
 """The simulator hands a channel what it asks for, plays recordings, and refuses what no channel can do."""
 
+import tomllib
 from functools import partial
 from itertools import islice
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from worlds import agrees, cell, ready
 
-from channel_models import CHANNELS, jakes, read_recording, trace
+from channel_models import CHANNELS, drop_phones, jakes, read_recording, trace, uplink_snr_db
 from uhlm_sim.cell.air import BLOCKS_AHEAD
 from uhlm_sim.cell.engine import check_scenario, find_fading, make_air, simulate
+from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
+from uhlm_sim.scenario_file import parse_scenario, write_scenario
 
 ROWS_DB = [[10.0, 0.0], [20.0, -30.0], [13.0, 3.0]]
 
@@ -107,7 +110,7 @@ def test_more_devices_than_columns_are_refused(recording):
 
 def air_of(scenario, blocks):
     """Return the SNR of every device in the first blocks (block, device)."""
-    air = make_air(scenario, find_fading(scenario), 0)
+    air = make_air(scenario, find_fading(scenario), 0, mean_snr_db(scenario, 0))
     return np.array([air.enter(block) or air.snr for block in range(blocks)])
 
 
@@ -178,3 +181,92 @@ def test_a_channel_of_ones_own_may_ask_for_the_block_and_the_device():
         del CHANNELS["own"]
     assert handed == [(0.1, 7, 2.0)]
     assert isinstance(fading_of(7), partial)
+
+
+# Places ----------------------------------------------------------------------------------------------------------
+
+CLOSE = {"radius_m": 300.0, "model": "umi", "min_distance_m": 10.0, "p0_dbm": -90.0, "alpha": 0.8}
+
+
+def placed(geometry, **changes):
+    return cell(channel={"geometry": geometry, **changes.pop("channel", {})}, **changes)
+
+
+def test_a_phones_mean_snr_is_that_of_its_own_draw_through_the_link_budget():
+    found = mean_snr_db(placed(CLOSE), 3)
+    for device in (0, 11, 19):
+        drop = drop_phones(stream(1, "drop", 3, device), 1, model="umi", radius_m=300.0, min_distance_m=10.0)
+        by_hand = uplink_snr_db(drop.loss_db, bandwidth_hz=10e6, p0_dbm=-90.0, alpha=0.8)
+        assert found[device] == by_hand[0]
+
+
+def test_another_phone_moves_no_one_and_another_replication_moves_all():
+    twenty = mean_snr_db(placed(CLOSE, traffic={"devices": 20}), 0)
+    np.testing.assert_array_equal(mean_snr_db(placed(CLOSE, traffic={"devices": 30}), 0)[:20], twenty)
+    assert (mean_snr_db(placed(CLOSE), 1) != twenty).all()
+
+
+def test_twice_the_band_spreads_the_power_of_a_phone_without_control_over_3_db_less():
+    wide, narrow = (mean_snr_db(placed({}, uplink={"bandwidth_hz": band_hz}), 0) for band_hz in (20e6, 10e6))
+    np.testing.assert_allclose(narrow - wide, 10 * np.log10(2))
+
+
+def test_every_request_tells_the_mean_snr_of_its_phone_in_its_replication():
+    scenario = placed(CLOSE, traffic={"devices": 5})
+    for replication in (0, 1):
+        requests = simulate(scenario, ready(), replication).requests
+        told = requests.groupby("device")["mean_snr_db"].unique()
+        assert {device: list(values) for device, values in told.items()} == {
+            device: [mean_snr_db(scenario, replication)[device]] for device in told.index
+        }
+
+
+def test_a_resolved_scenario_with_places_reads_back_the_same():
+    scenario = placed(CLOSE)
+    assert scenario.channel.mean_snr_db == "geometry"
+    assert parse_scenario(tomllib.loads(write_scenario(scenario))) == scenario
+
+
+def test_a_recording_keeps_its_own_mean_unless_the_scenario_gives_another(recording):
+    channel = {"kind": "trace", "params": {"path": recording}}
+    own = cell(channel=channel, traffic={"devices": 2})
+    linear = 10 ** (np.array(ROWS_DB) / 10)
+    np.testing.assert_allclose(mean_snr_db(own, 0), 10 * np.log10(linear.mean(axis=0)))
+    np.testing.assert_allclose(air_of(own, 7), [linear[k % 3] for k in range(7)])
+    other = cell(channel={**channel, "mean_snr_db": 4.0}, traffic={"devices": 2})
+    assert mean_snr_db(other, 0).tolist() == [4.0, 4.0]
+
+
+def test_a_recording_of_one_device_gives_all_their_mean(tmp_path):
+    channel = {"kind": "trace", "params": {"path": written(tmp_path, "10\n20\n")}}
+    np.testing.assert_allclose(mean_snr_db(cell(channel=channel), 0), np.full(20, 10 * np.log10(55)))
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [
+        ({"geometry": {}, "mean_snr_db": 3.0}, r"\[channel.geometry\] gives mean_snr_db"),
+        ({"mean_snr_db": "geometry"}, r"needs a table \[channel.geometry\]"),
+        ({"mean_snr_db": "recorded"}, 'belongs to kind = "trace"'),
+        ({"geometry": {"radius": 3.0}}, "did you mean 'radius_m'"),
+        ({"geometry": {"model": "indoor"}}, "channel.geometry.model = 'indoor': must be 'uma', 'umi' or 'rma'"),
+        ({"geometry": {"radius_m": 5001.0}}, "channel.geometry.radius_m"),
+    ],
+)
+def test_a_scenario_that_contradicts_itself_about_places_is_refused(channel, message):
+    with pytest.raises(ScenarioError, match=message):
+        cell(channel=channel)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "kind", "message"),
+    [
+        ({"min_distance_m": 250.0}, "rayleigh", "within the cell"),
+        ({"model": "rma", "carrier_hz": 60e9}, "rayleigh", "carrier_hz"),
+        ({"radius_m": 5000.0, "sight": "never"}, "constant", "could never send"),
+    ],
+)
+def test_places_that_can_not_be_are_told_before_the_first_event(geometry, kind, message):
+    with pytest.raises(ScenarioError, match=message) as refused:
+        check_scenario(placed(geometry, channel={"kind": kind}), [ready()])
+    assert str(refused.value).startswith("channel.geometry: ")

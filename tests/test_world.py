@@ -159,7 +159,7 @@ def test_a_constant_channel_at_its_very_floor_can_send():
     for snr_db in (-78.0, -22.0, -10.0, 6.3, 25.0):
         channel = {"kind": "constant", "mean_snr_db": snr_db, "min_snr_db": snr_db}
         scenario = cell(channel=channel, uplink={"bandwidth_hz": 1e13}, duration_s=1.0, warmup_s=0.1)
-        air = make_air(scenario, find_fading(scenario), 0)
+        air = make_air(scenario, find_fading(scenario), 0, np.array([snr_db]))
         assert (air.efficiency() > 0).all()
 
 

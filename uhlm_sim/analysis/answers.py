@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from uhlm_sim.analysis.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.metrics import in_window
@@ -190,13 +191,17 @@ def _phone_rates(results: Results, points: Points) -> Iterator[str]:
 def _near_and_far(results: Results) -> Iterator[str]:
     """Say how much longer the phones of least SNR take for a token than those of most, a quarter of them each."""
     asked = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
-    snr_db = results.requests.drop_duplicates("device").set_index("device")["mean_snr_db"].sort_values(kind="stable")
-    count = len(snr_db) // 4
-    if count == 0 or snr_db.iloc[0] == snr_db.iloc[-1]:
+    phones = results.requests.drop_duplicates(["replication", "device"]).set_index(["replication", "device"])
+    snr_db = phones["mean_snr_db"]  # of a phone in its place, which may differ from replication to replication
+    in_cell = snr_db.groupby("replication")
+    count = int(in_cell.size().min()) // 4
+    if count == 0 or snr_db.min() == snr_db.max():
         return
-    far, near = snr_db.iloc[:count], snr_db.iloc[-count:]
+    far = snr_db[in_cell.rank(method="first") <= count]
+    near = snr_db[in_cell.rank(method="first") > in_cell.transform("size") - count]
     tpot_s = (asked["finished_s"] - asked["first_token_s"]) / (asked["tokens"] - 1).where(asked["tokens"] > 1)
-    end = asked["device"].map({**dict.fromkeys(far.index, "far"), **dict.fromkeys(near.index, "near")})
+    ends = {**dict.fromkeys(far.index, "far"), **dict.fromkeys(near.index, "near")}
+    end = pd.Series(pd.MultiIndex.from_frame(asked[["replication", "device"]]).map(ends), asked.index, name="device")
     means_s = tpot_s.groupby([asked["policy"].astype(str), end, asked["replication"]]).mean().unstack("device")
     means_s = means_s.reindex(columns=["far", "near"]).dropna()
     told = []
@@ -206,8 +211,8 @@ def _near_and_far(results: Results) -> Iterator[str]:
         times = _times((float(mean), float(low), float(high)))
         told.append(f"{policy} {times}, {1e3 * far_s.mean():.0f} ms against {1e3 * near_s.mean():.0f} ms")
     yield (
-        f"For a token (mean TPOT) the {count} phones of least SNR ({far.iloc[0]:g} to {far.iloc[-1]:g} dB) take this "
-        f"many times as long as the {count} of most ({near.iloc[0]:g} to {near.iloc[-1]:g} dB): {'; '.join(told)}."
+        f"For a token (mean TPOT) the {count} phones of least SNR ({far.min():.3g} to {far.max():.3g} dB) take this "
+        f"many times as long as the {count} of most ({near.min():.3g} to {near.max():.3g} dB): {'; '.join(told)}."
     )
 
 

@@ -14,6 +14,7 @@ from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.laws import check_records
+from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.cell.service import SERVICES, service_times
@@ -39,7 +40,8 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     answers = Answers(policy, payload_costs(scenario, vocabulary_size))
     fading_of = find_fading(scenario, allow_plugins=allow_plugins)
-    air = make_air(scenario, fading_of, replication)
+    snr_db = mean_snr_db(scenario, replication)
+    air = make_air(scenario, fading_of, replication, snr_db)
     base_station = BaseStation(
         env,
         service_s=service_times(scenario, replication, allow_plugins=allow_plugins),
@@ -87,7 +89,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
         answers.paths,
         pd.DataFrame(stations),
         duration_s=scenario.duration_s,
-        mean_snr_db=np.broadcast_to(scenario.channel.mean_snr_db, traffic.devices),
+        mean_snr_db=snr_db,
         generated=policy.kind == "llm",
         max_tokens=traffic.max_tokens,
         clamped_uploads=air.clamped,
@@ -111,6 +113,8 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
             next(fading(stream(scenario.seed, "check"), 1))
         except (TypeError, ValueError) as error:
             raise ScenarioError(f"channel.params of {channel.kind}: {error}") from None
+    for replication in range(scenario.replications if channel.kind == "constant" else 1):
+        mean_snr_db(scenario, replication)
     times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
     _check_call(f"base_station.service.params of {service.kind}", times, (service, None), service.params)
     for policy, given in zip(policies, scenario.policy, strict=True):
@@ -148,13 +152,15 @@ def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[
     return fading_of
 
 
-def make_air(scenario: Scenario, fading_of: Callable[[int], Fading], replication: int) -> Air:
-    """Return the channel of every device in one replication."""
+def make_air(
+    scenario: Scenario, fading_of: Callable[[int], Fading], replication: int, snr_db: NDArray[np.float64]
+) -> Air:
+    """Return the channel of every device in one replication, around its mean SNR."""
     channel = scenario.channel
     min_snr = float(db_to_linear(channel.min_snr_db))
     moving = channel.kind != "constant"
     return Air(
-        db_to_linear(np.broadcast_to(channel.mean_snr_db, scenario.traffic.devices)),
+        db_to_linear(snr_db),
         partial(
             spectral_efficiency,
             min_snr=min_snr,
