@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 from pydantic import ValidationError
@@ -222,4 +222,5 @@ def _fields_of(path: Sequence[Any]) -> list[str]:
             return list(TraceTokens.model_fields | ModelsTokens.model_fields)
         elif isinstance(part, str):
             section = section.model_fields[part].annotation
+            section = next(iter(get_args(section)), section)  # of a table that may be left out: Precision | None
     return list(section.model_fields)
