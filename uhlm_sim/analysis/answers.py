@@ -194,7 +194,7 @@ def _near_and_far(results: Results) -> Iterator[str]:
     phones = results.requests.drop_duplicates(["replication", "device"]).set_index(["replication", "device"])
     snr_db = phones["mean_snr_db"]  # of a phone in its place, which may differ from replication to replication
     in_cell = snr_db.groupby("replication")
-    count = int(in_cell.size().min()) // 4
+    count = min(in_cell.size(), default=0) // 4
     if count == 0 or snr_db.min() == snr_db.max():
         return
     far = snr_db[in_cell.rank(method="first") <= count]
