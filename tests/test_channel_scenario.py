@@ -12,9 +12,10 @@ from channel_models import CHANNELS, drop_phones, jakes, read_recording, trace, 
 from uhlm_sim.cell.air import BLOCKS_AHEAD
 from uhlm_sim.cell.engine import check_scenario, find_fading, make_air, simulate
 from uhlm_sim.cell.places import mean_snr_db
-from uhlm_sim.errors import ScenarioError
+from uhlm_sim.errors import InputError, ScenarioError
+from uhlm_sim.experiment import run
 from uhlm_sim.rng import stream
-from uhlm_sim.scenario_file import parse_scenario, write_scenario
+from uhlm_sim.scenario_file import load, parse_scenario, write_scenario
 
 ROWS_DB = [[10.0, 0.0], [20.0, -30.0], [13.0, 3.0]]
 
@@ -270,3 +271,14 @@ def test_places_that_can_not_be_are_told_before_the_first_event(geometry, kind, 
     with pytest.raises(ScenarioError, match=message) as refused:
         check_scenario(placed(geometry, channel={"kind": kind}), [ready()])
     assert str(refused.value).startswith("channel.geometry: ")
+
+
+def test_a_run_is_not_gone_on_with_another_recording(tmp_path):
+    path = written(tmp_path, "10\n20\n")
+    changes = {"channel.kind": "trace", "channel.params": {"path": path}, "duration_s": 5.0, "warmup_s": 1.0}
+    scenario = load("quickstart", {**changes, "replications": 2, "channel.mean_snr_db": "recorded"})
+    run(scenario, out=tmp_path / "run", jobs=1)
+    run(scenario, out=tmp_path / "run", jobs=1, resume=True)
+    written(tmp_path, "10\n21\n")
+    with pytest.raises(InputError, match="holds something else"):
+        run(scenario, out=tmp_path / "run", jobs=1, resume=True)

@@ -248,7 +248,8 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
 
 def _identity(scenario: Scenario, trace: Trace) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the tokens, the program."""
-    text = "\n".join([__version__, trace.digest, write_scenario(scenario), *_own_code(scenario)])
+    told = [__version__, trace.digest, write_scenario(scenario), *_own_code(scenario), *_recordings(scenario)]
+    text = "\n".join(told)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -258,6 +259,13 @@ def _own_code(scenario: Scenario) -> list[str]:
     kinds += [policy.kind for policy in scenario.policy]
     modules = [sys.modules.get(kind.partition(":")[0]) for kind in kinds if ":" in kind]
     return [inspect.getsource(module) for module in modules if module is not None]
+
+
+def _recordings(scenario: Scenario) -> list[str]:
+    """Return the SHA-256 of every recording of SNR that a channel plays: another file is another run."""
+    channels = [point.scenario.channel for point in sweep_points(scenario)]
+    files = {str(channel.params["path"]) for channel in channels if channel.kind == "trace"}
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)]
 
 
 def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool:
