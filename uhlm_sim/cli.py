@@ -94,6 +94,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("trace", metavar="TRACE", nargs="?", default="smollm2-pair", help="a trace file or built-in name")
     sub.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where the figure goes")
 
+    sub = command("validate", validate_command, "hold the simulator against theory, claim by claim")
+    sub.add_argument("--quick", action="store_true", help="a twelfth of the simulations: half a minute")
+    sub.add_argument("--seed", type=int, default=1, help="of every claim's random streams")
+    sub.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: all cores)")
+    sub.add_argument("--out", type=Path, default=Path("results/validation"), metavar="DIR", help="where the page goes")
+    sub.set_defaults(allow_plugins=False)
+
     sub = command("report", report_command, "draw a run folder's figures and write its report again")
     sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
 
@@ -196,6 +203,23 @@ def record_command(args: argparse.Namespace) -> None:
     print(f"{scenario.tokens.path}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
     for entry in trace.header.paths:
         print(f"  {entry.name}")
+
+
+def validate_command(args: argparse.Namespace) -> None:
+    """Print every claim beside what was simulated and write the page; exit with 1 if the model fails."""
+    from uhlm_sim.validation.page import write_page
+    from uhlm_sim.validation.validate import validate
+
+    began_s = time.perf_counter()
+    _check_jobs_and_path(args)
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed}: must be at least 0")
+    with progress_bar() as progress:
+        found = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
+    print(found.text())
+    print(f"{write_page(found, args.out)}, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    if not found.passed:
+        sys.exit(1)
 
 
 def report_command(args: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""The model held against theory: claims, what the simulator makes of them, and one verdict over all."""

@@ -1,0 +1,155 @@
+"""Traffic for one station at a time: plain jobs, sizes and service times go in, the station's own books come out."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.jobs import Job, Wakeup
+from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.errors import SimulationError
+
+Floats = NDArray[np.float64]
+Process = Generator[simpy.Event, object, None]
+Draw = Callable[[np.random.Generator], float]
+PHONES = 200  # idle ones that an open stream of uploads picks from: more than are ever busy at once
+
+
+def serve(
+    arrivals_s: Floats, service_s: Callable[[int], float], tokens: NDArray[np.int64] | None = None, **station: Any
+) -> list[Job]:
+    """Submit a job to a base station at each of the given times; return the jobs once all are done."""
+    env = simpy.Environment()
+    base_station = BaseStation(env, service_s=service_s, **station)
+    jobs = []
+
+    def source() -> Process:
+        for number, at_s in enumerate(arrivals_s.tolist()):
+            yield env.timeout(at_s - env.now)
+            jobs.append(Job(number, 0.0, 1 if tokens is None else int(tokens[number]), env.now, Wakeup(env)))
+            base_station.submit(jobs[-1])
+
+    env.process(source())
+    env.run()
+    return jobs
+
+
+def flat_air(snr: Floats, efficiency_of: Callable[[Floats], Floats] = lambda snr: snr) -> Air:
+    """Return an air without fading; unless said otherwise a hertz carries as many bit/s as the SNR."""
+    return Air(snr, efficiency_of)
+
+
+def moving_air(
+    gains_of: Callable[[int], Iterator[Floats]], snr: Floats, coherence_s: float, efficiency_of: Callable[..., Floats]
+) -> Air:
+    """Return an air whose gains change from block to block, as `gains_of(device)` yields them, in runs of `AHEAD`."""
+    return Air(snr, efficiency_of, gains_of=gains_of, coherence_s=coherence_s)
+
+
+AHEAD = BLOCKS_AHEAD
+
+
+def upload(uploads: list[tuple[float, int, float]], air: Air, **options: Any) -> tuple[list[Job], Uplink]:
+    """Send (time, device, bits), in order of time; return the jobs in the order they ended, and the uplink."""
+    env, ended = simpy.Environment(), []
+
+    def deliver(job: Job) -> None:
+        job.received_s = env.now
+        ended.append(job)
+
+    uplink = Uplink(env, air=air, deliver=deliver, **options)
+
+    def source() -> Process:
+        for at_s, device, bits in uploads:
+            yield env.timeout(at_s - env.now)
+            uplink.send(Job(device, bits, 1, env.now, Wakeup(env)))
+
+    env.process(source())
+    env.run()
+    uplink.settle()
+    return ended, uplink
+
+
+def at_once(job: Job) -> None:
+    """Let an upload's end be all that its phone waits for."""
+    job.done.after(0.0)
+
+
+def one_after_another(bits: Floats, air: Air, gains: Floats | None = None, **options: Any) -> Floats:
+    """Let one phone send uploads without a pause, each with its own gain if given; return when each ended."""
+    env, ends_s = simpy.Environment(), []
+    uplink = Uplink(env, air=air, deliver=at_once, **options)
+
+    def phone() -> Process:
+        for number, size in enumerate(bits.tolist()):
+            job = Job(0, size, 1, env.now, Wakeup(env), 1.0 if gains is None else float(gains[number]))
+            uplink.send(job)
+            yield job.done
+            ends_s.append(env.now)
+
+    env.process(phone())
+    env.run()
+    return np.array(ends_s)
+
+
+def open_uploads(rng: np.random.Generator, rate: float, size: Draw, uploads: int, cut: int) -> tuple[Floats, Floats]:
+    """Send a Poisson stream of uploads into 1 Hz at 1 bit/s; return sizes and stays, `cut` at either end left out."""
+    env, idle, jobs = simpy.Environment(), deque(range(PHONES)), []
+
+    def deliver(job: Job) -> None:
+        job.received_s = env.now
+        idle.append(job.device)
+
+    uplink = Uplink(env, bandwidth_hz=1.0, air=flat_air(np.ones(PHONES)), deliver=deliver)
+
+    def source() -> Process:
+        for gap_s in rng.exponential(1 / rate, uploads).tolist():
+            yield env.timeout(gap_s)
+            if not idle:
+                raise SimulationError(f"the band holds more than {PHONES} uploads at a load that it should carry")
+            jobs.append(Job(idle.popleft(), size(rng), 1, env.now, Wakeup(env)))
+            uplink.send(jobs[-1])
+
+    env.process(source())
+    env.run()
+    kept = jobs[cut:-cut]
+    return np.array([job.payload_bits for job in kept]), np.array([job.received_s - job.sent_s for job in kept])
+
+
+def think_and_ask(
+    rng: np.random.Generator,
+    phones: int,
+    think_s: float,
+    size: Draw,
+    make: Callable[[simpy.Environment], tuple[Any, Callable[[Job], None]]],
+    window_s: tuple[float, float],
+) -> dict[str, float]:
+    """Let phones think and send jobs to a station; return what its counters gained a second within a window.
+
+    `make(env)` returns the station, which has `settle` and `counters`, and the function that takes a job.
+    """
+    env = simpy.Environment()
+    station, take = make(env)
+
+    def phone(device: int) -> Process:
+        while True:
+            yield env.timeout(rng.exponential(think_s))
+            job = Job(device, size(rng), 1, env.now, Wakeup(env))
+            take(job)
+            yield job.done
+
+    for device in range(phones):
+        env.process(phone(device))
+    read = []
+    for until_s in window_s:
+        env.run(until=until_s)
+        station.settle()
+        counters = station.counters
+        names = ("departures", "present_s", "busy_s", "bits")
+        read.append({name: float(getattr(counters, name)) for name in names})
+    return {name: (read[1][name] - read[0][name]) / (window_s[1] - window_s[0]) for name in read[0]}
