@@ -21,6 +21,8 @@ KEYS = {
     "traffic.think_time_s": "mean think time, s",
     "channel.mean_snr_db": "mean SNR, dB",
     "channel.coherence_s": "coherence time, s",
+    "channel.kind": "fading",
+    "channel.geometry.radius_m": "radius of the cell, m",
     "uplink.bandwidth_hz": "bandwidth, MHz",
     "uplink.allocator": "allocator",
     "uplink.snr_rule": "SNR rule",
