@@ -54,7 +54,7 @@ def rician(rng: np.random.Generator, size: int, *, k_factor_db: float = 6.0) -> 
 
     gain = ((sqrt(2 K) + a)^2 + b^2) / (2 (1 + K)), a and b standard normal, K = 10^(k_factor_db/10) (Rice, Statistical
     properties of a sine wave plus random noise, 1948; Simon and Alouini, Digital Communication over Fading Channels,
-    2005, section 2.2.1.2). Autocovariance of the power: (1 + 2 K) / (1 + K)^2 at lag 0, else 0. Outage: P(gain < x) =
+    2005, chapter 2). Autocovariance of the power: (1 + 2 K) / (1 + K)^2 at lag 0, else 0. Outage: P(gain < x) =
     1 - Q1(sqrt(2 K), sqrt(2 (1 + K) x)), Q1 the Marcum function. K = 0 is Rayleigh, K without end no fading. Left out:
     correlation between blocks, and the Doppler shift of the steady path. Raises ValueError beyond 100 dB.
     """

@@ -131,7 +131,7 @@ def uplink_snr_db(
 
     SNR = P - L - (-174 + 10 lg(bandwidth) + noise figure) - interference margin, L = loss + `extra_loss_db` (body, car,
     wall) - both antennas' gains, P = `transmit_power_dbm` at that L (a link budget: 3GPP TR 38.901, 2022; Rappaport,
-    Wireless Communications, 2002, section 4.3). The margin is the rise of other cells' interference over the noise, the
+    Wireless Communications, 2002, chapter 4). The margin is the rise of other cells' interference over the noise, the
     same for all. Left out: antenna patterns (the gain is that towards every phone), interference that comes and goes.
     """
     coupling_db = np.asarray(loss_db, dtype=np.float64) + extra_loss_db - base_station_gain_dbi - phone_gain_dbi

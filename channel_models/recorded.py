@@ -16,7 +16,7 @@ def trace(rng: np.random.Generator, size: int, *, path: str, device: int = 0) ->
     `read_recording`. A file with one column stands for any device: each starts at a row of its own, drawn from `rng`.
     In a file with more columns column i is device i's, and all start at the first row. Autocorrelation and outage are
     the recording's own, cyclic; after n blocks it repeats itself (trace-driven simulation: Jain, The Art of Computer
-    Systems Performance Analysis, 1991, section 24.4). Left out: what happens between two rows, and whatever the
+    Systems Performance Analysis, 1991, chapter 24). Left out: what happens between two rows, and whatever the
     recording didn't meet. Raises ValueError for a file that is no recording, or has no column for the device.
     """
     snr = read_recording(path)

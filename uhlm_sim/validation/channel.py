@@ -184,7 +184,7 @@ CLAIMS = (
     Claim(
         "link budget",
         "A phone's SNR is its power over the noise of the band it uses: half the band, twice the SNR",
-        "3GPP TR 38.901; Rappaport 2002, section 4.3",
+        "3GPP TR 38.901; Rappaport 2002, chapter 4",
         "dB",
         link_budget,
     ),
