@@ -33,12 +33,12 @@ class Air:
         min_snr: float = 0.0,
     ) -> None:
         self.devices = len(mean_snr)
+        self.mean_snr = mean_snr
         self.snr = mean_snr.copy()
         self.hz_s_per_bit = np.full(self.devices, np.inf)  # of the whole band, infinite in outage; with blocks only
         self.coherence_s = coherence_s
         self.per_upload = per_upload
         self.clamped = 0
-        self._mean_snr = mean_snr
         self._min_snr = min_snr
         self._floor = min_snr if per_upload else 0.0
         self._efficiency_of = efficiency_of
@@ -57,7 +57,7 @@ class Air:
             gains = np.stack([self._next_run(run) for run in self._runs], axis=1)
             self._first_block += BLOCKS_AHEAD
             if block < self._first_block + BLOCKS_AHEAD:
-                self._snr_ahead = self._mean_snr * gains
+                self._snr_ahead = self.mean_snr * gains
                 self._efficiency_ahead = self._efficiency_of(self._snr_ahead)
                 with np.errstate(divide="ignore"):
                     self._hz_s_per_bit_ahead = 1.0 / self._efficiency_ahead
@@ -74,15 +74,23 @@ class Air:
 
     def set_gain(self, device: int, gain: float, share: float = 1.0) -> float:
         """Give a device the gain of its upload, its power in `share` of the band; return its efficiency there."""
-        self.snr[device] = snr = self._mean_snr.item(device) * gain
+        self.snr[device] = snr = self.mean_snr.item(device) * gain
         self.clamped += snr / share < self._min_snr
-        self._efficiency = None
-        return float(self._efficiency_of(np.maximum(snr / share, self._min_snr)))
+        efficiency = float(self._efficiency_of(np.maximum(snr / share, self._min_snr)))
+        if share == 1.0 and self._efficiency is not None:
+            self._efficiency[device] = efficiency
+        else:
+            self._efficiency = None
+        return efficiency
+
+    def efficiency_of(self, snr: Floats) -> Floats:
+        """Return bit/s/Hz at an SNR in the band used, elementwise."""
+        return self._efficiency_of(np.maximum(snr, self._floor) if self._floor else snr)
 
     def efficiency(self, share: float | Floats = 1.0) -> Floats:
         """Return bit/s/Hz of every device, its power concentrated in `share` of the band."""
         if isinstance(share, float) and share == 1.0:
             if self._efficiency is None:
-                self._efficiency = self._efficiency_of(np.maximum(self.snr, self._floor))
+                self._efficiency = self.efficiency_of(self.snr)
             return self._efficiency
-        return self._efficiency_of(np.maximum(self.snr / share, self._floor))
+        return self.efficiency_of(self.snr / share)

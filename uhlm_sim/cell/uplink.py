@@ -1,36 +1,29 @@
 """The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.allocators import ALLOCATORS, Allocator, Floats, Indices, asked_of_the_uplink, equal_share
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.errors import SimulationError
 
-Floats = NDArray[np.float64]
-Allocator = Callable[[Floats, Floats], Floats]
-
-
-def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
-    """Give each active upload the same share 1/n of the band: egalitarian processor sharing."""
-    return np.full(left_bits.shape, 1.0 / len(left_bits))
-
-
-ALLOCATORS: dict[str, Allocator] = {"equal-share": equal_share}
+__all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
 
 
 class Uplink:
     """A band of `bandwidth_hz` shared by at most one upload per device.
 
     An allocator maps (bits left, SNR over the whole band) of the active uploads, in device order, to their shares of
-    the band, each at least 0 and together at most 1. Upload i drains at share_i B se(SNR_i) bit/s, with SNR_i that of
-    the whole band (`power_limited` False: fixed power density) or divided by the share (True: all power in the band
-    used). Shares and rates are constant between arrivals, departures and block edges, so finish times are exact.
+    the band, each at least 0 and together at most 1; `params` are its constants, `weights` are one per device for one
+    that asks for them (see `uhlm_sim.cell.allocators`; ValueError if it asks for what isn't there). Upload i drains at
+    share_i B se(SNR_i) bit/s, with SNR_i that of the whole band (`power_limited` False: fixed power density) or divided
+    by the share (True: all power in the band used). Shares and rates are constant between arrivals, departures and
+    block edges, so finish times are exact.
 
     Time is kept in a `clock` that all active uploads share, in hertz seconds. Under equal share the clock is what each
     has attained of the band, which grows at B/n for everybody: as long as nobody's efficiency changes (per-hertz SNR,
@@ -50,13 +43,15 @@ class Uplink:
         air: Air,
         deliver: Callable[[Job], None],
         allocator: Allocator = equal_share,
+        params: Mapping[str, float] | None = None,
+        weights: Floats | None = None,
         power_limited: bool = False,
     ) -> None:
         self.counters = Counters()
         self._env = env
         self._air = air
         self._deliver = deliver
-        self._allocator = allocator
+        self._name = getattr(allocator, "__name__", "allocator")
         self._power_limited = power_limited
         self._bandwidth_hz = bandwidth_hz
         self._equal = allocator is equal_share
@@ -70,6 +65,9 @@ class Uplink:
         self._rate = np.zeros(devices)  # bit/s/Hz: bits per unit of the clock, constant in an epoch
         self._share = np.zeros(devices)  # allocators other than equal share
         self._airtime_hz_s = np.zeros(devices)
+        self._arrival = np.zeros(devices, dtype=np.int64)
+        self._in_use = 1.0  # share of the band that the active uploads hold together
+        self._allocator, self._asked = self._bind(allocator, params or {}, weights)
 
         self._clock = 0.0
         self._pace = 0.0  # of the clock, per second
@@ -96,6 +94,7 @@ class Uplink:
             self._pace = self._bandwidth_hz / len(self._jobs)
         else:
             self._airtime_hz_s[device] = 0.0
+            self._arrival[device] = self.counters.arrivals
         if self._air.per_upload:
             share = 1.0 / len(self._jobs) if self._equal and self._power_limited else 1.0
             self._rate[device] = self._air.set_gain(device, job.gain, share)
@@ -120,7 +119,7 @@ class Uplink:
             if self._jobs:
                 counters = self.counters
                 counters.present_s += len(self._jobs) * elapsed
-                counters.busy_s += elapsed if self._equal else elapsed * float(self._share.sum())
+                counters.busy_s += elapsed * self._in_use
                 self._clock += elapsed * self._pace
             self._settled_s = now
         return now
@@ -170,24 +169,54 @@ class Uplink:
         if self._equal:
             self._rate = self._air.efficiency(1.0 / max(len(self._jobs), 1))
         elif self._jobs:
-            active = np.sort(np.fromiter(self._jobs, dtype=np.intp))
-            self._share[:] = 0.0
-            self._share[active] = self._shares(self._left_bits[active], self._air.snr[active])
-            used = np.where(self._share > 0.0, self._share, 1.0) if self._power_limited else 1.0
-            self._rate = self._share * self._air.efficiency(used)
+            self._allot()
+            return
         with np.errstate(divide="ignore"):
             self._finish = self._epoch_clock + self._left_bits / self._rate
         self._find_next()
 
-    def _shares(self, left_bits: Floats, snr: Floats) -> Floats:
-        shares = np.asarray(self._allocator(left_bits, snr), dtype=np.float64)
-        if shares.shape != left_bits.shape or not (shares >= 0.0).all() or shares.sum() > 1.0 + 1e-9:
-            name = getattr(self._allocator, "__name__", "allocator")
+    def _bind(
+        self, allocator: Allocator, params: Mapping[str, float], weights: Floats | None
+    ) -> tuple[Allocator, list[tuple[str, Callable[[Indices], object]]]]:
+        """Return the allocator with its constants, and how to get what changes, for the active devices."""
+        air = self._air
+        constant = {"devices": air.devices, "power_limited": self._power_limited, "efficiency_of": air.efficiency_of}
+        changing: dict[str, Callable[[Indices], object]] = {
+            "device": lambda active: active,
+            "arrival": lambda active: self._arrival[active],
+            "mean_snr": lambda active: air.mean_snr[active],
+            "efficiency": lambda active: air.efficiency()[active],
+            "weight": lambda active: every_weight[active],
+        }
+        asked = asked_of_the_uplink(allocator, params)
+        if "weight" in asked and weights is None:
+            raise ValueError(f"{self._name} asks for the devices' weights")
+        every_weight = np.ones(air.devices) if weights is None else np.asarray(weights, dtype=np.float64)
+        bound = dict(params) | {name: constant[name] for name in asked if name in constant}
+        return partial(allocator, **bound), [(name, changing[name]) for name in asked if name in changing]
+
+    def _allot(self) -> None:
+        """Ask the allocator for the shares of a new epoch, and find everybody's rate and finish in it."""
+        active = np.flatnonzero(self._left_bits < np.inf)
+        left_bits, snr = self._left_bits[active], self._air.snr[active]
+        shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
+        shares = np.asarray(shares, dtype=np.float64)
+        self._in_use = float(np.add.reduce(shares)) if shares.shape == left_bits.shape else np.nan
+        if not (self._in_use <= 1.0 + 1e-9 and np.minimum.reduce(shares) >= 0.0):
             raise SimulationError(
-                f"{name}: returned the shares {shares} for {len(left_bits)} uploads; it must return one for each, none "
-                "negative and together at most 1"
+                f"{self._name}: returned the shares {shares} for {len(left_bits)} uploads; it must return one for "
+                "each, none negative and together at most 1"
             )
-        return shares
+        if self._power_limited:
+            rates = shares * self._air.efficiency_of(snr / np.where(shares > 0.0, shares, 1.0))
+        else:
+            rates = shares * self._air.efficiency()[active]
+        self._share.fill(0.0)
+        self._rate.fill(0.0)
+        self._share[active], self._rate[active] = shares, rates
+        with np.errstate(divide="ignore"):
+            self._finish[active] = self._epoch_clock + left_bits / rates
+        self._find_next()
 
     def _arm(self) -> None:
         """Have a timer at or before the next finish, but never beyond the block, where all changes anyway."""

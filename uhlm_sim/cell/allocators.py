@@ -1,0 +1,197 @@
+"""Who gets how much of the uplink: one plain function each, and the names that such a function may ask for.
+
+An allocator's first two arguments are the bits left and the SNR over the whole band of the active uploads, in device
+order; it returns their shares of the band. What else it needs it asks for by the name of a parameter, see `GIVEN`;
+all other parameters are constants from the scenario's `uplink.params`. The uplink asks again at every arrival,
+departure and edge of a fading block, and shares are constant in between.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Allocator = Callable[..., Floats]
+
+GIVEN = {  # arrays have one value for each active upload, in device order
+    "devices": "how many devices the cell has",
+    "device": "numbers of the active devices",
+    "arrival": "the upload's number in order of arrival",
+    "mean_snr": "mean SNR over the whole band, linear",
+    "efficiency": "bit/s/Hz over the whole band, 0 in outage",
+    "efficiency_of": "function of the SNR in the band used to bit/s/Hz, elementwise",
+    "power_limited": "whether a share of the band holds all of a device's power",
+    "weight": "the device's weight, of uplink.weights",
+}
+TIE = 1.0 - 1e-9
+
+
+def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
+    """Give each of the n active uploads the same share of the band: egalitarian processor sharing.
+
+    share_i = 1/n (Kleinrock, Time-shared systems: a theoretical treatment, J. ACM 1967). An upload in outage keeps its
+    share. It is also round robin as its slots become short. Left out: slots, signalling.
+    """
+    return np.full(left_bits.shape, 1.0 / len(left_bits))
+
+
+def fdma(left_bits: Floats, snr: Floats, *, devices: int) -> Floats:  # noqa: ARG001
+    """Give each device its own fixed part of the band, whether it sends or not: as many queues as devices.
+
+    share_i = 1/N with N devices in the cell: frequency division (Bertsekas and Gallager, Data Networks, 1992,
+    chapter 3). Left out: guard bands.
+    """
+    return np.full(left_bits.shape, 1.0 / devices)
+
+
+def tdma(left_bits: Floats, snr: Floats, *, arrival: NDArray[np.int64]) -> Floats:  # noqa: ARG001
+    """Give the whole band to one upload at a time, to its end, in order of arrival: a queue, first come, first served.
+
+    share_i = 1 for the least arrival, so M/G/1 for Poisson arrivals (Kleinrock, Queueing Systems, volume 1, 1975,
+    chapter 5: Pollaczek and Khinchine). It knows no channel: an upload in outage holds up the others. Left out: guard
+    times, the order's signalling.
+    """
+    return _whole_band_to(int(arrival.argmin()), len(left_bits))
+
+
+def max_rate(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001
+    """Give the whole band to the best SNR: the most bits per second now, and nothing to a phone far away.
+
+    share_i = 1 for i = argmax_j SNR_j (Knopp and Humblet, Information capacity and power control in single-cell
+    multiuser communications, ICC 1995). Who ties, shares equally. An upload in outage never blocks one that isn't.
+    Left out: the delay and the price of knowing the channel.
+    """
+    return _share_of_ties(snr)
+
+
+def equal_finish(
+    left_bits: Floats,
+    snr: Floats,
+    *,
+    efficiency: Floats,
+    efficiency_of: Callable[[Floats], Floats],
+    power_limited: bool,
+) -> Floats:
+    """Give such shares that all active uploads would end together if nothing changed, as early as that can be.
+
+    Find T and shares with sum 1 so that share_i B se_i T = left_i. Per hertz se_i is that of the whole band and share_i
+    is proportional to left_i / se_i. Power-limited se_i = se(SNR_i / share_i), and Newton's method finds the logarithms
+    of the shares, with slopes from a difference quotient; where se jumps, uploads end together as nearly as it gets.
+    It is the split that ends a set of uploads soonest (Shi, Zhou, Niu, Jiang and Geng, Joint device scheduling and
+    resource allocation for latency constrained wireless federated learning, IEEE Trans. Wireless Commun. 2021).
+    Uploads in outage
+    over the whole band are left out while another can send. Left out: arrivals to come.
+    """
+    able = efficiency > 0.0
+    if not able.all():
+        if not able.any():
+            return equal_share(left_bits, snr)
+        shares = np.zeros(len(left_bits))
+        shares[able] = equal_finish(
+            left_bits[able],
+            snr[able],
+            efficiency=efficiency[able],
+            efficiency_of=efficiency_of,
+            power_limited=power_limited,
+        )
+        return shares
+    need = left_bits / efficiency
+    shares = need / need.sum()
+    return _end_together(shares, left_bits, snr, efficiency_of) if power_limited and len(shares) > 1 else shares
+
+
+def shortest_first(left_bits: Floats, snr: Floats, *, efficiency: Floats) -> Floats:  # noqa: ARG001
+    """Give the whole band to the upload that would end first with it, in seconds and not in bits; it may interrupt.
+
+    share_i = 1 for the least left_i / se_i, at the efficiencies of now. On a channel that stands still no rule has a
+    lower mean stay (Schrage, A proof of the optimality of the shortest remaining processing time discipline, Operations
+    Research 1968). An upload in outage would never end and comes last. Left out: what the channel will be.
+    """
+    able = efficiency > 0.0
+    seconds = np.divide(left_bits, efficiency, out=np.full(len(left_bits), np.inf), where=able)
+    return _whole_band_to(int(seconds.argmin()), len(left_bits))
+
+
+def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # noqa: ARG001
+    """Share the band in proportion to the devices' weights: discriminatory processor sharing.
+
+    share_i = w_i / (sum of w over active uploads) (Kleinrock, Time-shared systems: a theoretical treatment, J. ACM
+    1967). An upload in outage keeps its share. Left out: slots, signalling.
+    """
+    shares: Floats = weight / weight.sum()
+    return shares
+
+
+def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, efficiency: Floats) -> Floats:
+    """Give the whole band to the best SNR relative to its own mean: proportional fair, as a fluid.
+
+    share_i = 1 for i = argmax_j SNR_j / mean SNR_j, the normalised-SNR scheduler (Yang and Alouini, Performance
+    analysis of multiuser selection diversity, ICC 2004): what proportional fair by average rates comes to when fading
+    has the same law relative to each mean and rate is proportional to SNR. Devices of equal statistics have equal
+    resources, near or far. Who ties, shares equally, so without fading it is equal share. An upload in outage never
+    blocks one that isn't. Left out: averages of past rates, slots, the delay and the price of knowing the channel.
+    """
+    relative = np.where(efficiency > 0.0, snr / mean_snr, 0.0)
+    return _share_of_ties(relative) if relative.any() else equal_share(left_bits, snr)
+
+
+ALLOCATORS: dict[str, Allocator] = {
+    "equal-share": equal_share,
+    "fdma": fdma,
+    "tdma": tdma,
+    "max-rate": max_rate,
+    "equal-finish": equal_finish,
+    "shortest-first": shortest_first,
+    "weighted": weighted,
+    "proportional-fair": proportional_fair,
+}
+
+
+def asked_of_the_uplink(allocator: Allocator, params: Mapping[str, float]) -> list[str]:
+    """Return which names of `GIVEN` an allocator has among its parameters.
+
+    Raises ValueError if it can't be called with two arrays, those and the constants in `params`.
+    """
+    try:
+        signature = inspect.signature(allocator)
+        asked = [name for name in list(signature.parameters)[2:] if name in GIVEN]
+        signature.bind(None, None, **dict.fromkeys(asked), **params)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{error}; an allocator takes the bits left and the SNR of the active uploads, what it names of "
+            f"{', '.join(GIVEN)}, and the constants in uplink.params"
+        ) from None
+    return asked
+
+
+def _whole_band_to(upload: int, uploads: int) -> Floats:
+    shares = np.zeros(uploads)
+    shares[upload] = 1.0
+    return shares
+
+
+def _share_of_ties(value: Floats) -> Floats:
+    """Return shares of the band for the largest of values that are at least 0: all to one, or equal shares of a tie."""
+    best = value >= value.max() * TIE
+    shares: Floats = best / np.count_nonzero(best)
+    return shares
+
+
+def _end_together(shares: Floats, left_bits: Floats, snr: Floats, efficiency_of: Callable[[Floats], Floats]) -> Floats:
+    nudge, log_left = 1e-6, np.log(left_bits)
+    both = np.array([[1.0], [1.0 + nudge]])
+    for _ in range(40):
+        efficiency, nudged = efficiency_of(snr / (shares * both))
+        log_time = log_left - np.log(shares * efficiency)
+        slope = 1.0 + np.log(nudged / efficiency) / np.log1p(nudge)  # d log rate / d log share, in (0, 1]
+        slope = np.maximum(slope, 1e-3)
+        stiffness = shares / slope
+        step = (log_time - stiffness @ log_time / stiffness.sum()) / slope
+        shares = shares * np.exp(np.clip(step, -3.0, 3.0))
+        shares /= shares.sum()
+        if np.abs(step).max() < 1e-8:  # and the next would be a millionth of it
+            break
+    return shares
