@@ -92,6 +92,10 @@ class Uplink(Section):
     snr_rule: Literal["per-hertz", "power-limited"] = Field(
         "per-hertz", description="power density fixed, or a phone's power put into its share of the band"
     )
+    weights: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], Field(min_length=1)] | None = Field(
+        None, description="weighted: one for each phone"
+    )
+    params: dict[str, float] = Field({}, description="arguments of an allocator of your own")
     payload: Payload = Payload()
 
 
@@ -301,11 +305,9 @@ class Scenario(Section):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two policies are called '{label}'; give one a name")
-        snr_db = self.channel.mean_snr_db
-        if isinstance(snr_db, list) and len(snr_db) != self.traffic.devices:
-            raise ValueError(
-                f"channel.mean_snr_db has {len(snr_db)} values for traffic.devices = {self.traffic.devices}"
-            )
+        for key, each in (("channel.mean_snr_db", self.channel.mean_snr_db), ("uplink.weights", self.uplink.weights)):
+            if isinstance(each, list) and len(each) != self.traffic.devices:
+                raise ValueError(f"{key} has {len(each)} values for traffic.devices = {self.traffic.devices}")
         for policy in self.policy:
             if policy.skip_rate == "matched":
                 self.matched(policy)

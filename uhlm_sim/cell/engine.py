@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
 from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.allocators import ALLOCATORS, asked_of_the_uplink
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.laws import check_records
@@ -18,7 +19,7 @@ from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.cell.service import SERVICES, service_times
-from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
+from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
@@ -55,6 +56,8 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
         air=air,
         deliver=base_station.submit,
         allocator=allocator,
+        params=scenario.uplink.params,
+        weights=None if scenario.uplink.weights is None else np.array(scenario.uplink.weights),
         power_limited=scenario.uplink.snr_rule == "power-limited",
     )
     log = Log()
@@ -100,8 +103,8 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
 
 def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
     """Find everything that the scenario names, before the first event. Raises ScenarioError."""
-    uplink, channel, service = scenario.uplink, scenario.channel, scenario.base_station.service
-    find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
+    channel, service = scenario.channel, scenario.base_station.service
+    _check_allocator(scenario, allow_plugins=allow_plugins)
     fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
     _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
     parameters = inspect.signature(fading.func).parameters
@@ -120,6 +123,17 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
     for policy, given in zip(policies, scenario.policy, strict=True):
         keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
         _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
+
+
+def _check_allocator(scenario: Scenario, *, allow_plugins: bool) -> None:
+    uplink = scenario.uplink
+    allocator = find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
+    try:
+        asked = asked_of_the_uplink(allocator, uplink.params)
+    except ValueError as error:
+        raise ScenarioError(f"uplink.params of {uplink.allocator}: {error}") from None
+    if "weight" in asked and uplink.weights is None:
+        raise ScenarioError(f"uplink.weights: {uplink.allocator} needs one for each phone")
 
 
 def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: Params) -> None:
