@@ -108,11 +108,12 @@ def counts_follow(law: ArrayLike, counts: ArrayLike, how: str) -> Finding:
     if seen[impossible].any():
         return Finding(0.0, float(seen[impossible].sum()), how, broken="what is impossible happened")
     expected, seen = expected[~impossible] / expected.sum() * seen.sum(), seen[~impossible]
-    group, held = [0], 0.0
-    for value in expected[:-1]:
-        held = held + value if held < 10 else value
-        group.append(group[-1] + (held >= 10))
-    expected, seen = (np.bincount(group, values).astype(np.float64) for values in (expected, seen))
+    groups: list[list[int]] = [[]]
+    for outcome in range(len(expected)):
+        groups[-1].append(outcome)
+        if expected[groups[-1]].sum() >= 10 <= expected[outcome + 1 :].sum():
+            groups.append([])
+    expected, seen = (np.array([values[group].sum() for group in groups]) for values in (expected, seen))
     freedom = len(expected) - 1
     statistic = float(((seen - expected) ** 2 / expected).sum())
     limit = float(stats.chi2.ppf(LEVEL, freedom))

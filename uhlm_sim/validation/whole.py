@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 RUNS = 16
 SLM_S, PREFILL_S, MEASURE_S, DOWNLINK_S = 0.05, 0.002, 0.003, 0.005
 V, ID_BITS = 32_000, 15  # 2^15 = 32,768 ids are enough for 32,000
-BANDWIDTH_HZ, G = 10e6, 10.0
+BANDWIDTH_HZ, SNR_DB, G = 10e6, 7.0, 10**0.7
 UPLOAD_S = 8 * V / (BANDWIDTH_HZ * math.log2(1 + G))
 HLM, U_HLM, LLM = {"kind": "hlm"}, {"kind": "u-hlm", "threshold": 0.43}, {"kind": "llm"}
 
@@ -56,7 +56,7 @@ def answers() -> Trace:
 
 
 def cell(trial: Trial, policy: Mapping[str, Any], **changes: Any) -> Scenario:
-    """Return the scenario of a phone that has 10 MHz at a constant 10 dB and a GPU to itself, but for changes."""
+    """Return the scenario of a phone that has 10 MHz at a constant 7 dB and a GPU to itself, but for changes."""
     station = {"service": {"c_s": 0.01, "s_s_per_token": 0.001, "free_tokens": 2}, "downlink_s": DOWNLINK_S}
     values = {
         "name": "validation",
@@ -68,7 +68,7 @@ def cell(trial: Trial, policy: Mapping[str, Any], **changes: Any) -> Scenario:
         "traffic": {"devices": 1, "think_time_s": 1.0, "max_tokens": 40},
         "device": {"slm_token_s": SLM_S, "slm_prefill_token_s": PREFILL_S, "uncertainty_s": MEASURE_S},
         "uplink": {"bandwidth_hz": BANDWIDTH_HZ},
-        "channel": {"kind": "constant", "mean_snr_db": 10.0},
+        "channel": {"kind": "constant", "mean_snr_db": SNR_DB},
         **changes,
         "base_station": station | changes.get("base_station", {}),
     }
@@ -175,14 +175,14 @@ def network_time(trial: Trial) -> Finding:
 
 
 def own_fades(trial: Trial) -> Finding:
-    """A lone phone's upload ends where the integral of B log2(1 + 10 g), g its own fades, has grown by its bits."""
+    """A lone phone's upload ends where the integral of B log2(1 + G g), g its own fades, has grown by its bits."""
     coherence_s, cap = 0.02, 7.4
-    channel = {"kind": "rayleigh", "mean_snr_db": 10.0, "coherence_s": coherence_s, "max_spectral_efficiency": cap}
+    channel = {"kind": "rayleigh", "mean_snr_db": SNR_DB, "coherence_s": coherence_s, "max_spectral_efficiency": cap}
     scenario = cell(trial, HLM, channel=channel, uplink={"bandwidth_hz": 1e6})
     tokens = committed(run(scenario))
     blocks = round(scenario.duration_s / coherence_s) + 1
     runs = CHANNELS["rayleigh"](stream(scenario.seed, "fading", 0, 0), AHEAD)
-    snr = 10 * np.concatenate([next(runs) for _ in range(-(-blocks // AHEAD))])[:blocks]
+    snr = G * np.concatenate([next(runs) for _ in range(-(-blocks // AHEAD))])[:blocks]
     rate = np.where(snr >= 0.1, np.minimum(np.log2(1 + snr), cap), 0.0)
     sent, edges_s = np.concatenate([[0.0], np.cumsum(rate * 1e6 * coherence_s)]), coherence_s * np.arange(blocks + 1)
     began_s = tokens["started_s"] + tokens["device_s"]
@@ -334,7 +334,7 @@ CLAIMS = (
           CLOSED_FORM, "s", one_phone_llm),
     Claim("network time", "Without costs of sync, U-HLM's network time a token is HLM's times (1 - skip rate)",
           "a kept token uses no network", "s", network_time),
-    Claim("own fades", "A lone phone's uploads end as its own fades at 10 dB say: cap, floor, blocks and all",
+    Claim("own fades", "A lone phone's uploads end as its own fades at 7 dB say: cap, floor, blocks and all",
           "rate integrated block by block", "s", own_fades),
     *(
         Claim(f"closed cell, {phones} phones", f"Tokens a second of {phones} phones that share uplink and GPU",

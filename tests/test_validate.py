@@ -1,0 +1,336 @@
+"""Validation passes an honest model, fails one with a defect by the right rows, and is itself a sound test."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import simpy
+from numpy.typing import NDArray
+from scipy import stats
+
+import channel_models
+import uhlm_sim.cell.base_station
+import uhlm_sim.cell.engine
+from uhlm_sim.analysis import intervals
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.policies import payload_costs
+from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cli import main
+from uhlm_sim.errors import InputError, SimulationError
+from uhlm_sim.rng import stream
+from uhlm_sim.scenario import Scenario, Service
+from uhlm_sim.tokens import speculative
+from uhlm_sim.validation import drive, findings, uplink
+from uhlm_sim.validation.findings import Trial
+from uhlm_sim.validation.page import write_page
+from uhlm_sim.validation.validate import FAMILY, STATIONS, claims, judge, validate
+
+Floats = NDArray[np.float64]
+Patch = pytest.MonkeyPatch
+DEFECTS: dict[str, tuple[Callable[[Patch], None], set[str], set[str]]] = {}
+
+
+def defect(*, caught_by: set[str], missed_by: set[str] = frozenset()) -> Callable[..., Any]:  # type: ignore[assignment]
+    """Note a defect, the rows that must catch it, and some that it doesn't concern."""
+
+    def note(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        DEFECTS[plant.__name__] = (plant, caught_by, missed_by)
+        return plant
+
+    return note
+
+
+# -- defects ------------------------------------------------------------------------------------------------------
+
+
+@defect(
+    caught_by={"sharing constant, load 0.7", "sharing by size", "closed sharing hyper-exponential, per-hertz"},
+    missed_by={"sharing exponential, load 0.6"},
+)
+def uploads_queue_instead_of_sharing(patch: Patch) -> None:
+    """With exponential sizes the mean doesn't tell: M/M/1 is as long as processor sharing. Other sizes do."""
+
+    class InOrder(Uplink):
+        def __init__(self, env: simpy.Environment, *, deliver: Callable[[Job], None], **options: Any) -> None:
+            self._waiting: deque[Job] = deque()
+
+            def deliver_and_go_on(job: Job) -> None:
+                self._waiting.popleft()
+                if self._waiting:
+                    super(InOrder, self).send(self._waiting[0])
+                deliver(job)
+
+            super().__init__(env, deliver=deliver_and_go_on, **options)
+
+        def send(self, job: Job) -> None:
+            self._waiting.append(job)
+            if len(self._waiting) == 1:
+                super().send(job)
+
+    patch.setattr(drive, "Uplink", InOrder)
+    patch.setattr(uplink, "Uplink", InOrder)
+
+
+@defect(
+    caught_by={"closed sharing exponential, power-limited", "closed sharing hyper-exponential, power-limited"},
+    missed_by={"closed sharing constant, per-hertz"},
+)
+def power_is_spread_over_the_whole_band(patch: Patch) -> None:
+    honest = Air.efficiency
+    patch.setattr(Air, "efficiency", lambda self, _share=1.0: honest(self))
+
+
+@defect(
+    caught_by={"output law, alike", "output law, opposed", "acceptance, opposed", "committed law"},
+    missed_by={"equal and disjoint"},
+)
+def drafts_are_accepted_a_little_too_willingly(patch: Patch) -> None:
+    honest = speculative.accept_probability
+    patch.setattr(speculative, "accept_probability", lambda x, y: honest(x, y) ** 0.9)
+
+
+@defect(caught_by={"output law, opposed", "output law, blind", "committed law", "residual", "distribution error"},
+        missed_by={"acceptance, opposed"})  # fmt: skip
+def a_rejected_draft_is_replaced_from_y(patch: Patch) -> None:
+    patch.setattr(speculative, "residual", lambda _x, y: y)
+
+
+@defect(caught_by={"uncertainty law"}, missed_by={"uncertainty limits"})
+def temperatures_go_to_one_only(patch: Patch) -> None:
+    patch.setattr(speculative, "THETA_LIMIT", 1.0)
+
+
+@defect(caught_by={"thresholds"})
+def the_threshold_forgets_the_offset(patch: Patch) -> None:
+    patch.setattr(speculative.LinearLaw, "risk_prone", property(lambda law: law.delta / law.a))
+
+
+@defect(caught_by={"mean rate", "outage", "delay in one block", "rate over many blocks"}, missed_by={"rician outage"})
+def fading_is_a_quarter_too_strong(patch: Patch) -> None:
+    def stronger(rng: np.random.Generator, size: int) -> Any:
+        for gains in channel_models.rayleigh(rng, size):
+            yield 1.25 * gains
+
+    patch.setitem(channel_models.CHANNELS, "rayleigh", stronger)
+
+
+@defect(caught_by={"one phone, HLM", "one phone, LLM", "own fades", "closed cell, 10 phones"}, missed_by={"outage"})
+def decibels_are_taken_as_those_of_an_amplitude(patch: Patch) -> None:
+    patch.setattr(uhlm_sim.cell.engine, "db_to_linear", lambda value_db: 10.0 ** (np.asarray(value_db) / 20.0))
+
+
+@defect(
+    caught_by={"one phone, HLM", "one phone, U-HLM", "one phone, LLM", "one phone, metrics"},
+    missed_by={"network time", "one phone, billing"},
+)
+def service_is_in_milliseconds(patch: Patch) -> None:
+    honest = Service.seconds
+    patch.setattr(Service, "seconds", lambda self, n: 1e3 * honest(self, n))
+
+
+@defect(caught_by={"batches", "M/M/1, load 0.6", "M/D/1, load 0.6"}, missed_by={"one phone, HLM"})
+def a_batch_takes_one_job_too_many(patch: Patch) -> None:
+    honest = BaseStation.__init__
+
+    def lax(self: BaseStation, env: simpy.Environment, *, max_batch: int = 1, **station: Any) -> None:
+        honest(self, env, max_batch=max_batch + 1, **station)
+
+    patch.setattr(BaseStation, "__init__", lax)
+
+
+@defect(caught_by={"M/M/1 tail", "batches"}, missed_by={"M/M/1, load 0.6", "machine repair, 1 GPU"})
+def the_last_to_come_is_served_first(patch: Patch) -> None:
+    """No mean tells, as the order doesn't look at the service time; the tail of the waits does."""
+
+    class Stack(deque):  # type: ignore[type-arg]
+        def popleft(self) -> Any:
+            return self.pop()
+
+    patch.setattr(uhlm_sim.cell.base_station, "deque", Stack)
+
+
+@defect(caught_by={"blocks", "own fades"}, missed_by={"rate over many blocks", "conservation"})
+def a_block_ends_one_block_late(patch: Patch) -> None:
+    honest = Air.enter
+    patch.setattr(Air, "enter", lambda self, block: honest(self, max(block - 1, 0)))
+
+
+@defect(
+    caught_by={"one phone, billing", "one phone, HLM", "one phone, U-HLM", "one phone, LLM"},
+    missed_by={"network time"},
+)
+def an_id_is_billed_a_bit_short(patch: Patch) -> None:
+    def short(scenario: Scenario, vocabulary_size: int) -> Any:
+        costs = payload_costs(scenario, vocabulary_size)
+        return replace(costs, id_bits=costs.id_bits - 1)
+
+    patch.setattr(uhlm_sim.cell.engine, "payload_costs", short)
+
+
+@defect(caught_by={"closed cell, 4 phones", "closed cell, 10 phones"}, missed_by={"one phone, HLM", "same world"})
+def phones_think_a_fifth_longer(patch: Patch) -> None:
+    def slow(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
+        return lambda free_s: free_s + 1.2 * scenario.traffic.think_time_s * rng.standard_exponential()
+
+    patch.setitem(uhlm_sim.cell.engine.ARRIVALS, "closed", slow)
+
+
+@defect(caught_by={"same run", "same world"}, missed_by={"one phone, HLM"})
+def random_numbers_are_drawn_in_order_of_creation(patch: Patch) -> None:
+    one = np.random.default_rng(1)
+    patch.setattr(uhlm_sim.cell.engine, "stream", lambda _seed, *_name: one)
+
+
+@defect(caught_by={"Little's law", "same run"})
+def a_station_counts_a_hundredth_too_much(patch: Patch) -> None:
+    """The run breaks off by itself, and the claim says why."""
+    honest = uhlm_sim.cell.engine.station_row
+
+    def boastful(*arguments: Any) -> dict[str, Any]:
+        row = honest(*arguments)
+        return row | {"present_s": 1.01 * float(row["present_s"])}  # type: ignore[arg-type]
+
+    patch.setattr(uhlm_sim.cell.engine, "station_row", boastful)
+
+
+@defect(caught_by={"coverage, normal"})
+def intervals_take_few_replications_for_many(patch: Patch) -> None:
+    patch.setattr(intervals, "stdtrit", lambda freedom, p: stats.norm.ppf(p) + 0.0 * freedom)
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_caught_by_the_rows_that_it_concerns(name: str, monkeypatch: Patch) -> None:
+    plant, caught_by, missed_by = DEFECTS[name]
+    plant(monkeypatch)
+    found = validate(quick=True, jobs=1, only=caught_by | missed_by)
+    assert set(found.failed) == caught_by
+    assert not found.passed
+    assert found.text().splitlines()[-3].startswith("FAILED: ")
+
+
+# -- the honest model ---------------------------------------------------------------------------------------------
+
+
+def test_the_model_passes_and_leaves_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["validate", "--quick", "--jobs", "2", "--out", str(tmp_path / "page")])
+    told = capsys.readouterr()
+    assert "PASSED: no claim fails (quick size, seed 1)." in told.out
+    assert "validation.html" in told.err
+    written = {str(file.relative_to(tmp_path / "page")) for file in (tmp_path / "page").rglob("*.*")}
+    names = ("distances", "queues", "closed_cell")
+    assert written == {"validation.html", "validation.csv"} | {
+        f"figures/{name}.{kind}" for name in names for kind in ("png", "pdf", "csv")
+    }
+    table = pd.read_csv(tmp_path / "page" / "validation.csv")
+    page = (tmp_path / "page" / "validation.html").read_text(encoding="utf-8")
+    assert table["name"].tolist() == [claim.name for _, claim in claims()]
+    assert all(text in told.out for text in table["claim"])
+    assert page.count("<tr class=") == len(table) + len(STATIONS)
+    assert page.count("data:image/png") == 3
+    assert "http" not in page
+
+
+def test_a_failing_model_ends_with_exit_1_and_says_so_on_its_page(
+    tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only = partial(validate, only=["residual", "thresholds"])
+    monkeypatch.setattr("uhlm_sim.validation.validate.validate", only)
+    a_rejected_draft_is_replaced_from_y(monkeypatch)
+    with pytest.raises(SystemExit) as exit_:
+        main(["validate", "--quick", "--jobs", "1", "--out", str(tmp_path)])
+    assert exit_.value.code == 1
+    assert "residual: not exact" in capsys.readouterr().out
+    assert '<tr class="FAILS" id="residual">' in (tmp_path / "validation.html").read_text(encoding="utf-8")
+
+
+def test_a_row_hangs_on_its_name_and_the_seed_alone(tmp_path: Path) -> None:
+    """Neither on the other rows nor on the number of processes; another seed gives other numbers."""
+    names = ["machine repair, 1 GPU", "outage", "one phone, HLM"]
+    alone = [validate(quick=True, jobs=1, only=[name]).table["simulated"].item() for name in names]
+    together = validate(quick=True, jobs=2, only=names)
+    assert dict(zip(names, alone, strict=True)) == together.table.set_index("name")["simulated"].to_dict()
+    pages = [write_page(validate(quick=True, jobs=1, only=names), tmp_path / name) for name in "ab"]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    other = validate(quick=True, jobs=1, only=names, seed=2).table["simulated"]
+    assert (other != together.table["simulated"]).tolist() == [True] * 3
+
+
+def test_a_claim_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="no claim is called 'outages'; did you mean 'outage'"):
+        validate(only=["outages"])
+
+
+def test_every_claim_has_a_name_of_its_own_a_source_and_words() -> None:
+    all_claims = [claim for _, claim in claims()]
+    assert len({claim.name for claim in all_claims}) == len(all_claims)
+    assert all(claim.source and claim.text and claim.unit for claim in all_claims)
+
+
+# -- the verdict itself -------------------------------------------------------------------------------------------
+
+
+def family(p_values: Any) -> pd.DataFrame:
+    rows = len(p_values)
+    names = ["theory", "simulated", "low", "high", "error", "limit", "at"]
+    words = ["station", "name", "claim", "source", "unit", "how", "broken", "curve"]
+    numbers = pd.DataFrame(np.zeros((rows, len(names))), columns=names)
+    return numbers.assign(p_value=p_values, **dict.fromkeys(words, ""))
+
+
+def test_an_honest_model_fails_in_one_of_a_hundred_validations_at_most() -> None:
+    rng, failed, count = stream(1, "families"), 0, 500
+    for _ in range(count):
+        p_values = rng.random(40)
+        table, allowed = judge(family(p_values))
+        failed += (table["verdict"] == "FAILS").any() or np.sum(p_values < 0.05) > allowed
+    assert failed / count < FAMILY + 3 * np.sqrt(FAMILY / count)
+
+
+def test_holm_is_stricter_with_the_worst_than_with_the_next() -> None:
+    """Limits 0.005 / 4, / 3, / 2, / 1, while all before are below theirs; 0.004 would fail on its own."""
+    table, _ = judge(family([0.0012, 0.9, 0.0016, 0.004]))
+    assert table["verdict"].tolist() == ["FAILS", "holds", "FAILS", "outside"]
+    assert judge(family([0.0013, 0.9, 0.0016, 0.004]))[0]["verdict"].tolist() == [
+        "outside",
+        "holds",
+        "outside",
+        "outside",
+    ]
+
+
+def test_p_values_of_an_honest_model_are_uniform() -> None:
+    rng = stream(1, "p-values")
+    law = np.array([0.5, 0.3, 0.15, 0.05])
+    means = [findings.mean_is(3.0, rng.normal(3.0, 0.1, 8), "").p_value for _ in range(500)]
+    counts = [findings.counts_follow(law, rng.multinomial(5000, law), "").p_value for _ in range(500)]
+    shares = [findings.share_is(0.4, rng.binomial(20_000, 0.4), 20_000, "").p_value for _ in range(500)]
+    assert min(stats.kstest(values, "uniform").pvalue for values in (means, counts, shares)) > 1e-3
+
+
+def test_a_finding_that_proves_nothing_is_no_proof() -> None:
+    assert "too wide" in findings.mean_is(1.0, [0.2, 1.8, 1.0], "").broken
+    assert "no number" in findings.mean_is(1.0, [1.0, np.nan, 1.0], "").broken
+    assert "impossible" in findings.counts_follow([0.5, 0.5, 0.0], [50, 50, 1], "").broken
+    assert findings.equals([1.0, 2.0], [1.0, np.nan], "").error == np.inf
+    assert findings.equals([1e6, 1.0], [1e6, 1.0 + 1e-4], "").error == pytest.approx(1e-10)
+    with pytest.raises(SimulationError, match="1 numbers simulated where theory has 2"):
+        findings.equals([1.0, 2.0], [1.0], "")
+
+
+def test_rare_outcomes_are_counted_with_their_neighbours() -> None:
+    """Expected 500, 480, 9, 9 and 2: the last three together are 20, one degree of freedom less each."""
+    finding = findings.counts_follow([0.5, 0.48, 0.009, 0.009, 0.002], [500, 480, 5, 5, 10], "")
+    assert (finding.theory, finding.simulated) == (2, 0.0)
+
+
+def test_a_claims_streams_are_its_own() -> None:
+    first, other = Trial("a", 1, 1), Trial("b", 1, 1)
+    assert first.rng("x").random() == first.rng("x").random() != other.rng("x").random()
