@@ -114,7 +114,7 @@ CLAIMS = (
         Claim(
             f"M/M/1, load {rho}",
             f"Mean time of a job at one GPU, exponential service, load {rho}: E[S] / (1 - load)",
-            "Kleinrock 1975, section 3.2",
+            "Kleinrock 1975, chapter 3",
             "E[S]",
             partial(m_m_1, rho=rho),
             curve="GPU, exponential service",
@@ -125,7 +125,7 @@ CLAIMS = (
     Claim(
         "M/M/1 tail",
         "A job waits longer than 4 services with probability rho exp(-4 (1 - rho)): first come, first served",
-        "Kleinrock 1975, section 5.12",
+        "Kleinrock 1975, chapter 5",
         "1",
         m_m_1_tail,
     ),
@@ -152,7 +152,7 @@ CLAIMS = (
         Claim(
             f"machine repair, {gpus} GPU{'s' if gpus > 1 else ''}",
             f"Throughput of 8 phones that think and ask {gpus} GPU{'s' if gpus > 1 else ''}",
-            "machine repair M/M/c//N: Kleinrock 1975, section 3.8",
+            "machine repair M/M/c//N: Kleinrock 1975, chapter 3",
             "1/s",
             partial(machine_repair, gpus=gpus),
         )

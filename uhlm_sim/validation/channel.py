@@ -156,7 +156,7 @@ CLAIMS = (
     Claim(
         "level crossings",
         "A moving phone's channel rises through -3 dB as often as Rice says",
-        "Rice 1948",
+        "Rice 1945",
         "1/s",
         crossings,
     ),

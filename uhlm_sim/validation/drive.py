@@ -97,7 +97,9 @@ def one_after_another(bits: Floats, air: Air, gains: Floats | None = None, **opt
     return np.array(ends_s)
 
 
-def open_uploads(rng: np.random.Generator, rate: float, size: Draw, uploads: int, cut: int) -> tuple[Floats, Floats]:
+def open_uploads(
+    rng: np.random.Generator, rate: float, size: Draw, uploads: int, cut: int, **options: Any
+) -> tuple[Floats, Floats]:
     """Send a Poisson stream of uploads into 1 Hz at 1 bit/s; return sizes and stays, `cut` at either end left out."""
     env, idle, jobs = simpy.Environment(), deque(range(PHONES)), []
 
@@ -105,7 +107,7 @@ def open_uploads(rng: np.random.Generator, rate: float, size: Draw, uploads: int
         job.received_s = env.now
         idle.append(job.device)
 
-    uplink = Uplink(env, bandwidth_hz=1.0, air=flat_air(np.ones(PHONES)), deliver=deliver)
+    uplink = Uplink(env, bandwidth_hz=1.0, air=flat_air(np.ones(PHONES)), deliver=deliver, **options)
 
     def source() -> Process:
         for gap_s in rng.exponential(1 / rate, uploads).tolist():

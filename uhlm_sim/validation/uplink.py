@@ -136,7 +136,7 @@ def two_clocks(trial: Trial) -> Finding:
     return equals(ends_s[1], ends_s[0], "1,500 uploads of 60 phones, blocks of 20 ms, every end")
 
 
-SHARING = "Kleinrock 1976, section 4.4: T = E[S] / (1 - rho)"
+SHARING = "Kleinrock 1976, chapter 4: T = E[S] / (1 - rho)"
 CLAIMS = (
     *(
         Claim(
