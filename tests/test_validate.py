@@ -1,5 +1,6 @@
 """Validation passes an honest model, fails one with a defect by the right rows, and is itself a sound test."""
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,7 @@ from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.policies import payload_costs
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.rng import stream
@@ -33,6 +34,7 @@ from uhlm_sim.validation.findings import Trial
 from uhlm_sim.validation.page import write_page
 from uhlm_sim.validation.validate import FAMILY, STATIONS, claims, judge, validate
 
+PAGE = (Path(__file__).parent.parent / "docs" / "validation.md").read_text(encoding="utf-8")
 Floats = NDArray[np.float64]
 Patch = pytest.MonkeyPatch
 DEFECTS: dict[str, tuple[Callable[[Patch], None], set[str], set[str]]] = {}
@@ -86,6 +88,11 @@ def uploads_queue_instead_of_sharing(patch: Patch) -> None:
 def power_is_spread_over_the_whole_band(patch: Patch) -> None:
     honest = Air.efficiency
     patch.setattr(Air, "efficiency", lambda self, _share=1.0: honest(self))
+
+
+@defect(caught_by={"fair shares"}, missed_by={"best channel"})
+def proportional_fair_forgets_the_phones_own_means(patch: Patch) -> None:
+    patch.setitem(ALLOCATORS, "proportional-fair", ALLOCATORS["max-rate"])
 
 
 @defect(
@@ -266,6 +273,12 @@ def test_a_row_hangs_on_its_name_and_the_seed_alone(tmp_path: Path) -> None:
 def test_a_claim_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match="no claim is called 'outages'; did you mean 'outage'"):
         validate(only=["outages"])
+
+
+def test_the_page_of_the_validation_tells_each_defect() -> None:
+    rows = re.findall(r"^\| (.*) \| .* \|$", PAGE.partition("## Does it notice?")[2], flags=re.MULTILINE)
+    assert len(rows) - 1 == len(DEFECTS) == 18
+    assert "plants eighteen defects" in PAGE
 
 
 def test_every_claim_has_a_name_of_its_own_a_source_and_words() -> None:
