@@ -3,6 +3,7 @@
 Where nothing else is said the band has 1 Hz and carries 1 bit/s per unit of SNR.
 """
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from worlds import known_air, transmit
 
 from channel_models import spectral_efficiency
 from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.allocators import ALLOCATORS
 from uhlm_sim.rng import stream
 
 
@@ -146,7 +148,10 @@ def fluid(uploads, share_of, se_of, coherence_s):
     return ended, airtime
 
 
-@pytest.mark.parametrize("allocator", [None, equal_again, shortest_first, best_channel_first])
+OWN = [equal_again, shortest_first, best_channel_first]
+
+
+@pytest.mark.parametrize("allocator", [*ALLOCATORS.values(), *OWN])
 @pytest.mark.parametrize("power_limited", [False, True])
 @pytest.mark.parametrize("fades", ["never", "in blocks", "per upload"])
 def test_uploads_end_when_a_slow_fluid_loop_says(allocator, power_limited, fades):
@@ -164,17 +169,30 @@ def test_uploads_end_when_a_slow_fluid_loop_says(allocator, power_limited, fades
         uploads = [(at_s, device, bits, gains[device, 0]) for at_s, device, bits in uploads]
         coherence_s, air = np.inf, Air(mean_snr, se, per_upload=True, min_snr=0.2)
     else:
+        gains[:, -1] = 1.0  # and from then on
         coherence_s, air = 0.05, known_air(gains, 0.05, mean_snr, se)
 
     def se_of(devices, shares, block):
         snr = mean_snr[devices] * gains[devices, min(block, gains.shape[1] - 1)]
         return se(snr / np.where(shares > 0, shares, 1.0)) if power_limited else se(snr)
 
-    def share_of(devices, bits, block):
-        return (allocator or equal_again)(bits, mean_snr[devices] * gains[devices, min(block, gains.shape[1] - 1)])
+    weights, order = rng.uniform(1, 3, count), [device for _, device, *_ in uploads]
 
-    options = {"power_limited": power_limited} | ({"allocator": allocator} if allocator else {})
-    ended, band = transmit(uploads, air, **options)
+    def share_of(devices, bits, block):
+        snr = mean_snr[devices] * gains[devices, min(block, gains.shape[1] - 1)]
+        told = {
+            "devices": count,
+            "arrival": np.array([order.index(device) for device in devices]),
+            "mean_snr": mean_snr[devices],
+            "efficiency": se(snr),
+            "efficiency_of": se,
+            "power_limited": power_limited,
+            "weight": weights[devices],
+        }
+        asked = list(inspect.signature(allocator).parameters)[2:]
+        return allocator(bits, snr, **{name: told[name] for name in asked})
+
+    ended, band = transmit(uploads, air, allocator=allocator, weights=weights, power_limited=power_limited)
     expected, airtime = fluid(uploads, share_of, se_of, coherence_s)
     assert {job.device: job.received_s for job in ended} == pytest.approx(expected, abs=1e-7)
     assert {job.device: job.airtime_s for job in ended} == pytest.approx(airtime, abs=1e-7)

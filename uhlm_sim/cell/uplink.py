@@ -197,7 +197,7 @@ class Uplink:
 
     def _allot(self) -> None:
         """Ask the allocator for the shares of a new epoch, and find everybody's rate and finish in it."""
-        active = np.flatnonzero(self._left_bits < np.inf)
+        active = (self._left_bits < np.inf).nonzero()[0]
         left_bits, snr = self._left_bits[active], self._air.snr[active]
         shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
         shares = np.asarray(shares, dtype=np.float64)

@@ -1,0 +1,68 @@
+"""What one upload costs the uplink under each allocator, with 10, 100 and 1,000 uploads always active.
+
+Run `python benchmarks/allocators.py`. Every upload that ends is followed at once by another of the same device, on a
+channel that stands still, so an upload is an arrival and a departure; fading adds one more step for every block's edge.
+Each figure is the least of five, since a machine shared with others only ever adds to it; a bare timeout of SimPy tells
+how much (0.7 us where nothing else runs).
+"""
+
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import simpy
+from main_loop import bare_timeout_s
+
+from channel_models import spectral_efficiency
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.allocators import ALLOCATORS
+from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.uplink import Uplink
+
+
+def upload_s(name: str, active: int, uploads: int, *, power_limited: bool) -> float:
+    """Return the seconds that one upload takes this machine."""
+    env, rng, ended = simpy.Environment(), np.random.default_rng(1), 0
+    bits = rng.exponential(2.56e5, uploads + 2 * active).tolist()
+    efficiency_of = partial(spectral_efficiency, min_snr=0.1, max_spectral_efficiency=7.4)
+
+    def deliver(job: Job) -> None:
+        nonlocal ended
+        ended += 1
+        env.timeout(1e-4).callbacks.append(lambda _event: send(job.device))
+
+    def send(device: int) -> None:
+        uplink.send(Job(device, bits.pop(), 1, env.now, None))
+
+    air = Air(10 ** rng.uniform(0.0, 3.0, active), efficiency_of)
+    weights = rng.uniform(1.0, 2.0, active)
+    options = {"allocator": ALLOCATORS[name], "weights": weights, "power_limited": power_limited}
+    uplink = Uplink(env, bandwidth_hz=1e7, air=air, deliver=deliver, **options)
+    for device in range(active):
+        send(device)
+    begun, began_s = ended, time.perf_counter()
+    while ended - begun < uploads:
+        env.step()
+    return (time.perf_counter() - began_s) / (ended - begun)
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"us an upload, per hertz / power-limited; a bare timeout takes {bare_timeout_s() * 1e6:.2f} us\n")
+    sizes = (10, 100, 1_000)
+    print("allocator            " + "".join(f"{active:>9,} active   " for active in sizes))
+    for name in ALLOCATORS:
+        cells = []
+        for active in sizes:
+            both = [
+                min(upload_s(name, active, 2_000, power_limited=limited) for _ in range(5)) * 1e6
+                for limited in (False, True)
+            ]
+            cells.append(f"{both[0]:>8.0f} / {both[1]:<8.0f}")
+        print(f"{name:<20}" + "".join(cells))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
