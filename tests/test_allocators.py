@@ -1,0 +1,394 @@
+"""Who gets the uplink: each allocator against its theory, timelines to draw by hand, and a contract for all of them.
+
+Where nothing else is said the band has 1 Hz and carries 1 bit/s per unit of SNR.
+"""
+
+import itertools
+import math
+import pickle
+import re
+from collections import deque
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import simpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from worlds import agrees, cell, known_air, ready, transmit
+
+from channel_models import ergodic_spectral_efficiency, spectral_efficiency
+from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.allocators import ALLOCATORS, equal_finish
+from uhlm_sim.cell.engine import check_scenario, simulate
+from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.errors import ScenarioError
+from uhlm_sim.rng import stream
+
+CHANNELS = {
+    "still": {"kind": "constant", "mean_snr_db": 3.0},
+    "in blocks": {"kind": "rayleigh", "mean_snr_db": -5.0, "coherence_s": 0.01},
+    "per upload": {"kind": "rayleigh", "mean_snr_db": 3.0, "coherence_s": "per-upload"},
+}
+
+
+def still_air(*snr, efficiency_of=lambda snr: snr):
+    return Air(np.array(snr, dtype=float), efficiency_of)
+
+
+def shannon(snr):
+    return np.log2(1 + snr)
+
+
+def timeline(uploads, air, name, **uplink):
+    ended, band = transmit(uploads, air, allocator=ALLOCATORS[name], **uplink)
+    assert band.counters.busy_s == pytest.approx(sum(job.airtime_s for job in ended), rel=1e-12)
+    return {job.device: (job.received_s, job.airtime_s) for job in ended}
+
+
+# One device.
+
+
+@pytest.mark.parametrize("name", [name for name in ALLOCATORS if name != "equal-share"])
+@pytest.mark.parametrize("snr_rule", ["per-hertz", "power-limited"])
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_alone_in_the_cell_a_device_has_the_whole_band_whoever_allots_it(name, snr_rule, channel):
+    """A third of the blocks are in outage, where the band is held in vain."""
+
+    def tokens(allocator):
+        scenario = cell(
+            traffic={"devices": 1, "think_time_s": 0.5, "max_tokens": 20},
+            uplink={"allocator": allocator, "snr_rule": snr_rule, "weights": [3.0]},
+            channel={"min_snr_db": -9.0, **CHANNELS[channel]},
+            duration_s=6.0,
+            warmup_s=1.0,
+        )
+        return simulate(scenario, ready(), 0).tokens.select_dtypes("number")
+
+    here, equal = tokens(name), tokens("equal-share")
+    assert len(here) > 15
+    np.testing.assert_allclose(here.to_numpy(dtype=float), equal.to_numpy(dtype=float), rtol=1e-9, atol=1e-9)
+
+
+# Timelines to draw by hand.
+
+
+def test_a_fixed_split_leaves_unused_what_the_others_do_not_use():
+    """A quarter of the band each: 3 bits at 1 bit/s/Hz take 12 s, beside others or alone."""
+    uploads = [(0.0, 0, 3.0), (2.0, 1, 3.0)]
+    assert timeline(uploads, still_air(1, 2, 1, 1), "fdma") == {0: (12.0, 3.0), 1: (8.0, 1.5)}
+
+
+def test_a_fixed_split_of_limited_power_has_all_power_in_its_part():
+    """A quarter of the band at four times the SNR: 1/4 log2(1 + 4 x 3/4) = 1/2 bit/s."""
+    air = still_air(0.75, 1, 1, 1, efficiency_of=shannon)
+    assert timeline([(0.0, 0, 3.0)], air, "fdma", power_limited=True) == {0: (6.0, 1.5)}
+
+
+def test_one_at_a_time_is_in_order_of_arrival():
+    uploads = [(0.0, 2, 3.0), (1.0, 1, 2.0), (2.0, 0, 1.0)]
+    assert timeline(uploads, still_air(1, 2, 1), "tdma") == {2: (3.0, 3.0), 1: (4.0, 1.0), 0: (5.0, 1.0)}
+
+
+def test_the_best_snr_has_all_in_every_block():
+    """SNR 1, 3, 0, 2, 1 and 2, 1, 0, 4, 1 in blocks of 1 s, 5 bits each.
+
+    1 sends 2, 0 sends 3, the third block is an outage that both hold in vain; 1 needs 3/4 of the fourth, where 0 then
+    sends 1/2, and the last 3/2 in the fifth.
+    """
+    air = known_air([[1, 3, 0, 2, 1], [2, 1, 0, 4, 1]], 1.0)
+    assert timeline([(0, 0, 5), (0, 1, 5)], air, "max-rate") == {1: (3.75, 2.25), 0: (5.5, 3.25)}
+
+
+def test_all_end_together_per_hertz():
+    """Needs of 2/1 and 4/2 Hz s end at t = 4; 1 Hz s more at t = 1 makes that 5, for all three."""
+    uploads = [(0.0, 0, 2.0), (0.0, 1, 4.0), (1.0, 2, 1.0)]
+    ended = timeline(uploads, still_air(1, 2, 1), "equal-finish")
+    assert {device: at_s for device, (at_s, _) in ended.items()} == {0: 5.0, 1: 5.0, 2: 5.0}
+    assert [ended[device][1] for device in (0, 1, 2)] == pytest.approx([2.0, 2.0, 1.0])
+
+
+def test_all_end_together_with_limited_power():
+    """SNR 3/4 in 1/4 and 3/4 of the band: log2(1 + 3)/4 = 1/2 and 3/4 log2(1 + 1) = 3/4 bit/s, for 1 and 3/2 bits."""
+    ended = timeline(
+        [(0, 0, 1), (0, 1, 1.5)], still_air(0.75, 0.75, efficiency_of=shannon), "equal-finish", power_limited=True
+    )
+    assert ended == {0: (pytest.approx(2.0), pytest.approx(0.5)), 1: (pytest.approx(2.0), pytest.approx(1.5))}
+    assert ended[0][0] == ended[1][0]
+
+
+def test_weights_share_out_the_band():
+    """Shares of 1/4 and 3/4: 1 has sent its 3 bits at t = 4, when 0 has 1 of 2 left, which then takes 1 s."""
+    uploads, weights = [(0, 0, 2), (0, 1, 3)], np.array([1.0, 3.0])
+    assert timeline(uploads, still_air(1, 1), "weighted", weights=weights) == {1: (4.0, 3.0), 0: (5.0, 2.0)}
+
+
+def test_proportional_fair_looks_at_the_snr_relative_to_its_mean():
+    """Means 1 and 10, gains 2 and 1, then 1/2 and 1: a block each, though 1 is stronger in both. Then ties: halves."""
+    air = known_air([[2, 0.5], [1, 1]], 1.0, [1.0, 10.0])
+    ended = timeline([(0, 0, 2.5), (0, 1, 15.0)], air, "proportional-fair")
+    assert ended == {0: (3.0, 1.5), 1: (3.0, 1.5)}
+
+
+@pytest.mark.parametrize("name", ["max-rate", "equal-finish", "shortest-first", "proportional-fair"])
+def test_who_knows_the_channel_passes_an_outage_over(name):
+    """Device 0 is in outage until t = 10 and holds the band only while it is alone."""
+    air = known_air([[0, 1], [1, 1]], 10.0)
+    assert timeline([(0.0, 0, 1.0), (1.0, 1, 2.0)], air, name) == {1: (3.0, 2.0), 0: (11.0, 9.0)}
+
+
+def test_one_at_a_time_waits_out_an_outage():
+    air = known_air([[0, 1], [1, 1]], 10.0)
+    assert timeline([(0.0, 0, 1.0), (1.0, 1, 2.0)], air, "tdma") == {0: (11.0, 11.0), 1: (13.0, 2.0)}
+
+
+# Theory.
+
+
+@pytest.mark.parametrize("cap", [2.0, np.inf])
+def test_the_split_for_ending_together_is_exact_whatever_the_snr(cap):
+    rng = stream(1, "together", cap)
+    for _ in range(200):
+        count = int(rng.integers(2, 40))
+        snr, left_bits = 10 ** rng.uniform(-2, 3, count), 10 ** rng.uniform(0, 6, count)
+        se = partial(spectral_efficiency, min_snr=0.01, max_spectral_efficiency=cap)
+        shares = equal_finish(left_bits, snr, efficiency=se(snr), efficiency_of=se, power_limited=True)
+        seconds = left_bits / (shares * se(snr / shares))
+        assert shares.sum() == pytest.approx(1.0, abs=1e-12)
+        assert seconds == pytest.approx(np.full(count, seconds.mean()), rel=1e-10)
+
+
+def finish_times(uploads, order):
+    """One server, `order` the devices from first to last in rank, who interrupt those after them: when each ends."""
+    left, ended, now = {device: bits for _, device, bits in uploads}, {}, 0.0
+    while left:
+        here = [device for at_s, device, _ in uploads if at_s <= now and device in left]
+        coming = min((at_s for at_s, *_ in uploads if at_s > now), default=math.inf)
+        if not here:
+            now = coming
+            continue
+        first = min(here, key=order.index)
+        step_s = min(left[first], coming - now)
+        now, left[first] = now + step_s, left[first] - step_s
+        if left[first] <= 1e-12:
+            ended[first] = now
+            del left[first]
+    return ended
+
+
+def test_shortest_first_has_the_least_mean_stay_of_all_orders():
+    """The best preemptive schedule is one of the n! ranks; times count, not bits: the SNR is 1 to 5."""
+    rng, snr = stream(1, "shortest"), np.arange(1.0, 6.0)
+    for _ in range(20):
+        seconds, starts_s = rng.exponential(1.0, 5), np.sort(rng.uniform(0, 4, 5))
+        timed = [(at_s, device, seconds[device]) for device, at_s in enumerate(starts_s.tolist())]
+        best = min(sum(finish_times(timed, order).values()) for order in itertools.permutations(range(5)))
+        uploads = [(at_s, device, duration_s * snr[device]) for at_s, device, duration_s in timed]
+        ended = timeline(uploads, still_air(*snr), "shortest-first")
+        assert sum(at_s for at_s, _ in ended.values()) == pytest.approx(best, rel=1e-9)
+
+
+def queues(name, active, replication, rate, phones=4, until_s=8000.0):
+    """Phones that each queue their own Poisson uploads of mean 1 bit: return stays by phone, queueing included."""
+    env, stays, waiting = simpy.Environment(), [[] for _ in range(phones)], [deque() for _ in range(phones)]
+
+    def deliver(job):
+        queue = waiting[job.device]
+        stays[job.device].append(env.now - queue.popleft()[0])
+        if queue:
+            uplink.send(Job(job.device, queue[0][1], 1, env.now, None))
+
+    def phone(device):
+        rng = stream(1, "queues", replication, device)
+        while env.now < until_s:
+            yield env.timeout(rng.exponential(1 / rate))
+            waiting[device].append((env.now, rng.exponential()))
+            if len(waiting[device]) == 1:
+                uplink.send(Job(device, waiting[device][0][1], 1, env.now, None))
+
+    air = still_air(*np.ones(phones))
+    uplink = Uplink(env, bandwidth_hz=1.0, air=air, deliver=deliver, allocator=ALLOCATORS[name])
+    for device in active:
+        env.process(phone(device))
+    env.run()
+    return [np.array(stay) for stay in stays]
+
+
+def test_a_fixed_split_is_as_many_independent_queues():
+    """M/M/1 each at rate B/N: T = 1/(1/4 - 1/8) = 8 s. And every stay of a phone is the same if the others are silent."""
+    together = [queues("fdma", range(4), replication, 1 / 8) for replication in range(8)]
+    assert agrees(8.0, [stay[20:].mean() for stays in together for stay in stays], within=0.1)
+    alone = queues("fdma", [2], 0, 1 / 8)
+    np.testing.assert_allclose(alone[2], together[0][2], rtol=1e-9)
+    shared = queues("equal-share", range(4), 0, 1 / 8)
+    assert np.mean(np.concatenate(shared)) < 4.0  # what the others leave is used: M/M/1-PS would give 2 s
+
+
+SIZES = {  # of mean 1, and E[S^2]
+    "exponential": (lambda rng: rng.exponential(), 2.0),
+    "constant": (lambda _rng: 1.0, 1.0),
+    "uneven": (lambda rng: rng.choice([0.5, 3.0], p=[0.8, 0.2]), 2.0),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_one_at_a_time_waits_as_pollaczek_and_khinchine_say(name):
+    """M/G/1: Wq = lambda E[S^2] / (2 (1 - rho)), so the spread of sizes matters, as it doesn't under equal share."""
+    draw, second_moment = SIZES[name]
+    rho, uploads, phones, waits = 0.5, 3000, 60, []
+    for replication in range(12):
+        rng = stream(1, "one at a time", name, replication)
+        starts_s = np.cumsum(rng.exponential(1 / rho, uploads))
+        ended, _ = transmit(
+            [(at_s, n % phones, float(draw(rng))) for n, at_s in enumerate(starts_s)],
+            still_air(*np.ones(phones)),
+            allocator=ALLOCATORS["tdma"],
+        )
+        waits.append(np.mean([job.received_s - job.sent_s - job.airtime_s for job in ended[200:]]))
+    assert agrees(rho * second_moment / (2 * (1 - rho)), waits, within=0.15)
+
+
+def airtime_and_bits(name, mean_snr, replication, blocks=2000):
+    """Two phones that always send, in Rayleigh blocks of 1 s: return their airtime and bits a second."""
+    env, sums = simpy.Environment(), np.zeros((2, 2))
+
+    def deliver(job):
+        sums[:, job.device] += job.airtime_s, job.payload_bits
+        uplink.send(Job(job.device, 0.5, 1, env.now, None))
+
+    gains = [stream(1, "fair", replication, device).exponential(size=blocks) for device in range(2)]
+    air = known_air(gains, 1.0, mean_snr, shannon)
+    uplink = Uplink(env, bandwidth_hz=1.0, air=air, deliver=deliver, allocator=ALLOCATORS[name])
+    for device in range(2):
+        uplink.send(Job(device, 0.5, 1, env.now, None))
+    env.run(until=float(blocks))
+    return sums / blocks
+
+
+def test_proportional_fair_gives_equal_resources_and_gains_from_the_fades():
+    """Half the time each at means of 1 and 4, at the larger of two gains: C(m) - C(m/2)/2 bit/s/Hz.
+
+    C is the ergodic efficiency; the larger and the smaller of two exponential gains have together the law of both, and
+    the smaller is exponential of mean 1/2.
+    """
+    mean_snr = np.array([1.0, 4.0])
+    measured = np.array([airtime_and_bits("proportional-fair", mean_snr, replication) for replication in range(10)])
+    for device, mean in enumerate(mean_snr):
+        assert agrees(0.5, measured[:, 0, device])
+        gain = ergodic_spectral_efficiency(mean) - ergodic_spectral_efficiency(mean / 2) / 2
+        assert agrees(gain, measured[:, 1, device])
+        assert gain > ergodic_spectral_efficiency(mean) / 2  # what equal share would give
+
+
+def test_max_rate_gives_more_to_whom_the_channel_favours():
+    """P(4 G' > G) = 4/5 for exponential gains: the phone of the fourfold mean has four fifths of the time."""
+    measured = np.array([airtime_and_bits("max-rate", np.array([1.0, 4.0]), replication) for replication in range(10)])
+    assert agrees(0.2, measured[:, 0, 0])
+    assert agrees(0.8, measured[:, 0, 1])
+
+
+# The contract.
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+def test_an_allocator_says_its_equation_its_source_and_what_it_leaves_out_and_travels(name):
+    allocator = ALLOCATORS[name]
+    said = allocator.__doc__
+    assert "share_i" in said
+    assert re.search(r"\([^)]*\b(19|20)\d\d\b", said)
+    assert "Left out: " in said
+    assert pickle.loads(pickle.dumps(allocator)) is allocator
+
+
+@pytest.mark.parametrize("name", ALLOCATORS)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_every_run_keeps_the_laws_and_repeats_itself(name, data):
+    """Bits in are bits out and airtime is the band in use, at most all of it: `simulate` refuses a run that differs."""
+    devices = data.draw(st.integers(1, 6))
+    each = partial(st.lists, min_size=devices, max_size=devices)
+    kind = data.draw(st.sampled_from(["constant", "rayleigh"]))
+    scenario = cell(
+        seed=data.draw(st.integers(0, 1000)),
+        traffic={"devices": devices, "think_time_s": data.draw(st.floats(0, 2)), "max_tokens": 10},
+        uplink={
+            "allocator": name,
+            "snr_rule": data.draw(st.sampled_from(["per-hertz", "power-limited"])),
+            "bandwidth_hz": data.draw(st.floats(1e6, 1e7)),
+            "weights": data.draw(each(st.floats(0.01, 100))),
+        },
+        channel={
+            "kind": kind,
+            "coherence_s": data.draw(st.sampled_from([0.01, 0.1, "per-upload"])),
+            "mean_snr_db": data.draw(each(st.floats(-9, 40))),
+            "snr_gap_db": data.draw(st.floats(0, 10)),
+        },
+        duration_s=3.0,
+        warmup_s=1.0,
+    )
+    check_scenario(scenario, [ready()])
+    records, again = (simulate(scenario, ready(), 0) for _ in range(2))
+    for one, other in ((records.tokens, again.tokens), (records.stations, again.stations)):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    done = records.tokens[records.tokens["committed_s"].notna()]
+    assert (done[["airtime_s", "uplink_wait_s"]] >= -1e-12).all(axis=None)
+    uplink = records.stations[records.stations["station"] == "uplink"]
+    assert (uplink["busy_s"] <= uplink["at_s"] * (1 + 1e-9)).all()
+
+
+# An allocator of one's own.
+
+OWN = """
+import numpy as np
+
+def far_first(left_bits, snr, exponent, mean_snr, devices, device):
+    assert len(left_bits) == len(snr) == len(mean_snr) == len(device) <= devices == 3
+    return mean_snr ** -exponent / (mean_snr ** -exponent).sum()
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_allocator.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_allocator:far_first"
+
+
+def of_three(**uplink):
+    return cell(
+        traffic={"devices": 3, "think_time_s": 0.0},
+        channel={"kind": "constant", "mean_snr_db": [0.0, 3.0, 6.0]},
+        uplink=uplink,
+        duration_s=8.0,
+        warmup_s=1.0,
+    )
+
+
+def test_an_allocator_of_ones_own_is_handed_what_it_names(own):
+    """With exponent 0 it is equal share; with 2 the far phone's uploads end sooner than they did."""
+
+    def stay_s(allocator, **params):
+        scenario = of_three(allocator=allocator, params=params)
+        check_scenario(scenario, [ready()], allow_plugins=True)
+        tokens = simulate(scenario, ready(), 0, allow_plugins=True).tokens.dropna(subset="committed_s")
+        return (tokens["airtime_s"] + tokens["uplink_wait_s"]).groupby(tokens["device"]).mean()
+
+    equal = stay_s("equal-share")
+    assert stay_s(own, exponent=0.0).to_numpy() == pytest.approx(equal.to_numpy(), rel=1e-9)
+    assert stay_s(own, exponent=2.0)[0] < equal[0]
+
+
+def test_what_an_allocator_lacks_is_told_before_the_first_event(own):
+    def refused(match, **uplink):
+        with pytest.raises(ScenarioError, match=match):
+            check_scenario(of_three(**uplink), [ready()], allow_plugins=True)
+
+    refused(r"missing a required argument: 'exponent'.*mean_snr, efficiency", allocator=own)
+    refused("unexpected keyword argument 'exponnet'", allocator=own, params={"exponent": 1.0, "exponnet": 1.0})
+    refused("unexpected keyword argument 'exponent'", allocator="tdma", params={"exponent": 1.0})
+    refused("multiple values for keyword argument 'devices'", allocator=own, params={"exponent": 1.0, "devices": 9.0})
+    refused("uplink.weights: weighted needs one for each phone", allocator="weighted")
+    with pytest.raises(ScenarioError, match=r"uplink.weights has 2 values for traffic.devices = 3"):
+        of_three(allocator="weighted", weights=[1.0, 2.0])
