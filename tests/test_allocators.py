@@ -9,6 +9,7 @@ import pickle
 import re
 from collections import deque
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
+from uhlm_sim.scenario_file import read_scenario
 
 CHANNELS = {
     "still": {"kind": "constant", "mean_snr_db": 3.0},
@@ -217,7 +219,7 @@ def queues(name, active, replication, rate, phones=4, until_s=8000.0):
 
 
 def test_a_fixed_split_is_as_many_independent_queues():
-    """M/M/1 each at rate B/N: T = 1/(1/4 - 1/8) = 8 s. And every stay of a phone is the same if the others are silent."""
+    """M/M/1 each at rate B/N: T = 1/(1/4 - 1/8) = 8 s. And a phone's stays are the same if the others are silent."""
     together = [queues("fdma", range(4), replication, 1 / 8) for replication in range(8)]
     assert agrees(8.0, [stay[20:].mean() for stays in together for stay in stays], within=0.1)
     alone = queues("fdma", [2], 0, 1 / 8)
@@ -287,6 +289,14 @@ def test_max_rate_gives_more_to_whom_the_channel_favours():
     measured = np.array([airtime_and_bits("max-rate", np.array([1.0, 4.0]), replication) for replication in range(10)])
     assert agrees(0.2, measured[:, 0, 0])
     assert agrees(0.8, measured[:, 0, 1])
+
+
+def test_weights_of_the_scenario_make_up_for_the_efficiency():
+    """Twice the weight for half the bit/s/Hz at the mean SNR."""
+    scenario = read_scenario(Path(__file__).parent.parent / "scenarios" / "allocators.toml")
+    snr = 10 ** (np.array(scenario.channel.mean_snr_db) / 10)
+    efficiency = spectral_efficiency(snr, max_spectral_efficiency=scenario.channel.max_spectral_efficiency)
+    assert np.array(scenario.uplink.weights) * efficiency == pytest.approx(np.full(20, efficiency[0]), rel=0.05)
 
 
 # The contract.
@@ -388,7 +398,7 @@ def test_what_an_allocator_lacks_is_told_before_the_first_event(own):
     refused(r"missing a required argument: 'exponent'.*mean_snr, efficiency", allocator=own)
     refused("unexpected keyword argument 'exponnet'", allocator=own, params={"exponent": 1.0, "exponnet": 1.0})
     refused("unexpected keyword argument 'exponent'", allocator="tdma", params={"exponent": 1.0})
-    refused("multiple values for keyword argument 'devices'", allocator=own, params={"exponent": 1.0, "devices": 9.0})
+    refused("'devices' comes from the uplink", allocator=own, params={"exponent": 1.0, "devices": 9.0})
     refused("uplink.weights: weighted needs one for each phone", allocator="weighted")
     with pytest.raises(ScenarioError, match=r"uplink.weights has 2 values for traffic.devices = 3"):
         of_three(allocator="weighted", weights=[1.0, 2.0])

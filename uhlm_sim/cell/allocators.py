@@ -158,7 +158,9 @@ def asked_of_the_uplink(allocator: Allocator, params: Mapping[str, float]) -> li
     try:
         signature = inspect.signature(allocator)
         asked = [name for name in list(signature.parameters)[2:] if name in GIVEN]
-        signature.bind(None, None, **dict.fromkeys(asked), **params)
+        signature.bind(None, None, **{**dict.fromkeys(asked), **params})
+        for name in params.keys() & asked:
+            raise ValueError(f"'{name}' comes from the uplink")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{error}; an allocator takes the bits left and the SNR of the active uploads, what it names of "
