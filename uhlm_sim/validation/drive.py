@@ -72,6 +72,8 @@ def upload(uploads: list[tuple[float, int, float]], air: Air, **options: Any) ->
     env.process(source())
     env.run()
     uplink.settle()
+    if len(ended) != len(uploads):
+        raise SimulationError(f"{len(ended)} of {len(uploads)} uploads ended")
     return ended, uplink
 
 

@@ -99,7 +99,7 @@ def blocks_end(trial: Trial) -> Finding:
     return equals(expected, found, f"{len(sizes):,} uploads over blocks of 20 ms, every end")
 
 
-def busy_uploads(trial: Trial, count: int = 3000, devices: int = 60) -> tuple[list[tuple[float, int, float]], Air]:
+def busy_uploads(trial: Trial, count: int = 3000, devices: int = 200) -> tuple[list[tuple[float, int, float]], Air]:
     """Return uploads in order of time, each device's next one long after its last, and an air that fades in blocks."""
     rng = trial.rng("uploads")
     starts_s = np.cumsum(rng.exponential(0.025, count))
@@ -107,7 +107,7 @@ def busy_uploads(trial: Trial, count: int = 3000, devices: int = 60) -> tuple[li
     uploads = [
         (float(at_s), n % devices, float(bits)) for n, (at_s, bits) in enumerate(zip(starts_s, sizes, strict=True))
     ]
-    return uploads, air_of(known_gains(trial, 60 * AHEAD, devices), 0.02)
+    return uploads, air_of(known_gains(trial, 20 * AHEAD, devices), 0.02)
 
 
 def conservation(trial: Trial) -> Finding:
@@ -119,7 +119,7 @@ def conservation(trial: Trial) -> Finding:
     stay_s = sum(job.received_s - job.sent_s for job in ended)
     asked = [sum(bits for *_, bits in uploads), airtime_s, stay_s, len(uploads)]
     told = np.array([counted.bits, counted.busy_s, counted.present_s, counted.departures])
-    return equals(np.ones(4), told / asked, f"{len(uploads):,} uploads of 60 phones, blocks of 20 ms", limit=1e-9)
+    return equals(np.ones(4), told / asked, f"{len(uploads):,} uploads of 200 phones, blocks of 20 ms", limit=1e-9)
 
 
 def equal_again(left_bits: Floats, _snr: Floats) -> Floats:
@@ -133,7 +133,7 @@ def two_clocks(trial: Trial) -> Finding:
         uploads, air = busy_uploads(trial, 1500)
         ended, _ = upload(uploads, air, bandwidth_hz=1e6, **options)
         ends_s.append([job.received_s for job in sorted(ended, key=lambda job: job.sent_s)])
-    return equals(ends_s[1], ends_s[0], "1,500 uploads of 60 phones, blocks of 20 ms, every end")
+    return equals(ends_s[1], ends_s[0], "1,500 uploads of 200 phones, blocks of 20 ms, every end")
 
 
 SHARING = "Kleinrock 1976, chapter 4: T = E[S] / (1 - rho)"
