@@ -281,6 +281,22 @@ def test_the_terminal_shows_a_single_point_as_a_row_a_policy(tables):
     assert all(len(line) <= 120 for line in lines if line.startswith(("- ", "  ")))
 
 
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((1.05, 0.683, 5.48), "1.1 (0.7 to 5.5)"),
+        ((1.9, 0.9, 3.0), "1.9 (0.9 to 3.0)"),
+        ((0.9222, math.nan, math.nan), "≈0.92 (no interval)"),
+    ],
+)
+def test_the_terminal_rounds_no_interval_away_and_marks_a_ratio_without_one(tables, estimate, text):
+    summary = tables.summary.copy()
+    of_slm = (summary["policy"] == "slm") & (summary["metric"] == "token_throughput.ratio_to_first")
+    summary.loc[of_slm, ["mean", "ci95_low", "ci95_high"]] = estimate
+    row = next(line for line in summary_text(replace(tables, summary=summary)).splitlines() if line.startswith("slm "))
+    assert text in row
+
+
 def test_what_failed_stands_at_the_top(tables, tmp_path):
     told = {"point": "channel.mean_snr_db = 20", "policy": "slm", "reason": "bits went missing"}
     swept = swept_over_snr(tables, failed=[{**told, "replication": number} for number in (1, 2)])
@@ -348,7 +364,9 @@ def test_no_folder_at_all_is_refused(tmp_path):
         ((2.5e-5, 2.4e-5, 2.6e-5), ("2.5e−05", "± 1e−06")),
         ((-0.031, -0.041, -0.021), ("−0.031", "± 0.010")),
         ((0.0, 0.0, 0.0), ("0", "")),
-        ((3.14159, math.nan, math.nan), ("3.142", "")),
+        ((3.14159, math.nan, math.nan), ("≈3.1", "")),
+        ((1234.5, math.nan, math.nan), ("≈1,200", "")),
+        ((-2.345e-5, math.nan, math.nan), ("≈−2.3e−05", "")),
         ((math.nan, math.nan, math.nan), ("–", "")),
     ],
 )
@@ -361,7 +379,10 @@ def test_a_number_has_the_digits_that_its_interval_gives(estimate, text):
     [
         ((1.4132, 1.3871, 1.4393), ("1.413", "1.387 to 1.439")),
         ((1.0, 1.0, 1.0), ("1", "")),
-        ((2.0, math.nan, math.nan), ("2.000", "")),
+        ((1.05, 0.683, 5.48), ("1.1", "0.7 to 5.5")),
+        ((1.9, 0.9, 3.0), ("1.9", "0.9 to 3.0")),
+        ((2.0, -0.04, 4.0), ("2.0", "0.0 to 4.0")),
+        ((0.9222, math.nan, math.nan), ("≈0.92", "no interval")),
         ((math.nan, math.nan, math.nan), ("–", "")),
     ],
 )

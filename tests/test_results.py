@@ -85,7 +85,7 @@ def test_a_ratio_is_of_means_and_paired():
 
 def test_an_estimate_shows_the_digits_that_its_interval_gives():
     assert repr(Estimate(1.33712, 1.3201, 1.3552, 8)) == "1.337 (1.320 to 1.355), 8 replications"
-    assert repr(Estimate(2.0, np.nan, np.nan, 1)) == "2.000, 1 replication"
+    assert repr(Estimate(2.0, np.nan, np.nan, 1)) == "≈2.0 (no interval), 1 replication"
 
 
 def test_a_mean_and_a_ratio_are_those_of_the_summary(single):

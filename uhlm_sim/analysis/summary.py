@@ -1,12 +1,12 @@
 """The summary that a terminal shows: the numbers by policy, what they say, and what must be known to read them."""
 
-from math import floor, isnan, log10
 from textwrap import wrap
 
 from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.points import STABLE, Estimate, Points, alarms, failures_of, verdicts_of
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.wording import number, ratio
 
 SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
     ("tokens/s", "token_throughput", "half"),
@@ -80,19 +80,17 @@ def _heading(tables: Results) -> list[str]:
     return [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
         f"{count} of {end_s:g} s, the first {start_s:g} s cut, seed {scenario['seed']}"
-        + ("; ± and (low, high) are 95 % intervals" if most > 1 else ""),
+        + ("; ± and (low to high) are 95 % intervals" if most > 1 else ""),
     ]
 
 
 def _cell(estimate: Estimate, interval: str) -> str:
-    mean, low, high = estimate
-    if isnan(mean):
-        return "-"
-    if not interval or not high > low:
-        return f"{mean:.3g}"
-    decimals = max(0, -floor(log10((high - low) / 2)))
-    shown = f"±{(high - low) / 2:.{decimals}f}" if interval == "half" else f"({low:.{decimals}f}, {high:.{decimals}f})"
-    return f"{mean:.{decimals}f} {shown}"
+    """Return a value, its interval behind it if it is to be shown, with the report's digits."""
+    text, half = number(*estimate)
+    if interval == "range":
+        text, ends = ratio(*estimate)
+        return f"{text} ({ends})" if ends else text
+    return f"{text} {half}".strip() if interval else text
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+SMALL = 1e-4  # below it, numbers are written with an exponent
 # How the value of a swept key is said, by how the key ends: factor, what follows one value, what follows others.
 SAID = {
     "_hz": (1e-6, "MHz", "MHz"),
@@ -21,8 +22,9 @@ SAID = {
 def number(mean: float, low: float, high: float, scale: float = 1.0) -> tuple[str, str]:
     """Return a mean and its interval's half-width as text: as many digits as the interval gives, at most four.
 
-    The half-width has two digits, or one where the mean's last digit is coarser. Zeros and values without an
-    interval have an empty second text, a null mean is a dash.
+    The half-width has two digits, or one where the mean's last digit is coarser. Without an interval nothing says how
+    far a mean can be trusted: it has two digits behind a "≈" and an empty second text, as a zero has. A null mean is a
+    dash.
     """
     mean, half = mean * scale, (high - low) / 2 * scale
     if half < 1e-9 * abs(mean):
@@ -31,16 +33,23 @@ def number(mean: float, low: float, high: float, scale: float = 1.0) -> tuple[st
         return "–", ""
     if mean == 0 and not half > 0:
         return "0", ""
-    if abs(mean) < 1e-4:
-        return f"{mean:.3g}".replace("-", "−"), f"± {half:.1g}".replace("-", "−") if half >= 0 else ""
+    if not math.isfinite(half):
+        return f"≈{_fixed(round(mean, 1 - _magnitude(mean)), max(1 - _magnitude(mean), 0), rough=True)}", ""
+    if abs(mean) < SMALL:
+        return _fixed(mean, 0), f"± {half:.1g}".replace("-", "−")
     finest = 3 - _magnitude(mean)
-    known = half > 0
-    decimals = min(max(min(1 - _magnitude(half), finest) if known else finest, 0), 9)
-    text = f"{mean:,.{decimals}f}".replace("-", "−")
-    if not known:
-        return text, "± 0" if half == 0 else ""
+    decimals = min(max(min(1 - _magnitude(half), finest) if half > 0 else finest, 0), 9)
+    text = _fixed(mean, decimals)
+    if half == 0:
+        return text, "± 0"
     rounded = f"{half:,.{decimals}f}"
     return text, f"± {rounded}" if float(rounded.replace(",", "")) else "± " + f"{half:.1g}"
+
+
+def _fixed(x: float, decimals: int, *, rough: bool = False) -> str:
+    """Write a number with so many decimals, never a minus zero."""
+    text = f"{x:.{2 if rough else 3}g}" if 0 < abs(x) < SMALL else f"{x:z,.{decimals}f}"
+    return text.replace("-", "−")
 
 
 def _magnitude(x: float) -> int:
@@ -48,14 +57,19 @@ def _magnitude(x: float) -> int:
 
 
 def ratio(mean: float, low: float, high: float) -> tuple[str, str]:
-    """Return a ratio and its interval as text, the interval as its two ends: it needn't be symmetric."""
+    """Return a ratio and its interval as text, the interval as its two ends: it needn't be symmetric.
+
+    A ratio without an interval, of one replication or where Fieller's set is none, is said to have none.
+    """
     text = number(mean, low, high)[0]
     if low == high == mean:
         return f"{mean:.4g}", ""
     if not (math.isfinite(low) and math.isfinite(high)):
-        return text, ""
-    digits = ".3g" if "e" in text else f".{len(text.partition('.')[2])}f"
-    return text, f"{low:{digits}} to {high:{digits}}".replace("-", "−")
+        return text, "no interval" if math.isfinite(mean) else ""
+    if "e" in text:
+        return text, f"{low:z.3g} to {high:z.3g}".replace("-", "−")
+    decimals = len(text.partition(".")[2])
+    return text, f"{low:z,.{decimals}f} to {high:z,.{decimals}f}".replace("-", "−")
 
 
 def listed(words: Sequence[str]) -> str:
