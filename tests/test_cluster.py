@@ -52,3 +52,16 @@ def test_an_address_where_no_scheduler_answers_is_told(scenario_file: Path, tmp_
         with pytest.raises(InputError, match=f"--cluster {address}"):
             run(read_scenario(scenario_file), out=tmp_path / "out", cluster=address)
     assert not (tmp_path / "out").exists()
+
+
+def test_code_of_ones_own_is_sent_to_the_workers(
+    scheduler: str, scenario_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "only here"
+    folder.mkdir()
+    (folder / "sent_along.py").write_text("def bold(path):\n    return path.x_draft > 0.3\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    scenario = read_scenario(scenario_file, ['policy=[{kind="hlm"}, {kind="sent_along:bold"}]'])
+    results = run(scenario, cluster=scheduler, allow_plugins=True)
+    assert results.failed == []
+    assert set(results.policies) == {"hlm", "sent_along:bold"}

@@ -190,3 +190,19 @@ def test_a_kind_names_a_policy_only_if_it_is_the_only_one_of_it() -> None:
 
 def test_the_kind_of_tokens_is_trace_unless_it_is_told() -> None:
     assert parse_scenario({**MINIMAL, "tokens": {"path": "t"}}).tokens.kind == "trace"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("policy.u-hlm(0.43).treshold=0.5", "did you mean 'threshold'"),
+        ("policy.u-hlm(0.43).threshold=risky", r"policy\.u-hlm\.threshold = 'risky'"),
+        ('sweep={"traffic.devices"=5}', r"sweep\.traffic\.devices = 5: must be a list of values"),
+        ("channel=rayleigh", "channel = 'rayleigh': must be a table"),
+    ],
+)
+def test_a_mistype_is_told_in_the_users_own_words(setting: str, said: str) -> None:
+    with pytest.raises(ScenarioError, match=said) as told:
+        read_scenario(find_scenario("quickstart"), [setting])
+    assert str(told.value).startswith("scenario quickstart with --set ")
+    assert "\n" not in str(told.value)

@@ -145,13 +145,9 @@ def run_command(args: argparse.Namespace) -> None:
     print(summary_text(results))
     print(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
     if results.failed:
-        points = dict.fromkeys(failure["point"] for failure in results.failed)
-        reasons = "\n".join(
-            f"  {failure['policy']} at {failure['point']}: {failure['reason']}" for failure in results.failed
-        )
-        raise SimulationError(
-            f"{len(points)} points failed and are left out; --resume --out {out} tries them again\n{reasons}"
-        )
+        points = {failure["point"] for failure in results.failed}
+        left_out = "1 point failed and is" if len(points) == 1 else f"{len(points)} points failed and are"
+        raise SimulationError(f"{left_out} left out; --resume --out {out} tries again")
 
 
 def capacity_command(args: argparse.Namespace) -> None:

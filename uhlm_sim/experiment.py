@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pyarrow as pa
@@ -64,12 +65,16 @@ def run(
     Raises InputError (ScenarioError and TraceError among them) for bad input, and SimulationError if no point is left.
     """
     began_s = time.perf_counter()
+    if jobs == 0 or jobs < -1:
+        raise InputError(f"jobs = {jobs}: must be at least 1, or -1 for all cores")
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
+    own = _own_modules(points)
     parts = Parts(None if out is None else out / PARTS)
-    with cluster_of(cluster):
-        if out is not None and _claim(out, scenario, ready[0].trace, resume=resume):
+    with cluster_of(cluster, [str(module.__file__) for module in own]):
+        identity = _identity(scenario, points, [each.trace for each in ready], own)
+        if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
         tasks, failures = _simulate(points, ready, parts, jobs, allow_plugins, progress)
@@ -208,7 +213,8 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
     check_scenario(scenario, policies, allow_plugins=allow_plugins)
     if scenario.precision is not None and scenario.precision.metric not in UNITS:
         metric = scenario.precision.metric
-        raise ScenarioError(f"precision.metric = '{metric}': is no metric{did_you_mean(metric, UNITS)}")
+        hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
+        raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
     return Ready(trace, policies)
 
 
@@ -246,31 +252,30 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
     return pd.read_parquet(file, columns=columns)
 
 
-def _identity(scenario: Scenario, trace: Trace) -> str:
-    """Return what two runs must have in common to be one: the resolved scenario, the tokens, the program."""
-    told = [__version__, trace.digest, write_scenario(scenario), *_own_code(scenario), *_recordings(scenario)]
-    text = "\n".join(told)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _identity(scenario: Scenario, points: Sequence[Point], traces: Sequence[Trace], own: Sequence[ModuleType]) -> str:
+    """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
+
+    Edited code of the user's own, another trace or another recording of SNR make another run.
+    """
+    channels = [point.scenario.channel for point in points]
+    recordings = sorted({str(channel.params["path"]) for channel in channels if channel.kind == "trace"})
+    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
+    sources = [inspect.getsource(module) for module in own]
+    told = [__version__, write_scenario(scenario), *(trace.digest for trace in traces), *sources, *digests]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
-def _own_code(scenario: Scenario) -> list[str]:
-    """Return the source of the user's own modules that a scenario names: edited code is another run."""
-    kinds = [scenario.uplink.allocator, scenario.channel.kind, scenario.base_station.service.kind]
-    kinds += [policy.kind for policy in scenario.policy]
-    modules = [sys.modules.get(kind.partition(":")[0]) for kind in kinds if ":" in kind]
-    return [inspect.getsource(module) for module in modules if module is not None]
+def _own_modules(points: Sequence[Point]) -> list[ModuleType]:
+    """Return the user's own modules that a scenario names, at any of its points."""
+    kinds: dict[str, None] = {}
+    for scenario in (point.scenario for point in points):
+        named = [scenario.uplink.allocator, scenario.channel.kind, scenario.base_station.service.kind]
+        kinds |= dict.fromkeys(named + [policy.kind for policy in scenario.policy])
+    return [sys.modules[name] for name in dict.fromkeys(kind.partition(":")[0] for kind in kinds if ":" in kind)]
 
 
-def _recordings(scenario: Scenario) -> list[str]:
-    """Return the SHA-256 of every recording of SNR that a channel plays: another file is another run."""
-    channels = [point.scenario.channel for point in sweep_points(scenario)]
-    files = {str(channel.params["path"]) for channel in channels if channel.kind == "trace"}
-    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)]
-
-
-def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool:
+def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:
     """Make the run folder ours; return whether the run in it is finished already. Raises InputError."""
-    identity = _identity(scenario, trace)
     marker = out / "scenario.resolved.toml"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not resume:
@@ -278,7 +283,9 @@ def _claim(out: Path, scenario: Scenario, trace: Trace, *, resume: bool) -> bool
                 f"{out}: is there already; --out names another folder, --resume goes on with an interrupted run"
             )
         if not marker.is_file() or f"# run {identity}" not in marker.read_text(encoding="utf-8", errors="replace"):
-            raise InputError(f"{out}: holds something else than a run of this scenario, trace and version")
+            raise InputError(
+                f"{out}: holds something else than a run of this scenario, trace and version; --out names the folder"
+            )
         return (out / "summary.csv").is_file()
     try:
         (out / PARTS).mkdir(parents=True)

@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from uhlm_sim.errors import ScenarioError, did_you_mean
-from uhlm_sim.names import find_scenario, load_presets
+from uhlm_sim.names import find_scenario, load_presets, scenario_folder
 from uhlm_sim.scenario import ModelsTokens, Policy, Scenario, TraceTokens
 
 
@@ -24,11 +24,11 @@ def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
     if seed is not None:
         values["seed"] = seed
     try:
-        return parse_scenario(values, str(path))
+        return parse_scenario(values, _called(path))
     except ScenarioError:
         if overrides:
-            parse_scenario(_read_toml(path), str(path))  # what is wrong with the file is said of the file
-            parse_scenario(values, f"{path} with --set {' --set '.join(overrides)}")
+            parse_scenario(_read_toml(path), _called(path))  # what is wrong with the file is said of the file
+            parse_scenario(values, f"{_called(path)} with --set {' --set '.join(overrides)}")
         raise
 
 
@@ -41,7 +41,7 @@ def load(scenario: str | Path, overrides: Mapping[str, Any] | None = None, *, se
     values = _read_toml(path)
     for key, value in (overrides or {}).items():
         _assign(values, _key_path(values, key), value, key)
-    return parse_scenario(values if seed is None else {**values, "seed": seed}, str(path))
+    return parse_scenario(values if seed is None else {**values, "seed": seed}, _called(path))
 
 
 def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
@@ -105,6 +105,11 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         words = Point(swept, scenario).words
         points.append(Point(swept, parse_scenario(values, f"sweep point {words}")))
     return points
+
+
+def _called(path: Path) -> str:
+    """Return what messages call a scenario: the path of a file, the name of a built-in one."""
+    return f"scenario {path.stem}" if path.parent == scenario_folder() else str(path)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -181,7 +186,9 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     is_key = error["type"] in ("extra_forbidden", "missing")  # then the last part was read from the file
     parts = [part for i, part in enumerate(loc) if i == 0 or (is_key and i + 1 == len(loc)) or not _is_branch(part)]
     if parts[:1] == ["policy"] and len(parts) > 1 and isinstance(values["policy"][parts[1]], dict):
-        parts[1] = _label(values["policy"][parts[1]])
+        entry = values["policy"][parts[1]]
+        of_the_label = parts[-1] in ("threshold", "skip_rate")  # a label made of what is wrong says nothing
+        parts[1] = str(entry.get("name") or entry.get("kind")) if of_the_label else _label(entry)
     key = ".".join(str(part) for part in parts) or "the scenario"
     value = error.get("input")
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -195,10 +202,22 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
         return f"{key}.kind", "is missing; it must be 'trace' or 'models'"
     if error["type"] == "union_tag_invalid":
         return f"{key}.kind = '{error['ctx']['tag']}'", "must be 'trace' or 'models'"
+    if parts[:1] == ["sweep"] and len(parts) > 1:
+        return f"sweep.{_dotted(parts[1:], values['sweep'])} = {value!r}", "must be a list of values"
     if isinstance(value, float) and not math.isfinite(value):
         message = "must be a finite number"
     shown = "" if isinstance(value, dict | list) else f" = {value!r}"
-    return key + shown, message.replace("Input should", "must").replace("List should", "must")
+    words = {"Input should": "must", "List should": "must", "a valid list": "a list"}
+    for theirs, ours in words.items():
+        message = message.replace(theirs, ours)
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "must be a table"
+    return key + shown, message
+
+
+def _dotted(parts: Sequence[Any], sweep: dict[str, Any]) -> str:
+    """Return the swept key that an error belongs to, without pydantic's names for the branches of a union."""
+    return str(parts[0]) if str(parts[0]) in sweep else ".".join(map(str, parts))
 
 
 def _either(messages: list[str]) -> str:
@@ -217,10 +236,10 @@ def _fields_of(path: Sequence[Any]) -> list[str]:
     section: Any = Scenario
     for part in path:
         if part == "policy":
-            section = Policy
-        elif part == "tokens":
+            return list(Policy.model_fields)  # its table is told by its label
+        if part == "tokens":
             return list(TraceTokens.model_fields | ModelsTokens.model_fields)
-        elif isinstance(part, str):
+        if isinstance(part, str):
             section = section.model_fields[part].annotation
             section = next(iter(get_args(section)), section)  # of a table that may be left out: Precision | None
     return list(section.model_fields)

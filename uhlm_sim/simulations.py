@@ -138,25 +138,30 @@ def simulate_missing(
 
 
 @contextmanager
-def cluster_of(address: str | None) -> Iterator[None]:
+def cluster_of(address: str | None, own_files: Sequence[str]) -> Iterator[None]:
     """Run what is inside on the Dask cluster whose scheduler has this address; None: on this machine.
 
-    Raises InputError if Dask isn't installed, nobody answers there, or the cluster has no worker.
+    The workers get `own_files`, the user's own modules. Raises InputError if Dask isn't installed, nobody answers
+    there, or the cluster has no worker.
     """
     if address is None:
         yield
         return
     try:
         from distributed import CancelledError, Client, KilledWorker
+        from distributed.comm.addressing import get_address_host_port
     except ImportError:
         raise InputError(f"--cluster {address}: Dask is not installed; pip install 'uhlm-sim[cluster]'") from None
     try:
+        get_address_host_port(address)  # a client that finds this wrong takes 20 s to be gone
         client = Client(address, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise InputError(f"--cluster {address}: no Dask scheduler answers there ({error})") from None
     with client:
         if not client.ncores():  # type: ignore[no-untyped-call]
             raise InputError(f"--cluster {address}: the scheduler has no workers")
+        for file in own_files:
+            client.upload_file(file)
         try:
             with joblib.parallel_config("dask", client=client):
                 yield
