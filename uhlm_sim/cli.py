@@ -242,7 +242,6 @@ def list_command(_args: argparse.Namespace) -> None:
     import tomllib
 
     from channel_models import CHANNELS
-    from uhlm_sim.cell.policies import POLICIES
     from uhlm_sim.cell.uplink import ALLOCATORS
     from uhlm_sim.names import load_presets, scenario_folder
 
@@ -253,9 +252,23 @@ def list_command(_args: argparse.Namespace) -> None:
         print(f"Presets for {key}")
         for name, preset in load_presets()[kind].items():
             print(f"  {name:<20} {preset['source']}")
-    for title, names in (("Policies", POLICIES), ("Channels", CHANNELS), ("Allocators", ALLOCATORS)):
+    print("Policies, policy.kind")
+    for name, words in POLICY_WORDS.items():
+        print(f"  {name:<20} {words}")
+    for title, functions in (("Channels, channel.kind", CHANNELS), ("Allocators, uplink.allocator", ALLOCATORS)):
         print(title)
-        print(f"  {', '.join(names)}")
+        for name, function in functions.items():
+            print(f"  {name:<20} {(function.__doc__ or '').splitlines()[0]}")
+    print("A kind may also be code of your own, module:object, with --allow-plugins")
+
+
+POLICY_WORDS = {
+    "hlm": "send every draft; the LLM accepts or resamples it",
+    "u-hlm": "keep the drafts whose uncertainty u is at most `threshold`, send the others",
+    "rand-hlm": "keep a share `skip_rate` of the drafts, whatever their uncertainty",
+    "slm": "keep every draft: the phone answers alone",
+    "llm": "draft nothing: the base station generates",
+}
 
 
 def schema_command(_args: argparse.Namespace) -> None:
