@@ -193,8 +193,30 @@ def test_choosing_by_uncertainty_is_held_against_chance_at_the_same_share():
         "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.3, "distribution_error": 0.11},
     }
     told = {"policy": [{"kind": "hlm"}, {"kind": "u-hlm"}, {"kind": "rand-hlm", "skip_rate": "matched"}]}
-    sentence = said(results([{}], policies, scenario=told), "Skipping as often")
+    sentence = said(results([{}], policies, scenario=told), "Skipping as often (30.00 % and 30.00 % of the tokens)")
     assert "u-hlm moves the law of a token by 0.03000 and rand-hlm 0.1100" in sentence
+
+
+def test_shares_of_skipped_tokens_that_differ_are_not_called_equal():
+    """A matched rate is that of whole answers; shorter ones may be skipped less."""
+    policies = {
+        "hlm": {"token_throughput": 50.0},
+        "u-hlm": {"token_throughput": 60.0, "skip_rate": 0.241, "distribution_error": 0.03},
+        "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.30, "distribution_error": 0.11},
+    }
+    told = {"policy": [{"kind": "hlm"}, {"kind": "u-hlm"}, {"kind": "rand-hlm", "skip_rate": "matched"}]}
+    said(results([{}], policies, scenario=told), "Skipping 24.10 % and 30.00 % of the tokens, u-hlm moves")
+
+
+def test_a_similarity_that_is_known_at_some_points_is_said_to_be_of_these():
+    policies = {
+        "hlm": {"token_throughput": 50.0, "quality_cosine": 0.8},
+        "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.3, "quality_cosine": [np.nan, 0.6, np.nan]},
+    }
+    sentence = said(results(users(1, 10, 80), policies, noise=0.0), "rand-hlm: ")
+    assert "similarity to the LLM's answers (known only at 10 phones)." in sentence
+    policies["rand-hlm"]["quality_cosine"] = 0.6
+    assert "known only" not in said(results(users(1, 10, 80), policies, noise=0.0), "rand-hlm: ")
 
 
 def test_requests_that_miss_their_slo_are_told_with_the_place():

@@ -94,7 +94,9 @@ def _costs(points: Points, first: str, policy: str) -> str:
     kept = points.all(policy, f"quality_cosine{RATIO}")
     if any(np.isfinite(mean) for mean, _, _ in kept):
         of = f" of {first}'s similarity to the LLM's answers"
-        said.append(f"has {_level(points, kept, _times, of)}")
+        known = [bool(np.isfinite(mean)) for mean, _, _ in kept]
+        some = any(np.isfinite(share) and not is_known for (share, _, _), is_known in zip(skipped, known, strict=True))
+        said.append(f"has {_level(points, kept, _times, of)}" + (f" (known only{points.where(known)})" if some else ""))
     return f" It {listed(said)}."
 
 
@@ -138,11 +140,19 @@ def _beside_random(results: Results, points: Points) -> Iterator[str]:
                 holds = [point for point, is_less in enumerate(less) if is_less]
                 middle = holds[len(holds) // 2]
                 its, random = pairs[middle]
+                skipped = _rates(points.get(middle, match, "skip_rate"), points.get(middle, policy, "skip_rate"))
                 yield (
-                    f"Skipping as often, {match} {words} {show(its)} and {policy} {show(random)}{points.place(middle)}"
+                    f"Skipping {skipped}, {match} {words} {show(its)} and {policy} {show(random)}{points.place(middle)}"
                     + (f"; {match} less{where}." if where else ".")
                 )
                 break
+
+
+def _rates(one: Estimate, other: Estimate) -> str:
+    """Say two shares of skipped tokens, as equal only where chance alone may part them."""
+    both = f"{_percent(one)} and {_percent(other)}"
+    is_equal = one[1] <= other[2] and other[1] <= one[2]
+    return f"as often ({both} of the tokens)" if is_equal else f"{both} of the tokens"
 
 
 def _needed(results: Results, points: Points) -> Iterator[str]:
