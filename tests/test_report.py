@@ -62,7 +62,13 @@ def run(replications=3, forced=()):
     for policy in POLICIES:
         for replication in range(replications):
             tables = simulated(policy, replication)
-            settings = {"warmup_s": 0.0, "duration_s": 20.0, "devices": 2, "slo": {}, "output_law": True}
+            settings = {
+                "warmup_s": 0.0,
+                "duration_s": 20.0,
+                "devices": 2,
+                "slo": {},
+                "output_law": policy not in forced,
+            }
             found = replication_metrics(*tables, **settings)
             values += [(0, policy, replication, name, value) for name, value in found.items()]
             for name, table in zip(parts, tables, strict=True):
@@ -295,6 +301,33 @@ def test_the_terminal_rounds_no_interval_away_and_marks_a_ratio_without_one(tabl
     summary.loc[of_slm, ["mean", "ci95_low", "ci95_high"]] = estimate
     row = next(line for line in summary_text(replace(tables, summary=summary)).splitlines() if line.startswith("slm "))
     assert text in row
+
+
+def test_a_precision_that_was_not_reached_is_told_with_the_number_that_was_run(tables, tmp_path):
+    def asked(relative):
+        wanted = {"metric": "mean_token_rate", "relative": relative, "max_replications": 20}
+        return replace(tables, scenario={**tables.scenario, "precision": wanted})
+
+    said = "not reached with 20 replications, the most allowed: in mean_token_rate the half-width of the ratio to hlm"
+    for text in (summary_text(asked(1e-4)), " ".join(Page(report(asked(1e-4), tmp_path)).words)):
+        words = " ".join(text.split())
+        assert said in words
+        assert "is above 0.01 % of it under u-hlm(0.43) and slm, up to" in words
+        assert "3 replications (3 asked for, but a precision takes at least 20) of 20 s" in words
+    assert "not reached" not in summary_text(asked(0.9))
+
+
+def test_a_policy_that_is_forced_at_some_points_is_said_to_be_so_there(tables, tmp_path):
+    swept = swept_over_snr(tables)
+    tidy = swept.replications.copy()
+    tidy.loc[(tidy["policy"] == "u-hlm(0.43)") & (tidy["metric"] == "kept_rate") & (tidy["point"] == 0), "value"] = 0.9
+    swept = replace(swept, replications=tidy, summary=summarise(tidy, "hlm"))
+    assert (swept.forced, swept.forced_in_part) == (["u-hlm(0.43)"], ["u-hlm(0.43)"])
+    assert summary_text(swept).endswith("for want of a path of its own in the trace: u-hlm(0.43) at 10 dB")
+    words = " ".join(" ".join(Page(report(swept, tmp_path)).words).split())
+    assert "for want of a recorded path of its own: u-hlm(0.43) at 10 dB." in words
+    assert "on the answers of another policy: u-hlm(0.43) (at some points)." in words
+    assert swept.at({"channel.mean_snr_db": 0.0}).forced == []
 
 
 def test_what_failed_stands_at_the_top(tables, tmp_path):

@@ -54,4 +54,5 @@ def drawn_for(summary: pd.DataFrame, keys: list[str]) -> str:
 
 def forced(results: Results) -> str:
     """Name the policies that ran on the answers of another one."""
-    return f" Teacher-forced, on the answers of another policy: {', '.join(results.forced)}." if results.forced else ""
+    named = [f"{label} (at some points)" if label in results.forced_in_part else label for label in results.forced]
+    return f" Teacher-forced, on the answers of another policy: {', '.join(named)}." if named else ""

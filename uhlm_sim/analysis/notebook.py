@@ -26,6 +26,10 @@ HEADLINE = (
 POINTS = 12  # as many of a sweep are shown
 
 
+def _at_some(results: "Results") -> str:
+    return f" ({', '.join(results.forced_in_part)} at some points only)" if results.forced_in_part else ""
+
+
 def results_html(results: "Results") -> str:
     """Return the run's name, its headline numbers with intervals, and the verdict's word where there is one."""
     scenario, policies = results.scenario, results.policies
@@ -58,7 +62,7 @@ def results_html(results: "Results") -> str:
     if len(points) > POINTS:
         notes.append(f"{len(points) - POINTS} more points are in <code>.summary</code>.")
     if results.forced:
-        notes.append("† teacher-forced, on the answers of another policy.")
+        notes.append(f"† teacher-forced, on the answers of another policy{_at_some(results)}.")
     if results.failed:
         notes.append(f"Failed simulations: {len(results.failed)}, told in <code>.failed</code>.")
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)

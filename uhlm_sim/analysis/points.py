@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import nan
+from math import isfinite, nan
 from typing import Any
 
 import pandas as pd
 
+from uhlm_sim.analysis.metrics import OUTPUT_LAW
+from uhlm_sim.analysis.precision import FEWEST, relative_half_widths
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.analysis.warmup import propose_warmup
@@ -161,6 +163,53 @@ def failures_of(results: Results) -> list[str]:
         f"{point}, {policy}: {reason} ({count} replication{'s' if count > 1 else ''})"
         for (point, policy, reason), count in counts.items()
     ]
+
+
+def replications_of(results: Results) -> str:
+    """Say how many replications were run, and that fewer were asked for than a precision takes."""
+    counts = results.replications.groupby("point")["replication"].nunique()
+    fewest, most = int(counts.min()), int(counts.max())
+    said = f"{most} replication{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} replications"
+    asked = int(results.scenario.get("replications", FEWEST))
+    if results.scenario.get("precision") and asked < FEWEST:
+        said += f" ({asked} asked for, but a precision takes at least {FEWEST})"
+    return said
+
+
+def unmet_precision(results: Results, points: Points) -> str:
+    """Say where the most replications didn't give the precision that was asked for; "" for nowhere."""
+    wanted = results.scenario.get("precision")
+    if not wanted:
+        return ""
+    table = results.replications[results.replications["metric"] == wanted["metric"]]
+    place = _places(results)
+    half: dict[tuple[int, str], float] = {}
+    for point, rows in table.groupby("point", sort=False):
+        values = rows.pivot(index="replication", columns="policy", values="value")[list(rows["policy"].unique())]
+        found = relative_half_widths(values, str(values.columns[0]))
+        half |= {(place[point], str(policy)): float(width) for policy, width in found.items()}
+    missed = {key: width for key, width in half.items() if width > wanted["relative"]}
+    if not missed:
+        return ""
+    where = points.by_policy(results.policies, lambda *key: key in missed)
+    of = f"of the ratio to {results.policies[0]}" if len(results.policies) > 1 else "of the mean"
+    widest = [width for width in missed.values() if isfinite(width)]
+    most = f", up to {100 * max(widest):.2g} % of it" if widest else ""
+    return (
+        f"The precision asked for was not reached with {wanted['max_replications']} replications, the most allowed: "
+        f"in {wanted['metric']} the half-width {of} is above {100 * wanted['relative']:g} % of it under {where}{most}."
+    )
+
+
+def forced_where(results: Results, points: Points) -> str:
+    """Say which policies ran teacher-forced, and at which points; "" for none."""
+    forced = results.forced
+
+    def is_forced(point: int, policy: str) -> bool:
+        here = (point, policy, "skip_rate") in points.estimates
+        return policy in forced and here and not any(isfinite(points.get(point, policy, m)[0]) for m in OUTPUT_LAW)
+
+    return points.by_policy(results.policies, is_forced)
 
 
 def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:

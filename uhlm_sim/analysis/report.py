@@ -15,7 +15,16 @@ from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES, LEGS, UNITS
-from uhlm_sim.analysis.points import Points, alarms, failures_of, verdicts_of, warmups_of
+from uhlm_sim.analysis.points import (
+    Points,
+    alarms,
+    failures_of,
+    forced_where,
+    replications_of,
+    unmet_precision,
+    verdicts_of,
+    warmups_of,
+)
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import number, ratio
 
@@ -123,9 +132,12 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         start_s=f"{start_s:g}",
         end_s=f"{end_s:g}",
         replications=int(counts.max()),
-        fewest=int(counts.min()),
+        counted=replications_of(tables),
+        unmet=unmet_precision(tables, points),
         groups=_groups([column for column in HEADLINE if column[2] in _known(points)], first),
         forced=tables.forced,
+        forced_in_part=tables.forced_in_part,
+        forced_where=forced_where(tables, points),
         swept=_swept(points, tables.policies, *SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])),
         swept_keys=tables.sweep,
         swept_policies=any(key.startswith("policy.") for key in tables.sweep),

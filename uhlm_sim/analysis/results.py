@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis import wording
 from uhlm_sim.analysis.intervals import paired_ratio, student_t
-from uhlm_sim.analysis.metrics import LEGS
+from uhlm_sim.analysis.metrics import LEGS, OUTPUT_LAW
 from uhlm_sim.analysis.notebook import results_html
 from uhlm_sim.analysis.plotting import Plots
 from uhlm_sim.errors import InputError, did_you_mean
@@ -124,8 +124,21 @@ class Results:
 
     @property
     def forced(self) -> list[str]:
-        """Return the policies that ran teacher-forced, on the answers of another one."""
-        return [str(told["label"]) for told in self.provenance["policies"] if not told["exact"]]
+        """Return the policies that ran teacher-forced, on the answers of another one, at any of the points here."""
+        told = [str(told["label"]) for told in self.provenance["policies"] if not told["exact"]]
+        points = self.replications.groupby("policy")["point"].nunique()
+        return [label for label in told if self._points_of_its_own(label) < points.get(label, 1)]
+
+    @property
+    def forced_in_part(self) -> list[str]:
+        """Return those of them that gave answers of their own at other points of the sweep."""
+        return [label for label in self.forced if self._points_of_its_own(label) > 0]
+
+    def _points_of_its_own(self, policy: str) -> int:
+        """Count the points at which a policy's own answers were replayed: only there their measures have a value."""
+        table = self.replications
+        rows = table[(table["policy"] == policy) & table["metric"].isin(OUTPUT_LAW) & table["value"].notna()]
+        return int(rows["point"].nunique())
 
     @property
     def failed(self) -> list[dict[str, Any]]:

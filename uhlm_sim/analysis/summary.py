@@ -4,7 +4,17 @@ from textwrap import wrap
 
 from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.intervals import RATIO
-from uhlm_sim.analysis.points import STABLE, Estimate, Points, alarms, failures_of, verdicts_of
+from uhlm_sim.analysis.points import (
+    STABLE,
+    Estimate,
+    Points,
+    alarms,
+    failures_of,
+    forced_where,
+    replications_of,
+    unmet_precision,
+    verdicts_of,
+)
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import number, ratio
 
@@ -36,7 +46,7 @@ def summary_text(tables: Results) -> str:
     lines = [*_heading(tables), ""]
     for failure in failures_of(tables):
         lines += [f"FAILED: {failure}", ""]
-    names = {label: label + ("" if entry["exact"] else " *") for label, entry in told.items()}
+    names = {label: f"{label} *" if label in tables.forced else label for label in told}
     if len(points) == 1:
         lines += [points.words(0)] if tables.sweep else []
         rows = [
@@ -65,8 +75,11 @@ def summary_text(tables: Results) -> str:
         lines += [f"{name}: {word}. {why}" for (_, name), (word, why) in judged.items() if word not in ("", STABLE)]
     else:
         lines += [f"{word}: {where}" for word, where in alarms(points, tables.policies, judged)]
-    if any(not entry["exact"] for entry in told.values()):
-        lines.append("* teacher-forced on the text of HLM: no path of its own in the trace")
+    missed = unmet_precision(tables, points)
+    lines += wrap(missed, WIDTH, break_on_hyphens=False) if missed else []
+    forced = forced_where(tables, points)
+    if forced:
+        lines.append(f"* teacher-forced on the text of HLM, for want of a path of its own in the trace: {forced}")
     return "\n".join(lines).rstrip()
 
 
@@ -74,13 +87,10 @@ def _heading(tables: Results) -> list[str]:
     """Return what was run: name and question, replications and window."""
     scenario = tables.scenario
     start_s, end_s = tables.window_s
-    counts = tables.replications.groupby("point")["replication"].nunique()
-    least, most = int(counts.min()), int(counts.max())
-    count = f"{most} replication{'s' if most > 1 else ''}" if least == most else f"{least} to {most} replications"
     return [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
-        f"{count} of {end_s:g} s, the first {start_s:g} s cut, seed {scenario['seed']}"
-        + ("; ± and (low to high) are 95 % intervals" if most > 1 else ""),
+        f"{replications_of(tables)} of {end_s:g} s, the first {start_s:g} s cut, seed {scenario['seed']}"
+        + ("; ± and (low to high) are 95 % intervals" if tables.summary["replications"].max() > 1 else ""),
     ]
 
 
