@@ -202,6 +202,13 @@ def test_where_nothing_breaks_a_limit_that_is_said(narrow: Scenario) -> None:
     assert ">= 8" in found.text()
 
 
+@pytest.mark.parametrize("bounds", [{"high": 4}, {"low": 2, "high": 4}, {"high": 2}, {"low": 3, "high": 4}])
+def test_a_search_that_ends_at_the_first_load_it_tries_says_so(bounds: dict[str, float], scenario_file: Path) -> None:
+    """The own load is 4 phones: 4 or fewer, and there is nothing above to compare with."""
+    found = capacity(load(scenario_file, QUICK), "traffic.devices", ["tpot_s.p95<=100"], jobs=1, **bounds)
+    assert found.capacities[["bound", "capacity"]].to_numpy().tolist() == [[">=", bounds["high"]]]
+
+
 def test_one_replication_gives_a_capacity_without_an_interval(scenario_file: Path) -> None:
     row = capacity(load(scenario_file, {**QUICK, "replications": 1}), "traffic.devices", ["tpot_s.p95<=0.15"], jobs=1)
     assert row.capacities["capacity"].notna().all()
@@ -239,7 +246,7 @@ WRONG = {
     "a policy's key": ("policy.u-hlm(0.43).threshold", ["tpot_s.p95<=0.2"], "belongs to one policy"),
     "more is better": ("uplink.bandwidth_hz", ["tpot_s.p95<=0.00001"], "the better the larger"),
     "more is better, found above": ("uplink.bandwidth_hz", ["tpot_s.p95<=1"], "the better the larger"),
-    "no effect": ("traffic.rate_per_s", ["tpot_s.p95<=0.2"], "has no effect"),
+    "no effect": ("base_station.max_batch", ["tpot_s.p95<=100"], "no effect.* from 4 to 256 no metric"),
 }
 
 

@@ -135,10 +135,11 @@ def capacity(
     labels = [policy.label for policy in scenario.policy]
     ends = search.follow({label: search.capacity_of(label) for label in labels})
     found = pd.DataFrame([ends[label] for label in labels])
-    search.refuse_what_is_no_load(is_found="" in set(found["bound"]))
+    search.refuse_what_helps(is_found="" in set(found["bound"]))
     widest = found.loc[found["bound"] != ">=", "capacity"].max()
     drawn = found["capacity"].mask(found["bound"] == ">=", search.start if isnan(widest) else widest)
     search.follow({label: search.curve_of(label, load) for label, load in zip(labels, drawn, strict=True)})
+    search.refuse_what_changes_nothing()
 
     loads = search.table()
     knees = [knee(loads[loads["policy"] == label]) for label in labels]

@@ -141,17 +141,23 @@ class Search:
             if self.low <= load <= self.high and all(abs(other - load) > NEAR * load for other in tried):
                 yield load
 
-    def refuse_what_is_no_load(self, *, is_found: bool) -> None:
-        """Raise InputError if the key changes nothing, or if no policy's capacity is found and more of it helps one."""
-        changed = False
-        for policy in self.scenario.policy:
-            first, *others = (seen.values for (_, label), seen in self.seen.items() if label == policy.label)
-            changed |= any(not np.array_equal(first[m], other[m], equal_nan=True) for other in others for m in UNITS)
-        if not changed:
-            raise InputError(f"--vary {self.vary}: has no effect in this scenario; no metric of any policy changes")
+    def refuse_what_helps(self, *, is_found: bool) -> None:
+        """Raise InputError if no policy's capacity is found and more of the key helps one."""
         if self._helped and not is_found:
             told = next(iter(self._helped.values()))
             raise InputError(f"--vary {self.vary}: {told}; a load is what makes things worse")
+
+    def refuse_what_changes_nothing(self) -> None:
+        """Raise InputError if no metric of any policy differs between two loads; one load alone says nothing."""
+        for policy in self.scenario.policy:
+            first, *others = (seen.values for (_, label), seen in self.seen.items() if label == policy.label)
+            if not others or any(not np.array_equal(first[m], o[m], equal_nan=True) for o in others for m in UNITS):
+                return
+        tried = [load for load, _ in self.seen]
+        raise InputError(
+            f"--vary {self.vary}: has no effect in this scenario; "
+            f"from {min(tried):g} to {max(tried):g} no metric of any policy changes"
+        )
 
     def table(self) -> pd.DataFrame:
         """Return a row for each load, policy and metric kept: mean, 95 % interval, replications."""
