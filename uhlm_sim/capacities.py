@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -130,9 +131,15 @@ def capacity(
         simulate=lambda point, tell: run(point, jobs=jobs, cluster=cluster, allow_plugins=allow_plugins, progress=tell),
         progress=progress,
     )
-    if out is not None:
-        _claim(Path(out))
-    labels = [policy.label for policy in scenario.policy]
+    with _claimed(None if out is None else Path(out)):
+        result = _searched(search, began_s)
+        if out is not None:
+            write_capacity(result, out)
+    return result
+
+
+def _searched(search: Search, began_s: float) -> Capacity:
+    labels = [policy.label for policy in search.scenario.policy]
     ends = search.follow({label: search.capacity_of(label) for label in labels})
     found = pd.DataFrame([ends[label] for label in labels])
     search.refuse_what_helps(is_found="" in set(found["bound"]))
@@ -140,20 +147,16 @@ def capacity(
     drawn = found["capacity"].mask(found["bound"] == ">=", search.start if isnan(widest) else widest)
     search.follow({label: search.curve_of(label, load) for label, load in zip(labels, drawn, strict=True)})
     search.refuse_what_changes_nothing()
-
     loads = search.table()
     knees = [knee(loads[loads["policy"] == label]) for label in labels]
-    result = Capacity(
+    return Capacity(
         _compared(found).assign(knee=knees)[COLUMNS],
         loads,
-        vary,
-        objectives,
+        search.vary,
+        search.objectives,
         search.scenario.model_dump(mode="json", exclude_none=True),
         {**search.provenance, "wall_s": time.perf_counter() - began_s},
     )
-    if out is not None:
-        write_capacity(result, out)
-    return result
 
 
 def write_capacity(found: Capacity, folder: Path | str) -> None:
@@ -196,10 +199,28 @@ def _range(low: float, high: float, digits: str) -> str:
     return "" if isnan(low) or isnan(high) else f"({low:{digits}}, {high:{digits}})"
 
 
-def _claim(folder: Path) -> None:
+@contextmanager
+def _claimed(folder: Path | None) -> Iterator[None]:
+    """Hold a folder's name while something is computed for it; a failure or an interrupt leaves no empty one."""
+    if folder is None:
+        yield
+        return
+    made = _claim(folder)
+    try:
+        yield
+    finally:
+        for each in made:
+            with suppress(OSError):  # something was written there
+                each.rmdir()
+
+
+def _claim(folder: Path) -> list[Path]:
+    """Make a folder unless it is there and empty; return what was made, the innermost first."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: is there already; --out names another folder")
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be made ({error})") from None
+    return missing
