@@ -239,6 +239,11 @@ WRONG = {
     "no operator": ("traffic.devices", ["tpot_s.p95=0.2"], "metric<=value"),
     "no number": ("traffic.devices", ["tpot_s.p95<=fast"], "'fast' is not a finite number"),
     "no finite number": ("traffic.devices", ["tpot_s.p95<=inf"], "'inf' is not a finite number"),
+    "below any time": ("traffic.devices", ["tpot_s.p95<=-1"], "'tpot_s.p95<=-1': nothing keeps it.* never below 0"),
+    "above any share": ("traffic.devices", ["skip_rate>=1.1"], "nothing keeps it.* never above 1"),
+    "kept by any share": ("traffic.devices", ["skip_rate<=1"], "nothing breaks it.* never above 1"),
+    "kept by any rate": ("traffic.devices", ["token_throughput>=0"], "nothing breaks it.* never below 0"),
+    "below any cosine": ("traffic.devices", ["quality_cosine<=-2"], "nothing keeps it.* never below -1"),
     "no limit": ("traffic.devices", [], "at least one"),
     "no [slo]": ("traffic.devices", ["slo_attainment>=0.95"], r"slo_attainment.*\[slo\]"),
     "no key": ("traffic.devces", ["tpot_s.p95<=0.2"], "did you mean 'devices'"),
@@ -250,12 +255,33 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize("text", ["distribution_error<=0", "slo_attainment>=1", "backlog_growth<=-0.1", "e2e_s.p50>=9"])
+def test_a_limit_that_a_value_may_keep_and_another_break_is_read(text: str) -> None:
+    assert str(Objective.parse(text)) == text
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_question_is_refused_in_words(what: str, scenario_file: Path) -> None:
     vary, slo, told = WRONG[what]
     scenario = load(scenario_file, NARROW)
     with pytest.raises(InputError, match=told):
         capacity(scenario, vary, slo, jobs=1)
+
+
+@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
+def test_a_search_that_ends_early_leaves_no_folder(
+    error: type[BaseException], narrow: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "results" / "out"
+
+    def stopped(*_: object, **__: object) -> None:
+        assert out.is_dir()
+        raise error
+
+    monkeypatch.setattr("uhlm_sim.capacities.run", stopped)
+    with pytest.raises(error):
+        capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.15"], out=out, jobs=1)
+    assert not out.parent.exists()
 
 
 @pytest.mark.parametrize("bounds", [{"low": 0}, {"low": 5, "high": 4}, {"high": 7.5}, {"high": float("nan")}])

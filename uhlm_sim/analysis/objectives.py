@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
-from uhlm_sim.analysis.metrics import UNITS
+from uhlm_sim.analysis.metrics import QUALITY, UNITS
 from uhlm_sim.errors import InputError, did_you_mean
 
+_SIGNED = {"backlog_growth": (-inf, inf), **dict.fromkeys(QUALITY, (-1.0, 1.0))}  # all others are never below 0
 _TEXT = re.compile(r"\s*([\w.]+)\s*(<=|>=)\s*(\S+)\s*")
 
 
@@ -20,7 +21,10 @@ class Objective:
 
     @classmethod
     def parse(cls, text: str) -> "Objective":
-        """Read "metric<=value" or "metric>=value". Raises InputError for anything else."""
+        """Read "metric<=value" or "metric>=value".
+
+        Raises InputError for anything else, and for a limit that no value of the metric keeps, or that none breaks.
+        """
         found = _TEXT.fullmatch(text)
         if found is None:
             raise InputError(f"--slo '{text}': write it as metric<=value or metric>=value, as in tpot_s.p95<=0.2")
@@ -35,7 +39,13 @@ class Objective:
             limit = float("nan")
         if not isfinite(limit):
             raise InputError(f"--slo '{text}': '{value}' is not a finite number")
-        return cls(metric, sign == "<=", limit)
+        at_most = sign == "<="
+        low, high = _SIGNED.get(metric, (0.0, 1.0 if UNITS[metric] == "1" else inf))
+        if limit < low or (limit == low and not at_most):
+            raise InputError(f"--slo '{text}': nothing {_does(not at_most)} it, {metric} is never below {low:g}")
+        if limit > high or (limit == high and at_most):
+            raise InputError(f"--slo '{text}': nothing {_does(at_most)} it, {metric} is never above {high:g}")
+        return cls(metric, at_most, limit)
 
     def __str__(self) -> str:
         return f"{self.metric}{'<=' if self.at_most else '>='}{self.limit:g}"
@@ -43,3 +53,7 @@ class Objective:
     def margin(self, value: float) -> float:
         """Return by how much a value keeps the limit: 0 or more if it does, NaN for NaN."""
         return self.limit - value if self.at_most else value - self.limit
+
+
+def _does(breaks: bool) -> str:
+    return "breaks" if breaks else "keeps"
