@@ -249,6 +249,7 @@ WRONG = {
     "no key": ("traffic.devces", ["tpot_s.p95<=0.2"], "did you mean 'devices'"),
     "no numeric key": ("traffic.kind", ["tpot_s.p95<=0.2"], "holds 'closed', not a number"),
     "a policy's key": ("policy.u-hlm(0.43).threshold", ["tpot_s.p95<=0.2"], "belongs to one policy"),
+    "a key of other traffic": ("traffic.rate_per_s", ["tpot_s.p95<=0.2"], "belongs to poisson traffic.* is closed"),
     "more is better": ("uplink.bandwidth_hz", ["tpot_s.p95<=0.00001"], "the better the larger"),
     "more is better, found above": ("uplink.bandwidth_hz", ["tpot_s.p95<=1"], "the better the larger"),
     "no effect": ("base_station.max_batch", ["tpot_s.p95<=100"], "no effect.* from 4 to 256 no metric"),
@@ -284,10 +285,21 @@ def test_a_search_that_ends_early_leaves_no_folder(
     assert not out.parent.exists()
 
 
-@pytest.mark.parametrize("bounds", [{"low": 0}, {"low": 5, "high": 4}, {"high": 7.5}, {"high": float("nan")}])
-def test_bounds_must_leave_loads(bounds: dict[str, float], narrow: Scenario) -> None:
-    with pytest.raises(InputError, match="whole numbers above 0"):
-        capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.2"], jobs=1, **bounds)
+BOUNDS = {
+    r"--low 0: must be a whole number above 0, as traffic\.devices is": {"low": 0},
+    "--high 7.5: must be a whole number above 0": {"high": 7.5},
+    "--high nan: must be": {"high": float("nan")},
+    "--low 5: must be below --high 4": {"low": 5, "high": 4},
+    r"--low 1 \(not given\): must be below --high 1": {"high": 1},
+    r"--low 64: must be below --high 64 \(not given\)": {"low": 64},
+    r"--high 1e\+06: .*traffic\.devices": {"high": 1e6},
+}
+
+
+@pytest.mark.parametrize("told", BOUNDS)
+def test_bounds_must_leave_loads(told: str, narrow: Scenario) -> None:
+    with pytest.raises(InputError, match=told):
+        capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.2"], jobs=1, **BOUNDS[told])
 
 
 def test_a_sweep_over_something_else_is_refused(scenario_file: Path) -> None:

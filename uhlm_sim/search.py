@@ -24,6 +24,9 @@ BESIDE = ("token_throughput", "requests_present", "uplink_utilisation", "bs_util
 REACH = 16  # times the scenario's own load, where the search ends unless told
 CURVE = (0.25, 0.5, 0.75, 1.3)  # of a capacity: loads that a curve is drawn through, besides those searched
 NEAR = 0.08  # a load tried already that is as near as this will do for the curve
+READ_BY = {"traffic.rate_per_s": "poisson", "traffic.think_time_s": "closed"}  # the other kind of traffic ignores it
+BAD = ("OVERLOADED", "CUT SHORT", "BACKLOGGED")
+UNSET = {True: " (not given)", False: ""}
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,9 @@ class Search:
         self.whole = isinstance(own, int)
         least = (1 if self.whole else own / 1024) if low is None else low
         most = self._reach(own) if high is None else high
-        if not 0 < least < most < inf or (self.whole and (least % 1 or most % 1)):
-            numbers = "whole numbers" if self.whole else "numbers"
-            raise InputError(f"{vary} from {least:g} to {most:g}: must be {numbers} above 0, the lower first")
-        self.low, self.high = (int(bound) if self.whole else float(bound) for bound in (least, most))
-        for bound in (self.low, self.high):
-            self._point(bound)
+        self.low, self.high = self._bound("--low", least), self._bound("--high", most)
+        if self.low >= self.high:
+            raise InputError(f"--low {least:g}{UNSET[low is None]}: must be below --high {most:g}{UNSET[high is None]}")
         self.start = min(max(own, self.low), self.high)
         self.seen: dict[tuple[float, str], Seen] = {}
         self.provenance: dict[str, Any] = {}
@@ -174,6 +174,9 @@ class Search:
     def _own_load(self) -> int | float:
         if self.vary.startswith("policy."):
             raise InputError(f"--vary {self.vary}: belongs to one policy, and capacity compares policies at one load")
+        kind = self.scenario.traffic.kind
+        if READ_BY.get(self.vary, kind) != kind:
+            raise InputError(f"--vary {self.vary}: belongs to {READ_BY[self.vary]} traffic, and this one is {kind}")
         own: Any = self.scenario.model_dump()
         for part in self.vary.split("."):
             if not isinstance(own, dict) or part not in own:
@@ -184,6 +187,17 @@ class Search:
         if own <= 0:
             raise InputError(f"--vary {self.vary}: is {own:g}; the search needs a number above 0 to start from")
         return own
+
+    def _bound(self, flag: str, load: float) -> float:
+        if not 0 < load < inf or (self.whole and load % 1):
+            number = "whole number" if self.whole else "number"
+            raise InputError(f"{flag} {load:g}: must be a {number} above 0, as {self.vary} is")
+        load = int(load) if self.whole else float(load)
+        try:
+            self._point(load)
+        except ScenarioError as error:
+            raise InputError(f"{flag} {load:g}: {error}") from None
+        return load
 
     def _point(self, load: float) -> Scenario:
         return sweep_points(self.scenario.model_copy(update={"sweep": {self.vary: [load]}}))[0].scenario
@@ -314,6 +328,3 @@ class Search:
                 {str(metric): each.to_numpy() for metric, each in values.iterrows()},
                 f"it is {word}: {sentence}" if word in BAD else "",
             )
-
-
-BAD = ("OVERLOADED", "CUT SHORT", "BACKLOGGED")
