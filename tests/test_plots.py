@@ -54,7 +54,7 @@ def test_both_readings_of_a_phones_rate_stand_side_by_side():
     table = summary({"token_throughput_per_device": [8, 12, 19], "mean_token_rate": [8, 15, 19]})
     plots.draw_token_rates(ax, table, looks(POLICIES))
     assert [bar.get_width() for bar in ax.patches] == [8, 12, 19, 8, 15, 19]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["1 / mean delay", "mean of 1 / delay"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["1/mean(delay)", "mean(1/delay)"]
 
 
 def test_one_replication_draws_bars_without_intervals():

@@ -360,6 +360,28 @@ def test_a_setting_that_the_traffic_does_not_use_is_not_shown(tables, tmp_path):
         assert f"kind = {kind}, devices = 2" in words
 
 
+def test_a_swept_value_is_not_shown_as_the_one_that_was_run(tables, tmp_path):
+    scenario = {
+        **tables.scenario,
+        "output": {"tokens": False},
+        "policy": [{"kind": "hlm"}, {"kind": "u-hlm", "threshold": 0.43, "name": "mine"}, {"kind": "slm"}],
+        "sweep": {"channel.mean_snr_db": [0.0, 10.0]},
+    }
+    swept = replace(swept_over_snr(tables, git_revision=None), scenario=scenario)
+    assumed = {**swept.provenance, "assumptions": ["What `uhlm-sim calibrate` says."]}
+    text = report(replace(swept, provenance=assumed), tmp_path / "one")
+    words = " ".join(Page(text).words)
+    assert "mean_snr_db = swept" in words
+    assert "tokens = false" in words
+    assert "not a checkout" in words
+    assert "None" not in words
+    assert "What <code>uhlm-sim calibrate</code> says." in text
+    key = {"channel.mean_snr_db": "policy.mine.threshold"}
+    renamed = {name: getattr(swept, name).rename(columns=key) for name in ("summary", "replications")}
+    words = " ".join(Page(report(replace(swept, **renamed), tmp_path / "two")).words)
+    assert "kind = u-hlm, threshold = swept, name = mine" in words
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [

@@ -178,7 +178,7 @@ def test_figures_over_a_sweep_go_on_ones_own_axes_too(swept, two):
     ax = Figure().subplots()
     assert swept.plot.over("token_throughput_per_device", ax) is ax
     assert [line.get_label() for line in ax.lines] == ["hlm", "u-hlm(0.1)", "u-hlm(0.43)", "1/n"]
-    assert ax.get_ylabel() == "A phone, 1 / mean delay, tokens/s"
+    assert ax.get_ylabel() == "A phone, 1/mean(delay), tokens/s"
     ax = swept.plot.over("ttft_s.p95", Figure().subplots())
     assert [line.get_label() for line in ax.lines][-1] == "SLO"
     ax = Figure().subplots()

@@ -100,8 +100,8 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         f"hard at its end. The warm-up of {scenario.warmup_s:g} s is the scenario's, not estimated.",
         "TTFT ends when the first token is at the device, and begins when the request arrives there; with "
         "open arrivals that includes waiting for the phone, which answers one request at a time.",
-        "Throughput comes in both readings of the literature: 1 / mean(delay) is token_throughput_per_device, "
-        "mean(1 / delay) is mean_token_rate; token_throughput is what all phones together commit.",
+        "Throughput comes in both readings of the literature: 1/mean(delay) is token_throughput_per_device, "
+        "mean(1/delay) is mean_token_rate; token_throughput is what all phones together commit.",
         f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "
         f"{_called(header.models['slm'])} as SLM at temperature {header.temperature:g}; how long they take comes from "
         "the scenario and its presets, not from these models.",

@@ -29,7 +29,7 @@ from uhlm_sim.analysis.style import (
     policies_of,
 )
 
-READINGS = {"token_throughput_per_device": "1 / mean delay", "mean_token_rate": "mean of 1 / delay"}
+READINGS = {"token_throughput_per_device": "1/mean(delay)", "mean_token_rate": "mean(1/delay)"}
 
 
 # -- throughput ---------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def _bars(one: Results, note: str) -> Iterator[Drawing]:
         "throughput",
         "Throughput by policy",
         f"Left: tokens a second that all phones together committed {window}. Right: the rate at which a phone that "
-        "is answering gets tokens, as 1/mean(delay) (full) and as the mean of 1/delay (light); a token's delay is "
+        "is answering gets tokens, as 1/mean(delay) (full) and as mean(1/delay) (light); a token's delay is "
         "the time from the start of its draft until it is at the device. Tokens that the LLM generates overlap "
         f"with the downlink of the one before, so there TPOT is shorter.{bands}{note}",
         table,

@@ -5,11 +5,13 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from uhlm_sim.analysis.answers import answers
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
@@ -33,8 +35,8 @@ __all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
 # Headline columns: (group, name, metric, shown as). A share is shown in per cent, `ms` in milliseconds.
 HEADLINE = (
     ("Throughput, tokens/s", "cell", "token_throughput", ""),
-    ("Throughput, tokens/s", "1 / mean delay", "token_throughput_per_device", ""),
-    ("Throughput, tokens/s", "mean of 1 / delay", "mean_token_rate", ""),
+    ("Throughput, tokens/s", "1/mean(delay)", "token_throughput_per_device", ""),
+    ("Throughput, tokens/s", "mean(1/delay)", "mean_token_rate", ""),
     ("Cell against {first}", "ratio", f"token_throughput{RATIO}", "range"),
     ("TTFT, s", "p50", "ttft_s.p50", ""),
     ("TTFT, s", "p95", "ttft_s.p95", ""),
@@ -50,8 +52,8 @@ HEADLINE = (
 
 RATIOS = (
     ("tokens/s, cell", "token_throughput"),
-    ("tokens/s, 1 / mean delay", "token_throughput_per_device"),
-    ("tokens/s, mean of 1 / delay", "mean_token_rate"),
+    ("tokens/s, 1/mean(delay)", "token_throughput_per_device"),
+    ("tokens/s, mean(1/delay)", "mean_token_rate"),
     ("TTFT p50", "ttft_s.p50"),
     ("TTFT p95", "ttft_s.p95"),
     ("TPOT p50", "tpot_s.p50"),
@@ -116,6 +118,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["code"] = _code
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     first = tables.policies[0]
     points = Points.of(tables)
@@ -153,7 +156,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         warmup=_warmup(points, tables.policies, warmups, start_s),
         is_open=tables.scenario["traffic"]["kind"] != "closed",
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
-        settings=_settings(tables.scenario),
+        settings=_settings(_with_swept(tables.scenario, tables.sweep)),
         origin=_origin(tables.provenance),
     )
     path.write_text(text, encoding="utf-8")
@@ -260,6 +263,36 @@ def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
     return [(file.name, Path(os.path.relpath(file, folder)).as_posix()) for file in there]
 
 
+def _code(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return a scenario with the word "swept" for each value that the sweep replaces."""
+    shown: dict[str, Any] = deepcopy(dict(scenario))
+    for key in keys:
+        table: Any = shown
+        rest = key
+        if key.startswith("policy."):  # policy.<label>.<key>, and a label may have dots
+            rest = key.removeprefix("policy.")
+            named = [(name, entry) for entry in shown.get("policy", []) for name in _names(entry)]
+            name, table = next(((n, entry) for n, entry in named if rest.startswith(f"{n}.")), ("", {}))
+            rest = rest.removeprefix(f"{name}.")
+        *parents, last = rest.split(".")
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = "swept"
+    return shown
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    """Return what a policy of a scenario may be called: its name, its kind with what it is told apart by, its kind."""
+    kind, told = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
+    return [str(entry.get("name", kind)), f"{kind}({told})", str(kind)]
+
+
 def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the resolved scenario as (section, "key = value, ..."), the run's own keys first."""
     own = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list)) and k not in ("name", "description")}
@@ -273,6 +306,7 @@ def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the provenance as (key, words), without what has a table of its own."""
     rows = [(k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets", "failed")]
+    rows = [(k, "not a checkout" if k == "git_revision" and v is None else v) for k, v in rows]
     return [(name, _plain(value) if isinstance(value, dict) else str(value)) for name, value in rows]
 
 
@@ -284,7 +318,7 @@ def _plain(values: Mapping[str, Any]) -> str:
             return " ".join(str(v["name"]) for v in value)
         if isinstance(value, float):
             return f"{value:.9g}"
-        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, bool)) else str(value)
 
     # Mappings last, as in a TOML file: the order is the same however the values were read.
     items = sorted(values.items(), key=lambda item: isinstance(item[1], dict))

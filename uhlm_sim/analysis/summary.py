@@ -21,8 +21,8 @@ from uhlm_sim.analysis.wording import number, ratio
 SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
     ("tokens/s", "token_throughput", "half"),
     ("ratio to first", "token_throughput.ratio_to_first", "range"),
-    ("1/mean delay", "token_throughput_per_device", ""),
-    ("mean 1/delay", "mean_token_rate", ""),
+    ("1/mean(delay)", "token_throughput_per_device", ""),
+    ("mean(1/delay)", "mean_token_rate", ""),
     ("TTFT p50 s", "ttft_s.p50", ""),
     ("TTFT p95 s", "ttft_s.p95", ""),
     ("TPOT p50 s", "tpot_s.p50", ""),

@@ -34,7 +34,7 @@ PARTIAL = ("OVERLOADED", "CUT SHORT")  # verdicts under which latencies are thos
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
 PANELS = {
     "token_throughput": "Cell, tokens/s",
-    "token_throughput_per_device": "A phone, 1 / mean delay, tokens/s",
+    "token_throughput_per_device": "A phone, 1/mean(delay), tokens/s",
     f"token_throughput{RATIO}": "Cell, ratio to {first}",
     "uplink_utilisation": "Uplink utilisation",
     "bs_utilisation": "GPU utilisation",
