@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from worlds import cell, ready
 
@@ -47,10 +48,24 @@ def test_uploads_present_are_never_negative_nor_more_than_phones() -> None:
 
 def test_a_timeline_of_a_run_folder_is_plain_json(tmp_path: Path) -> None:
     RECORDS.tokens.assign(point=0, policy="mine", replication=0).to_parquet(tmp_path / "tokens.parquet")
+    (tmp_path / "scenario.resolved.toml").touch()
     out = tmp_path / "timeline.json"
     assert write_timeline(tmp_path, out) == len(RECORDS.tokens)
     assert {"ph", "name", "pid", "tid"} <= set(json.loads(out.read_text())["traceEvents"][0])
-    with pytest.raises(InputError, match=r"no policy 'other'.*'mine'"):
-        write_timeline(tmp_path, out, policy="other")
+
+
+def test_what_a_timeline_is_asked_for_in_vain_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "timeline.json"
+    with pytest.raises(InputError, match="isn't a run folder"):
+        write_timeline(tmp_path, out)
+    (tmp_path / "scenario.resolved.toml").touch()
     with pytest.raises(InputError, match="without token tables"):
-        write_timeline(tmp_path / "nowhere", out)
+        write_timeline(tmp_path, out)
+    tables = [RECORDS.tokens.assign(point=0, policy="mine", replication=number) for number in range(8)]
+    pd.concat(tables).to_parquet(tmp_path / "tokens.parquet")
+    with pytest.raises(InputError, match=r"no policy 'other' at point 0; there are mine$"):
+        write_timeline(tmp_path, out, policy="other")
+    with pytest.raises(InputError, match="no replication 99; there are 0 to 7"):
+        write_timeline(tmp_path, out, replication=99)
+    with pytest.raises(InputError, match="no point 3; there is 0 only"):
+        write_timeline(tmp_path, out, point=3)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uhlm_sim.errors import InputError
+from uhlm_sim.errors import InputError, did_you_mean
 
 PHONES, UPLINK, GPUS = 1, 2, 3  # process ids: one group of tracks each
 PHASES = (("draft", "device_s"), ("uplink", "uplink_s"), ("queue", "bs_wait_s"), ("verify", "verify_s"))
@@ -77,23 +77,37 @@ def _batches(legs: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | None = None, replication: int = 0) -> int:
     """Write the timeline of one simulation of a run folder; return its number of tokens.
 
-    `policy` is a label, the first one if None. Raises InputError if the folder has no tokens or no such simulation.
+    `policy` is a label, the first one if None. Raises InputError if the folder is no run, has no tokens or no such
+    simulation.
     """
     file = run_dir / "tokens.parquet"
+    if not (run_dir / "scenario.resolved.toml").is_file():
+        raise InputError(f"{run_dir}: isn't a run folder, it has no scenario.resolved.toml")
     if not file.is_file():
         raise InputError(f"{file}: no such file; a run without token tables has no timeline")
     tokens = pd.read_parquet(file, filters=[("point", "==", point), ("replication", "==", replication)])
+    if tokens.empty:
+        there = pd.read_parquet(file, columns=["point", "replication"]).drop_duplicates()
+        _require_known(run_dir, "point", point, there["point"])
+        _require_known(run_dir, "replication", replication, there.loc[there["point"] == point, "replication"])
     labels = [str(label) for label in tokens["policy"].unique()]
-    chosen = tokens[tokens["policy"] == (policy or (labels or [""])[0])]
+    chosen = tokens[tokens["policy"] == (policy or labels[0])]
     if chosen.empty:
         raise InputError(
-            f"{file}: no policy '{policy}' at point {point}, replication {replication}; there are {labels}"
+            f"{run_dir}: no policy '{policy}' at point {point}; there are {', '.join(labels)}"
+            f"{did_you_mean(str(policy), labels)}"
         )
     text = json.dumps({"traceEvents": timeline_events(chosen), "displayTimeUnit": "ms"}, allow_nan=False)
     being_written = out.with_name(f"{out.name}.tmp")
     being_written.write_text(text, encoding="utf-8")
     being_written.replace(out)
     return len(chosen)
+
+
+def _require_known(run_dir: Path, what: str, number: int, known: pd.Series) -> None:
+    if number not in set(known):
+        are = f"is {known.min()} only" if known.nunique() == 1 else f"are {known.min()} to {known.max()}"
+        raise InputError(f"{run_dir}: no {what} {number}; there {are}")
 
 
 def _event(
