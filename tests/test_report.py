@@ -404,6 +404,17 @@ def test_a_folder_that_is_no_finished_run_is_refused_in_one_sentence(tables, tmp
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_whose_failed_points_were_left_out_is_read_with_what_failed(tables, tmp_path):
+    told = {"point": "channel.mean_snr_db = 20", "policy": "slm", "replication": 1, "reason": "bits went missing"}
+    swept = swept_over_snr(tables, failed=[told])
+    folder = folder_of(replace(swept, tokens=tables.tokens), tmp_path / "run")
+    (folder / "summary.csv").rename(folder / "summary.partial.csv")
+    assert Results.read(folder).failed == [told]
+    (folder / "provenance.json").write_text(json.dumps(tables.provenance))
+    with pytest.raises(InputError, match=r"not a finished run, it has no summary.csv"):
+        Results.read(folder)
+
+
 def test_no_folder_at_all_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a finished run"):
         Results.read(tmp_path / "nowhere")

@@ -145,12 +145,15 @@ def test_points_that_are_not_there_are_refused(swept):
         swept.at({"traffic.device": 4})
 
 
-def test_the_first_point_has_its_tables_alone(swept):
-    first = swept.first_point()
-    assert set(first.replications["traffic.devices"]) == {1}
-    for table in (first.requests, first.tokens, first.stations):
-        assert set(table["point"]) == {0}
-    assert len(first.tokens) < len(swept.tokens)
+def test_the_middle_point_has_its_tables_alone(swept):
+    middle = swept.middle_point()
+    values = sorted(swept.summary["traffic.devices"].unique())
+    (devices,) = set(middle.replications["traffic.devices"])
+    assert devices == values[len(values) // 2]
+    (point,) = set(middle.replications["point"])
+    for table in (middle.requests, middle.tokens, middle.stations):
+        assert set(table["point"]) == {point}
+    assert len(middle.tokens) < len(swept.tokens)
 
 
 METHODS = ("throughput", "legs", "batches", "token_time", "ttft", "queues", "frontier")

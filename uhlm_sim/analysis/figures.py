@@ -33,7 +33,7 @@ def write_figures(results: Results, folder: Path | str) -> list[ReportFigure]:
 
     The CSV of a figure is the table it was drawn from. What has nothing to show isn't drawn: no queue without token
     tables, no batch where nobody asks the LLM. Over a sweep of one or two values go those figures that show it, the
-    others are drawn for its first point.
+    others are drawn for its middle point.
     """
     folder = Path(folder)
     written = []

@@ -26,7 +26,7 @@ class Plots:
     """Draws what the report draws. With `ax` a method draws there and returns it, without legend or title: artists
     have labels, so that `ax.legend()` makes one. Without, it returns a Figure, which a notebook shows.
 
-    Of a sweep, what isn't drawn over it is drawn for its first point; `Results.at` chooses others. InputError where
+    Of a sweep, what isn't drawn over it is drawn for its middle point; `Results.at` chooses others. InputError where
     there is nothing to draw.
     """
 
@@ -39,7 +39,7 @@ class Plots:
 
     def throughput(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw the cell's tokens a second by policy; the figure has a phone's rate beside it."""
-        one = self.results.first_point()
+        one = self.results.middle_point()
         if ax is None:
             return plots.throughput_figure(plots.throughput_table(one.summary), one.policies)
         plots.draw_metric(ax, one.summary, "token_throughput", self.looks)
@@ -47,7 +47,7 @@ class Plots:
 
     def legs(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw where a token's time goes."""
-        table = plots.legs_table(self.results.first_point().summary)
+        table = plots.legs_table(self.results.middle_point().summary)
         if ax is None:
             return plots.legs_figure(table)
         plots.draw_legs(ax, table)
@@ -55,7 +55,7 @@ class Plots:
 
     def batches(self, ax: Axes | None = None, metric: str = "batch_tokens") -> Axes | Figure:
         """Draw the mean size of a batch, in new tokens or (`batch_jobs`) in jobs; the figure has both."""
-        table = plots.batch_table(self.results.first_point().summary)
+        table = plots.batch_table(self.results.middle_point().summary)
         _require(len(table) > 0, "no policy of this run asks the LLM")
         if ax is None:
             return plots.batch_figure(table, self.results.policies)
@@ -64,13 +64,13 @@ class Plots:
 
     def token_time(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw the distribution of the time per token."""
-        one = self.results.first_point()
+        one = self.results.middle_point()
         table = plots.token_time_table(_tokens(one), one.window_s)
         return self._ecdf(ax, table, "delay_s", "time per token, s", "tokens")
 
     def ttft(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw the distribution of the time to first token."""
-        one = self.results.first_point()
+        one = self.results.middle_point()
         table = plots.ttft_table(one.requests, one.window_s)
         return self._ecdf(ax, table, "ttft_s", "time to first token, s", "requests")
 
@@ -83,7 +83,7 @@ class Plots:
 
     def queues(self, ax: Axes | None = None, station: str = "uplink") -> Axes | Figure:
         """Draw jobs present over time, at the "uplink" or the "base_station"; the figure has both."""
-        one = self.results.first_point()
+        one = self.results.middle_point()
         warmup_s, duration_s = one.window_s
         table = queues.queue_table(_tokens(one), duration_s)
         if ax is None:
@@ -107,16 +107,22 @@ class Plots:
         return ax
 
     def sweep(self) -> Figure:
-        """Draw throughput, utilisation and attainment over the one value that is swept."""
+        """Draw throughput, utilisation and attainment over the one value that is swept.
+
+        In panels of a figure of its own; `over("token_throughput", ax)` draws one of them on axes of yours.
+        """
         return sweeps.over_figure(self._over(list(sweeps.PANELS)), policies=joined_policies(self.results))
 
     def latency(self) -> Figure:
-        """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO."""
+        """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO.
+
+        In panels of a figure of its own; `over("ttft_s.p95", ax)` draws one of them on axes of yours.
+        """
         x = self._swept(1)[0]
         return sweeps.latency_figure(latency_table(self.results, x), joined_policies(self.results))
 
     def legs_over(self) -> Figure:
-        """Draw where a token's time goes at each value that is swept, a panel for each policy."""
+        """Draw where a token's time goes at each value that is swept: a figure with a panel for each policy."""
         return sweeps.legs_over_figure(sweeps.legs_over_table(self.results.summary, self._swept(1)[0]))
 
     def _over(self, metrics: list[str]) -> pd.DataFrame:
@@ -185,10 +191,10 @@ def latency_table(results: "Results", x: str, metrics: Sequence[str] = tuple(swe
 
 
 def frontier_of(results: "Results") -> pd.DataFrame:
-    """Return a run's `frontier_table`: of the swept thresholds, or else of the policies of its first point."""
+    """Return a run's `frontier_table`: of the swept thresholds, or else of the policies of its middle point."""
     keys = swept_threshold(results)
     kinds = {str(told["label"]): str(told["kind"]) for told in results.provenance["policies"]}
-    return frontier.frontier_table(results.summary if keys else results.first_point().summary, kinds, keys)
+    return frontier.frontier_table(results.summary if keys else results.middle_point().summary, kinds, keys)
 
 
 def _tokens(results: "Results") -> pd.DataFrame:

@@ -10,8 +10,8 @@ from uhlm_sim.analysis.results import Results
 
 
 def point_drawings(results: Results) -> Iterator[Drawing]:
-    """Give the figures of one point: of a sweep the first, without those that are drawn over the sweep."""
-    one = results.first_point()
+    """Give the figures of one point: of a sweep the middle one, without those that are drawn over the sweep."""
+    one = results.middle_point()
     note = drawing.drawn_for(one.summary, results.sweep) + drawing.forced(results)
     is_drawn_over = len(swept.varied(results.summary, results.sweep)) == 1
     if not is_drawn_over:

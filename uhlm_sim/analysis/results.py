@@ -21,13 +21,13 @@ from uhlm_sim.errors import InputError, did_you_mean
 # What figures need of tokens.parquet; the other columns stay on disk.
 TOKEN_COLUMNS = ["policy", "replication", "started_s", "committed_s", "decision", "payload_bits", *LEGS]
 FILES = (
-    "summary.csv",
     "replications.csv",
     "stations.csv",
     "requests.parquet",
     "scenario.resolved.toml",
     "provenance.json",
 )
+PARTIAL = "summary.partial.csv"  # in summary.csv's place where failed points were left out
 ESTIMATE = ("mean", "ci95_low", "ci95_high", "replications")
 SUMMARY_COLUMNS = ("policy", "metric", "unit", *ESTIMATE)
 
@@ -68,18 +68,20 @@ class Results:
     def read(cls, run_dir: Path | str) -> "Results":
         """Read a run folder; of tokens.parquet only the columns that figures need.
 
-        InputError, in one sentence, for a folder that isn't a finished run (summary.csv is written last) or whose
-        files can't be read.
+        A run whose failed points were left out is read as what it is: `failed` tells them. InputError, in one sentence,
+        for a folder that is neither that nor a finished run (summary.csv is written last) or whose files can't be read.
         """
         folder = Path(run_dir)
-        for name in FILES:
+        is_partial = not (folder / "summary.csv").is_file() and (folder / PARTIAL).is_file()
+        summary = PARTIAL if is_partial else "summary.csv"
+        for name in (summary, *FILES):
             if not (folder / name).is_file():
                 raise InputError(f"{folder}: not a finished run, it has no {name}")
         tokens = folder / "tokens.parquet"
         try:
             columns = ["point", *TOKEN_COLUMNS]
             tables = cls(
-                summary=_read_csv(folder / "summary.csv"),
+                summary=_read_csv(folder / summary),
                 replications=_read_csv(folder / "replications.csv"),
                 requests=pd.read_parquet(folder / "requests.parquet"),
                 tokens=pd.read_parquet(tokens, columns=columns) if tokens.is_file() else None,
@@ -91,7 +93,7 @@ class Results:
             reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise InputError(f"{folder}: can't be read as a run: {reason}") from None
         needed: dict[str, tuple[Sequence[str], pd.DataFrame | dict[str, Any]]] = {
-            "summary.csv": (SUMMARY_COLUMNS, tables.summary),
+            summary: (SUMMARY_COLUMNS, tables.summary),
             "replications.csv": (("point", "policy", "replication", "metric", "value"), tables.replications),
             "requests.parquet": (("point", "policy", "replication", "arrived_s", "first_token_s"), tables.requests),
             "stations.csv": (("point", "policy", "replication", "station", "at_s"), tables.stations),
@@ -104,7 +106,9 @@ class Results:
                 raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
         numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
         if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
-            raise InputError(f"{folder}: can't be read as a run: summary.csv holds text where numbers belong")
+            raise InputError(f"{folder}: can't be read as a run: {summary} holds text where numbers belong")
+        if is_partial and not tables.failed:
+            raise InputError(f"{folder}: not a finished run, it has no summary.csv")
         return tables
 
     @property
@@ -204,9 +208,18 @@ class Results:
     def _repr_html_(self) -> str:
         return results_html(self)
 
-    def first_point(self) -> "Results":
-        """Return the tables of the sweep's first point alone; of a run without a sweep, all."""
-        return self.at(self.summary[self.sweep].head(1).to_dict("records")[0])
+    def middle_point(self) -> "Results":
+        """Return the tables of the sweep's middle point alone; of a run without a sweep, all.
+
+        Policies often coincide at a sweep's ends. Numbers are ordered, words stay as given; of an even number of values
+        the upper middle is taken. Where no point has all the middle values, it is the middle one of all points.
+        """
+        points = self.summary[self.sweep].drop_duplicates(ignore_index=True)
+        values = [points[key].drop_duplicates() for key in self.sweep]
+        ordered = [each.sort_values() if pd.api.types.is_numeric_dtype(each) else each for each in values]
+        middle = {key: each.iloc[len(each) // 2] for key, each in zip(self.sweep, ordered, strict=True)}
+        there = bool((points == pd.Series(middle)).all(axis="columns").any()) if middle else True
+        return self.at(middle if there else points.iloc[len(points) // 2].to_dict())
 
     def at(self, values: Mapping[Any, Any]) -> "Results":
         """Return the tables of the points where swept keys have these values.

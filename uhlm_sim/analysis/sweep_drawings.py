@@ -18,7 +18,8 @@ def sweep_drawings(results: Results) -> Iterator[Drawing]:
     Where one of two takes a few words, such as rules to compare, there are lines over the other for each word.
     """
     keys = swept.varied(results.summary, results.sweep)
-    rest = results.summary[keys[2:]].head(1).to_dict("records")[0] if keys else {}
+    middle = results.middle_point().summary
+    rest = middle[keys[2:]].head(1).to_dict("records")[0] if keys else {}
     some = results.at(rest)
     note = drawing.drawn_for(some.summary, keys[2:]) + drawing.forced(results)
     words = [key for key in keys[:2] if not swept.is_numeric(some.summary[key])]
@@ -119,11 +120,11 @@ def _maps(results: Results, x: str, y: str, note: str) -> Iterator[Drawing]:
 
 
 def frontier_drawing(results: Results) -> Iterator[Drawing]:
-    """Give the frontier where there is a ladder of thresholds: swept, or as policies of the first point."""
+    """Give the frontier where there is a ladder of thresholds: swept, or as policies of the middle point."""
     table = frontier_of(results)
     if not frontier.is_frontier(table):
         return
-    at = "" if swept_threshold(results) else drawing.drawn_for(results.summary, results.sweep)
+    at = "" if swept_threshold(results) else drawing.drawn_for(results.middle_point().summary, results.sweep)
     note = at + drawing.forced(results)
     said = [frontier.SAID[metric] for metric in frontier.SAID if table["metric"].eq(metric).any()]
     yield Drawing(
