@@ -308,11 +308,26 @@ def test_a_sweep_over_something_else_is_refused(scenario_file: Path) -> None:
         capacity(scenario, "traffic.devices", ["tpot_s.p95<=0.2"], jobs=1)
 
 
+def test_a_sweep_over_the_load_itself_and_a_precision_are_left_aside_in_words(scenario_file: Path) -> None:
+    asked = {"sweep": {"traffic.devices": [1, 2]}, "precision": {"relative": 0.1}}
+    found = capacity(load(scenario_file, {**QUICK, **asked}), "traffic.devices", ["tpot_s.p95<=9"], high=4, jobs=1)
+    assert "left aside: the sweep over traffic.devices and the precision of the scenario" in found.text()
+    assert found.left_aside == ("the sweep over traffic.devices", "the precision")
+
+
 @pytest.fixture(scope="module")
 def found(trace_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Capacity:
     file = tmp_path_factory.mktemp("found") / "tiny.toml"
     file.write_text(SCENARIO.format(trace=trace_file), encoding="utf-8")
     return capacity(load(file, NARROW), "traffic.devices", ["tpot_s.p95<=0.15", "ttft_s.mean<=9"], jobs=1)
+
+
+def test_the_knee_of_a_whole_load_is_told_whole_and_a_ratio_as_conservative(found: Capacity) -> None:
+    assert found.capacities["knee"].notna().any()
+    assert "left aside" not in found.text()
+    shown = found._shown()
+    assert not shown["knee"].str.contains(".", regex=False).any()
+    assert "ratio to first (>= 95 %)" in shown
 
 
 def test_the_folder_holds_tables_figure_and_what_was_asked(found: Capacity, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Capacity:
     load up to the search's end broke one and "<" where the least load did; `ci95_low`, `ci95_high`; `ratio_to_first`
     with `ratio_low`, `ratio_high`, where both capacities were found; `knee`; `limited_by`, the objectives that break
     just above; `words`, what must be known besides. `loads` has a row per load tried, policy and metric: mean, 95 %
-    interval, replications.
+    interval, replications. `left_aside` names what the scenario asks for and a search doesn't do.
     """
 
     capacities: pd.DataFrame
@@ -43,6 +43,7 @@ class Capacity:
     objectives: tuple[Objective, ...]
     scenario: dict[str, Any]
     provenance: dict[str, Any]
+    left_aside: tuple[str, ...] = ()
 
     def figure(self) -> Figure:
         """Draw each objective's metric against the load."""
@@ -54,7 +55,9 @@ class Capacity:
         lines = [
             f"{told['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}",
             f"{told['replications']} replications of {told['duration_s']:g} s, the first {told['warmup_s']:g} s cut, "
-            f"seed {told['seed']}; (low, high) are 95 % intervals, the knee is where throughput over delay is greatest",
+            f"seed {told['seed']}; (low, high) are 95 % intervals, of a ratio at least 95 %: it joins the ends of both",
+            "the knee is where throughput over delay is greatest",
+            *([f"left aside: {' and '.join(self.left_aside)} of the scenario"] if self.left_aside else []),
             "",
             *(line.rstrip() for line in _aligned(self._shown())),
         ]
@@ -66,17 +69,18 @@ class Capacity:
 
     def _shown(self) -> pd.DataFrame:
         rows = self.capacities.to_dict("records")
+        digits = ".0f" if (self.loads["load"] % 1 == 0).all() else ".3g"
         return pd.DataFrame(
             {
                 "policy": [row["policy"] for row in rows],
                 self.vary: [f"{row['bound']} {row['capacity']:g}".strip() for row in rows],
                 "interval": [_range(row["ci95_low"], row["ci95_high"], "g") for row in rows],
-                "ratio to first": [
+                "ratio to first (>= 95 %)": [
                     "-" if isnan(row["ratio_to_first"]) else "1" if number == 0
                     else f"{row['ratio_to_first']:.2f} {_range(row['ratio_low'], row['ratio_high'], '.2f')}"
                     for number, row in enumerate(rows)
                 ],
-                "knee": ["-" if isnan(row["knee"]) else f"{row['knee']:.3g}" for row in rows],
+                "knee": ["-" if isnan(row["knee"]) else f"{row['knee']:{digits}}" for row in rows],
                 "limited by": [row["limited_by"] or "-" for row in rows],
             }
         )  # fmt: skip
@@ -106,8 +110,10 @@ def capacity(
 
     The interval is the test turned round: from the largest load whose whole 95 % interval keeps every objective to the
     largest that isn't shown to break one, i.e. the loads at which a test at 2.5 % a side wouldn't tell. A ratio's
-    interval is made of the ends of both intervals, which is wider than 95 % needs. The replications are the scenario's
-    `replications`; a `precision` is left aside.
+    interval is conservative: from the one's lower end over the other's upper to the reverse, though both met the same
+    worlds. For errors near normal it covers in at least 95 %, whatever their correlation: two half-widths add up to no
+    less than that of a difference. The replications are the scenario's `replications`; its `precision`, and a sweep
+    over `vary`, are left aside.
 
     Loads are what makes things worse: a key whose growth helps, such as a bandwidth, is refused. Metrics are monotone
     in the load in expectation only; where one crosses its limit several times by chance, one of these crossings is
@@ -156,6 +162,7 @@ def _searched(search: Search, began_s: float) -> Capacity:
         search.objectives,
         search.scenario.model_dump(mode="json", exclude_none=True),
         {**search.provenance, "wall_s": time.perf_counter() - began_s},
+        tuple(search.left_aside),
     )
 
 

@@ -73,6 +73,8 @@ class Search:
         needing = [o.metric for o in objectives if o.metric in ("goodput", "slo_attainment")]
         if needing and not scenario.slo.model_dump(exclude_none=True):
             raise InputError(f"--slo {needing[0]}: counts what meets the scenario's [slo], and it has none")
+        sweep = [f"the sweep over {vary}"] if vary in scenario.sweep else []
+        self.left_aside = [*sweep, *(["the precision"] if scenario.precision else [])]
         self.scenario = scenario.model_copy(update={"sweep": {}, "precision": None, "output": Output(tokens=False)})
         self.vary, self.objectives = vary, tuple(objectives)
         own = self._own_load()
