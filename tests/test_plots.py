@@ -210,3 +210,11 @@ def test_a_figure_keeps_the_papers_style_when_it_is_saved_without_it():
     figure.draw_without_rendering()
     assert {label.get_fontsize() for ax in figure.axes for label in ax.get_xticklabels()} == {RC["xtick.labelsize"]}
     assert not figure.axes[0].spines["top"].get_visible()
+
+
+@pytest.mark.parametrize(("longest_s", "scale"), [(1.9, "linear"), (19.0, "log")])
+def test_times_of_less_than_a_decade_stand_on_a_linear_axis(longest_s, scale):
+    """A logarithmic one would have a single number."""
+    table = plots.ecdf_table(pd.DataFrame({"policy": "hlm", "ttft_s": [0.7, 1.0, longest_s]}), "ttft_s")
+    ax = plots.ecdf_figure(table, "ttft_s", "s", "requests").axes[0]
+    assert ax.get_xscale() == scale

@@ -48,6 +48,25 @@ def test_values_beyond_a_decade_stand_on_a_logarithmic_axis(values, scale):
     assert ax.get_xscale() == scale
 
 
+def test_a_ratio_without_an_interval_is_a_cross_and_its_band_no_wall():
+    """Fieller's set is no interval at 1 phone, and reaches below 0 at 2: on a logarithmic axis it ends at the frame."""
+    metric = "token_throughput.ratio_to_first"
+    table = sweeps.over_table(
+        over({x: {"hlm": 1.0, "llm": 2.0 * x} for x in (1, 2, 20)}, metric, unit="1"), X, [metric]
+    )
+    llm = table["policy"] == "llm"
+    table.loc[llm & (table[X] == 1), ["ci95_low", "ci95_high"]] = math.nan
+    table.loc[llm & (table[X] == 2), "ci95_low"] = -3.0
+    ax = axes()
+    sweeps.draw_over(ax, table, metric, looks(["hlm", "llm"]))
+    (crosses,) = (line for line in ax.lines if line.get_marker() == "x")
+    assert list(zip(*crosses.get_data(), strict=True)) == [(1, 2.0)]
+    assert ax.get_yscale() == "log"
+    (band,) = ax.collections[-1].get_paths()
+    assert (2, ax.get_ylim()[0]) in {tuple(at) for at in band.vertices}
+    assert band.vertices[:, 1].min() > 0
+
+
 def test_words_stand_in_the_sweeps_order_with_no_line_between_them():
     key = "policy.u-hlm(0.43).threshold"
     values = {"risk-averse": {"hlm": 1.0, "slm": 3.0}, 0.43: {"hlm": 1.0, "slm": 3.0}, "0.9": {"hlm": 1.0, "slm": 3.0}}

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.intervals import RATIO
@@ -31,7 +32,7 @@ LADDERS: dict[str, LineStyleType] = {"u-hlm": "-", "rand-hlm": (0.0, (4.0, 1.5))
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
 MARKERS = {"hlm": "s", "slm": "D", "u-hlm": "o", "rand-hlm": "^"}
 LADDER_LENGTH = 3
-APART = 0.07  # of the axes: thresholds nearer than that share one label
+APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the first has a label
 
 
 def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Sequence[str] = ()) -> pd.DataFrame:
@@ -76,6 +77,9 @@ def is_frontier(table: pd.DataFrame) -> bool:
     return bool(rungs.max() >= LADDER_LENGTH) if len(rungs) else False
 
 
+_SPEEDS, _COSTS = ["speed", "speed_low", "speed_high"], ["mean", "ci95_low", "ci95_high"]
+
+
 def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look], first: str = "") -> None:
     """Draw one cost of a `frontier_table` against speed: a line along each rule, thin lines for 95 % intervals.
 
@@ -99,12 +103,15 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
         ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
     rungs = rows[rows["kind"] == "u-hlm"]
-    reach = rows[["speed", "mean"]].max() - rows[["speed", "mean"]].min()
-    told = (-np.inf, -np.inf)
+    # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
+    wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
+    told: list[tuple[float, float]] = []
     for setting, speed, mean in rungs[["setting", "speed", "mean"]].itertuples(index=False, name=None):
-        if abs(speed - told[0]) > APART * reach["speed"] or abs(mean - told[1]) > APART * reach["mean"]:
-            told = (speed, mean)
-            ax.annotate(setting, told, (4, -3), textcoords="offset points", va="top", fontsize=5.5, color=INK)
+        if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in told):
+            told.append((speed, mean))
+            halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
+            text = ax.annotate(setting, told[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
+            text.set(color=INK, path_effects=halo, zorder=4)
     if metric in ("distribution_error", "rejection_risk"):
         ax.set_ylim(bottom=-0.09 * max(rows[["mean", "ci95_high"]].max().max(), 1e-9))  # one replication: no interval
     ax.margins(x=0.1, y=0.1)

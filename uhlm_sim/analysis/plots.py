@@ -28,6 +28,7 @@ from uhlm_sim.analysis.style import (
     new_figure,
     policies_of,
 )
+from uhlm_sim.analysis.swept import DECADE
 
 READINGS = {"token_throughput_per_device": "1/mean(delay)", "mean_token_rate": "mean(1/delay)"}
 
@@ -153,7 +154,7 @@ def ttft_table(requests: pd.DataFrame, window_s: tuple[float, float]) -> pd.Data
 
 
 def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, Look]) -> None:
-    """Draw the steps of an `ecdf_table` on a logarithmic time axis."""
+    """Draw the steps of an `ecdf_table`, on a logarithmic time axis where times span more than a decade."""
     names = policies_of(table)
     for name, width in zip(names, line_widths(names), strict=True):
         rows = table[table["policy"] == name]
@@ -169,10 +170,11 @@ def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, L
             linewidth=width,
             label=name,
         )
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if table[column].max() > DECADE * table[column].min():
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(0, 1.01)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pandas as pd
+
 from uhlm_sim.analysis import drawing, frontier, maps, sweeps, swept
 from uhlm_sim.analysis.drawing import Drawing
 from uhlm_sim.analysis.intervals import RATIO
@@ -50,7 +52,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
         f"Over {words}",
         f"Each policy against {words}.{together}{bands} Ratios are to {policies[0]}, paired by replication. A phone's "
         "rate is 1/mean(delay); a token's delay is the time from the start of its draft until it is at the device."
-        f"{guide}{note}",
+        f"{guide}{_crosses(table)}{note}",
         table,
         sweeps.over_figure(table, policies=policies),
     )
@@ -64,7 +66,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
             f"Latency percentiles over {words}",
             "Above, time to first token, waiting at the phone included. Below, time per output token after it, (e2e − "
             "TTFT)/(tokens − 1), of finished requests. Percentiles are taken within a replication, then averaged."
-            f"{bands}{limit}{hollow}{note}",
+            f"{bands}{limit}{hollow}{_crosses(table)}{note}",
             table,
             sweeps.latency_figure(table, policies),
         )
@@ -75,7 +77,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
             f"Batch size over {words}",
             "Mean over the batches that the GPUs served: jobs (left), and tokens that the LLM hadn't processed before "
             "(right), since the prompt and kept drafts come with the next upload. Policies that never ask the LLM are "
-            f"missing.{bands}{note}",
+            f"missing.{bands}{_crosses(table)}{note}",
             table,
             sweeps.over_figure(table, sweeps.BATCHES, policies),
         )
@@ -89,6 +91,10 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
         table,
         sweeps.legs_over_figure(table),
     )
+
+
+def _crosses(table: pd.DataFrame) -> str:
+    return " Crosses have no interval: they are the least certain." if sweeps.without_interval(table).any() else ""
 
 
 def _maps(results: Results, x: str, y: str, note: str) -> Iterator[Drawing]:

@@ -121,7 +121,8 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
     """Draw a metric of an `over_table` against its first column: a line per policy, its 95 % interval as a band.
 
     Between words there is nothing: policies stand side by side at each, their intervals as lines. Points whose
-    `verdict` (see `with_verdicts`; a table needn't have it) is one of PARTIAL are hollow.
+    `verdict` (see `with_verdicts`; a table needn't have it) is one of PARTIAL are hollow, those `without_interval` are
+    crosses.
     """
     x = str(table.columns[0])
     rows = table[table["metric"] == metric].assign(at=places(table[x]))
@@ -146,9 +147,27 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
         if hollow.any():
             (points,) = ax.plot(at[hollow], mean[hollow], "o", color=look.colour, markersize=3.4, zorder=2.5)
             points.set_markerfacecolor("white")
+        unsure = without_interval(one).to_numpy()
+        if unsure.any():
+            ax.plot(at[unsure], mean[unsure], "x", color=look.colour, markersize=6, zorder=2.6)
     _set_values(ax, rows, metric)
+    _cut_bands(ax)
     set_swept(ax.xaxis, table.loc[~table["policy"].isin(GUIDES), x])
     ax.set_xlabel(key_words(x))
+
+
+def without_interval(table: pd.DataFrame) -> pd.Series:
+    """Say which rows of an `over_table` have several replications and yet no interval: Fieller's set needn't be one."""
+    return table["mean"].notna() & table["ci95_low"].isna() & (table["replications"] > 1)
+
+
+def _cut_bands(ax: Axes) -> None:
+    """Let bands that reach zero or less meet the frame of a logarithmic axis at their points, not as walls beside."""
+    if ax.get_yscale() == "log":
+        for band in ax.collections:
+            for path in band.get_paths():
+                up = np.asarray(path.vertices)[:, 1]
+                up[up <= 0] = ax.get_ylim()[0]
 
 
 def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
@@ -226,6 +245,7 @@ def latency_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
             if logarithmic and ax.get_yscale() != "log":
                 ax.set_yscale("log")
             ax.set_ylim(floor if logarithmic else 0.0, max(ends))
+            _cut_bands(ax)
     return figure
 
 
