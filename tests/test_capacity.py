@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import SCENARIO
 
-from uhlm_sim.analysis.capacity_figure import capacity_table, knee
+from uhlm_sim.analysis.capacity_figure import capacity_figure, capacity_table, knee
 from uhlm_sim.analysis.objectives import Objective
 from uhlm_sim.capacities import Capacity, capacity, write_capacity
 from uhlm_sim.cli import main
@@ -354,6 +354,22 @@ def test_the_figure_shows_limits_curves_capacities_and_knees_of_its_table(found:
     curves = table[(table["mark"] == "curve") & (table["metric"] == "tpot_s.p95")]
     for line, (_, curve) in zip(drawn, curves.groupby("policy", sort=False), strict=True):
         np.testing.assert_array_equal(line.get_xydata(), curve[["load", "mean"]])
+
+
+def test_the_figure_hides_no_capacity_behind_another_and_shows_those_that_were_not_found() -> None:
+    """Four policies break the limit at 20, at 20, nowhere and everywhere: four heights, two dots and two arrows."""
+    rows = [("a", 20.0, ""), ("b", 20.0, ""), ("c", 160.0, ">="), ("d", 1.0, "<")]
+    capacities = pd.DataFrame(rows, columns=["policy", "capacity", "bound"]).assign(
+        ci95_low=19.0, ci95_high=21.0, knee=np.nan, limited_by=["tpot_s.p95<=0.2"] * 2 + ["", "tpot_s.p95<=0.2"]
+    )
+    curve = pd.DataFrame({"load": [1.0, 20.0, 160.0], "mean": [0.1, 0.2, 0.9], "ci95_low": 0.1, "ci95_high": 0.9})
+    loads = pd.concat(curve.assign(policy=name, metric="tpot_s.p95") for name in "abcd")
+    (ax,) = capacity_figure(capacities, loads, "traffic.devices", [Objective("tpot_s.p95", True, 0.2)]).axes
+    marks = [line for line in ax.get_lines() if line.get_marker() in ("o", "<", ">") and len(line.get_xdata())]
+    assert [line.get_marker() for line in marks] == ["o", "o", ">", "<"]
+    heights = [line.get_transform().transform(line.get_xydata())[0, 1] for line in marks]
+    assert (np.diff(heights) < -3).all()
+    assert marks[2].get_xdata()[0] == ax.get_xlim()[1]
 
 
 def test_the_knee_of_an_open_queue_is_at_half_its_capacity() -> None:

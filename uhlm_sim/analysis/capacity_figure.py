@@ -1,6 +1,6 @@
 """The figure of a capacity search: metrics against the load, their limits, each policy's capacity and knee."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
 
 from uhlm_sim.analysis.intervals import write_table
 from uhlm_sim.analysis.metrics import UNITS
@@ -19,6 +20,9 @@ from uhlm_sim.analysis.swept import key_words
 
 # What a row of the figure's table stands for: a point of a curve, a limit, a policy's capacity, its knee.
 CURVE, LIMIT, CAPACITY, KNEE = "curve", "limit", "capacity", "knee"
+BEYOND, BELOW = "beyond", "below"  # all loads tried keep the limits, or none does: the capacity is off the axis
+APART, SPREAD = 5.0, 22.0  # points between two policies' capacities at one limit, and at most from first to last
+ARROWS = {BEYOND: ">", BELOW: "<"}
 DASHES = (0.0, (6.0, 2.0))
 ROOM = 1.3  # the axis goes so far beyond the largest capacity, and twice as far beyond a limit
 
@@ -49,7 +53,8 @@ def capacity_table(capacities: pd.DataFrame, loads: pd.DataFrame, objectives: Se
     """Return what the figure draws: a row per point of a curve, limit, capacity and knee, told apart by `mark`.
 
     Columns: metric, mark, policy, load, load_low, load_high (a capacity's interval), mean, ci95_low, ci95_high. A
-    capacity stands on the limit that it breaks first, a knee on its policy's curve.
+    capacity stands at the limit that it breaks first, a knee on its policy's curve. A capacity that wasn't found stands
+    as `beyond` or `below`, with the largest or least load tried.
     """
     rows = []
     for objective in objectives:
@@ -63,6 +68,9 @@ def capacity_table(capacities: pd.DataFrame, loads: pd.DataFrame, objectives: Se
             if told["bound"] == "" and str(objective) in told["limited_by"].split(" and "):
                 interval = (told["ci95_low"], told["ci95_high"])
                 rows.append((metric, CAPACITY, told["policy"], told["capacity"], *interval, limit, nan, nan))
+            if told["bound"]:
+                mark = BEYOND if told["bound"] == ">=" else BELOW
+                rows.append((metric, mark, told["policy"], told["capacity"], nan, nan, limit, nan, nan))
             if not isnan(told["knee"]):
                 mean = float(np.interp(told["knee"], here["load"], here["mean"]))
                 rows.append((metric, KNEE, told["policy"], told["knee"], nan, nan, mean, nan, nan))
@@ -71,7 +79,10 @@ def capacity_table(capacities: pd.DataFrame, loads: pd.DataFrame, objectives: Se
 
 
 def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look], widest: float) -> None:
-    """Draw one metric's rows of `capacity_table` on axes that end at the load `widest`."""
+    """Draw one metric's rows of `capacity_table` on axes that end at the load `widest`.
+
+    Capacities stand one under another about their limit, in the policies' order, so that none hides the next.
+    """
     table = table[table["metric"] == metric]
     limits = table.loc[table["mark"] == LIMIT, "mean"]
     ax.set_xlim(0, widest)
@@ -82,7 +93,12 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         ax.set_ylim(0, min(max(1.05 * highest, 1.15 * float(limits.max())), 2 * ROOM * float(limits.max())))
     for limit in limits:
         ax.axhline(limit, color=INK, linewidth=0.9, linestyle=DASHES, zorder=1.5)
-    for (policy, look), width in zip(styles.items(), line_widths(list(styles)), strict=True):
+    apart = min(APART, SPREAD / max(1, len(styles) - 1))
+    for number, (policy, look), width in zip(
+        range(len(styles)), styles.items(), line_widths(list(styles)), strict=True
+    ):
+        points = apart * ((len(styles) - 1) / 2 - number)
+        here = ax.transData + ScaledTranslation(0, points / 72, ax.figure.dpi_scale_trans)
         rows = table[table["policy"] == policy]
         curve, found, bend = (rows[rows["mark"] == mark] for mark in (CURVE, CAPACITY, KNEE))
         ax.fill_between(
@@ -93,8 +109,13 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         for row in found.to_dict("records"):
             ends = [row["load"] - row["load_low"]], [min(row["load_high"], 2 * widest) - row["load"]]
             ax.errorbar(
-                row["load"], row["mean"], xerr=ends, fmt="o", markersize=4, color=look.colour, elinewidth=1.6,
-                capsize=3, capthick=1.2, zorder=5,
+                row["load"], row["mean"], xerr=ends, fmt="o", markersize=3.5, color=look.colour, elinewidth=1.3,
+                capsize=1.8, capthick=1.0, zorder=5, transform=here,
+            )  # fmt: skip
+        for row in rows[rows["mark"].isin(list(ARROWS))].to_dict("records"):
+            ax.plot(
+                min(row["load"], widest), row["mean"], ARROWS[row["mark"]], markersize=4.5, color=look.colour,
+                zorder=5, transform=here, clip_on=False,
             )  # fmt: skip
 
 
@@ -117,7 +138,7 @@ def capacity_figure(
             ax.set_xlabel(key_words(vary))
         for ax in panels[len(metrics) :]:
             ax.set_axis_off()
-        _legend(figure, styles, 2 if columns == 1 else 4)
+        _legend(figure, styles, 2 if columns == 1 else 4, set(table["mark"]))
     return figure
 
 
@@ -131,14 +152,17 @@ def _title(metric: str) -> str:
     return f"{words} {statistic}".strip() + f", {UNITS[metric]}".removesuffix(", 1")
 
 
-def _legend(figure: Figure, styles: Mapping[str, Look], columns: int) -> None:
-    """Put the policies in rows under the panels, and what the marks are in rows under these."""
+def _legend(figure: Figure, styles: Mapping[str, Look], columns: int, used: Collection[str]) -> None:
+    """Put the policies in rows under the panels, and what the marks that are used mean in rows under these."""
     dot: dict[str, Any] = {"linestyle": "none", "color": QUIET, "markersize": 4.5}
-    marks = [
-        Line2D([], [], color=INK, linewidth=0.9, linestyle=DASHES, label="limit"),
-        Line2D([], [], marker="o", label="capacity and its 95 % interval", **dot),
-        Line2D([], [], marker="D", markerfacecolor="white", label="knee: most throughput per delay", **dot),
-    ]
+    known = {
+        LIMIT: Line2D([], [], color=INK, linewidth=0.9, linestyle=DASHES, label="limit"),
+        CAPACITY: Line2D([], [], marker="o", label="capacity, 95 % interval", **dot),
+        KNEE: Line2D([], [], marker="D", markerfacecolor="white", label="knee: greatest power", **dot),
+        BEYOND: Line2D([], [], marker=ARROWS[BEYOND], label="no load breaks a limit", **dot),
+        BELOW: Line2D([], [], marker=ARROWS[BELOW], label="least load breaks it", **dot),
+    }
+    marks = [handle for mark, handle in known.items() if mark in used]
     lines = [Line2D([], [], color=look.colour, linestyle=look.line, label=name) for name, look in styles.items()]
     columns = min(columns, max(len(lines), len(marks)))
     nothing = Line2D([], [], linestyle="none", label=" ")
