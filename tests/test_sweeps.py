@@ -198,7 +198,7 @@ def test_the_frontier_goes_along_each_rule_from_hlm_to_slm():
     assert list(u_hlm.get_xdata()) == pytest.approx([1.0, 1.1, 1.3, 1.8, 2.0])
     assert list(u_hlm.get_ydata()) == pytest.approx([0.0, 0.05, 0.15, 0.4, 0.5])
     assert list(rand.get_xdata()) == pytest.approx([1.0, 1.3, 2.0])
-    assert [text.get_text() for text in ax.texts] == ["0.1", "0.43", "0.9"]
+    assert [text.get_text() for text in ax.texts] == ["0.9", "0.43", "0.1"]
 
 
 def test_a_cost_that_nobody_knows_has_no_panel():

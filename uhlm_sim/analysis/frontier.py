@@ -32,7 +32,7 @@ LADDERS: dict[str, LineStyleType] = {"u-hlm": "-", "rand-hlm": (0.0, (4.0, 1.5))
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
 MARKERS = {"hlm": "s", "slm": "D", "u-hlm": "o", "rand-hlm": "^"}
 LADDER_LENGTH = 3
-APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the first has a label
+APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the last has a label
 
 
 def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Sequence[str] = ()) -> pd.DataFrame:
@@ -106,12 +106,13 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
     told: list[tuple[float, float]] = []
-    for setting, speed, mean in rungs[["setting", "speed", "mean"]].itertuples(index=False, name=None):
+    # Backwards: a label stands where the next rung may be.
+    for setting, speed, mean in rungs[["setting", "speed", "mean"]].iloc[::-1].itertuples(index=False, name=None):
         if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in told):
             told.append((speed, mean))
             halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
             text = ax.annotate(setting, told[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
-            text.set(color=INK, path_effects=halo, zorder=4)
+            text.set(color=INK, path_effects=halo, zorder=2.5)
     if metric in ("distribution_error", "rejection_risk"):
         ax.set_ylim(bottom=-0.09 * max(rows[["mean", "ci95_high"]].max().max(), 1e-9))  # one replication: no interval
     ax.margins(x=0.1, y=0.1)
