@@ -110,8 +110,8 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         + ("." if scenario.tokens.vocabulary_size is None else ", billed for another vocabulary than the trace's."),
     ]
     said += [
-        f"{policy.label} is teacher-forced: it decides along the text of HLM, whose answers stay; what depends "
-        "on its own text, as its quality, is left empty."
+        f"{policy.label} is teacher-forced where the trace has no path of its own: there it decides along the text of "
+        "HLM, whose answers stay; what depends on its own text, as its quality, is left empty."
         for policy in policies
         if not policy.exact
     ]
