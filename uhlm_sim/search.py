@@ -1,17 +1,14 @@
 """The search for the largest load that keeps a set of objectives, all its simulations shared and kept."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf, isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from uhlm_sim.analysis.intervals import student_t
 from uhlm_sim.analysis.metrics import UNITS
-from uhlm_sim.analysis.objectives import Objective
+from uhlm_sim.analysis.objectives import Objective, Seen, keeps, may_keep, surely_keeps
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.errors import InputError, ScenarioError
@@ -19,7 +16,6 @@ from uhlm_sim.scenario import Output, Scenario
 from uhlm_sim.scenario_file import sweep_points
 from uhlm_sim.simulations import Progress
 
-Floats = NDArray[np.float64]
 BESIDE = ("token_throughput", "requests_present", "uplink_utilisation", "bs_utilisation")  # kept for every load
 REACH = 16  # times the scenario's own load, where the search ends unless told
 CURVE = (0.25, 0.5, 0.75, 1.3)  # of a capacity: loads that a curve is drawn through, besides those searched
@@ -29,21 +25,8 @@ BAD = ("OVERLOADED", "CUT SHORT", "BACKLOGGED")
 UNSET = {True: " (not given)", False: ""}
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What one policy did at one load: each metric's value per replication, and the verdict if it is a bad one."""
-
-    values: dict[str, Floats]
-    warning: str
-
-    def estimate(self, metric: str) -> tuple[float, float, float, int]:
-        """Return a metric's mean, its 95 % interval and the number of replications."""
-        mean, low, high, count = student_t(self.values[metric])
-        return float(mean), float(low), float(high), int(count)
-
-
 Steps = Generator[float, None, Any]  # yields loads to be simulated, and goes on when they are
-Holds = Callable[[Seen], bool]
+Holds = Callable[[Sequence[Objective], Seen], bool]
 
 
 class Search:
@@ -107,14 +90,14 @@ class Search:
 
     def capacity_of(self, policy: str) -> Steps:
         """Look for a policy's capacity and its interval; the end is a row of the table of capacities."""
-        least, most = yield from self._edge(policy, self._keeps, self.start, check=True)
+        least, most = yield from self._edge(policy, keeps, self.start, check=True)
         capacity = min(load for load, label in self.seen if label == policy) if least is None else least
         sure, broken = 0.0, inf
         if self.scenario.replications == 1:
             sure, broken = nan, nan
         elif policy not in self._helped:
-            sure = (yield from self._edge(policy, self._surely_keeps, capacity))[0] or 0.0
-            broken = (yield from self._edge(policy, self._may_keep, capacity))[1] or inf
+            sure = (yield from self._edge(policy, surely_keeps, capacity))[0] or 0.0
+            broken = (yield from self._edge(policy, may_keep, capacity))[1] or inf
             broken -= 1 if self.whole else 0
         limits, words = self._limits(policy, most)
         if policy in self._helped:
@@ -221,7 +204,7 @@ class Search:
         least: float | None = None
         most: float | None = None
         while least is None or most is None:
-            former, held = load, holds((yield from self._at(policy, load)))
+            former, held = load, holds(self.objectives, (yield from self._at(policy, load)))
             if held:
                 least, load = load, min(self._above(policy, load), self.high)
             else:
@@ -233,7 +216,7 @@ class Search:
                 if self._is_helped(policy, start, load, held):
                     return (former, None) if held else (None, former)
         while (middle := self._between(least, most)) is not None:
-            if holds((yield from self._at(policy, middle))):
+            if holds(self.objectives, (yield from self._at(policy, middle))):
                 least = middle
             else:
                 most = middle
@@ -258,20 +241,6 @@ class Search:
 
     def _rounded(self, load: float) -> float:
         return round(load) if self.whole else float(f"{load:.5g}")
-
-    def _keeps(self, seen: Seen) -> bool:
-        return all(objective.margin(seen.estimate(objective.metric)[0]) >= 0 for objective in self.objectives)
-
-    def _surely_keeps(self, seen: Seen) -> bool:
-        ends = [(objective, seen.estimate(objective.metric)[1:3]) for objective in self.objectives]
-        return all(objective.margin(low) >= 0 and objective.margin(high) >= 0 for objective, (low, high) in ends)
-
-    def _may_keep(self, seen: Seen) -> bool:
-        for objective in self.objectives:
-            mean, low, high, _ = seen.estimate(objective.metric)
-            if isnan(mean) or max(objective.margin(low), objective.margin(high)) < 0:
-                return False
-        return True
 
     def _is_helped(self, policy: str, one: float, other: float, held: bool) -> bool:
         """Say whether more load helps: what is broken at both loads, or all objectives where they hold at one.
