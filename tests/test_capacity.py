@@ -93,7 +93,7 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
 
     120 searches at nominal 95 %: four standard errors are 8 %.
     """
-    scenario = load(scenario_file, {**QUICK, "traffic.rate_per_s": 15.0, "replications": 10})
+    scenario = load(scenario_file, {**QUICK, "traffic.kind": "poisson", "traffic.rate_per_s": 15.0, "replications": 10})
     covered = []
     for seed in range(120):
         rng = np.random.default_rng(seed)

@@ -55,8 +55,8 @@ class Capacity:
         lines = [
             f"{told['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}",
             f"{told['replications']} replications of {told['duration_s']:g} s, the first {told['warmup_s']:g} s cut, "
-            f"seed {told['seed']}; (low, high) are 95 % intervals, of a ratio at least 95 %: it joins the ends of both",
-            "the knee is where throughput over delay is greatest",
+            f"seed {told['seed']}; (low, high) are 95 % intervals",
+            "a ratio's joins the ends of both, at least 95 %; the knee is where throughput over delay is greatest",
             *([f"left aside: {' and '.join(self.left_aside)} of the scenario"] if self.left_aside else []),
             "",
             *(line.rstrip() for line in _aligned(self._shown())),
