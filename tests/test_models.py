@@ -207,7 +207,10 @@ def test_a_folder_without_a_model_a_bad_dtype_and_a_bad_device_are_refused(folde
 
 def test_nothing_imports_torch_and_its_absence_is_said():
     code = (
-        "import sys; sys.modules['torch'] = None\n"
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
         "import uhlm_sim.tokens.recording, uhlm_sim.tokens.trace\n"
         "from uhlm_sim.tokens.models import load_model\n"
         "from uhlm_sim.errors import InputError\n"
