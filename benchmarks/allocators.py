@@ -2,6 +2,7 @@
 
 Run `python benchmarks/allocators.py`. Every upload that ends is followed at once by another of the same device, on a
 channel that stands still, so an upload is an arrival and a departure; fading adds one more step for every block's edge.
+Allocators by slots take one for every slot too, here of 1 ms on 10 MHz: the last column tells how many an upload has.
 Each figure is the least of five, since a machine shared with others only ever adds to it; a bare timeout of SimPy tells
 how much (0.7 us where nothing else runs).
 """
@@ -16,13 +17,14 @@ from main_loop import bare_timeout_s
 
 from channel_models import spectral_efficiency
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS
+from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
 from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import Uplink
 
 
-def upload_s(name: str, active: int, uploads: int, *, power_limited: bool) -> float:
-    """Return the seconds that one upload takes this machine."""
+def upload_s(name: str, active: int, uploads: int, *, power_limited: bool) -> tuple[float, float]:
+    """Return the seconds that one upload takes this machine, and how many slots pass meanwhile."""
     env, rng, ended = simpy.Environment(), np.random.default_rng(1), 0
     bits = rng.exponential(2.56e5, uploads + 2 * active).tolist()
     efficiency_of = partial(spectral_efficiency, min_snr=0.1, max_spectral_efficiency=7.4)
@@ -37,30 +39,31 @@ def upload_s(name: str, active: int, uploads: int, *, power_limited: bool) -> fl
 
     air = Air(10 ** rng.uniform(0.0, 3.0, active), efficiency_of)
     weights = rng.uniform(1.0, 2.0, active)
-    options = {"allocator": ALLOCATORS[name], "weights": weights, "power_limited": power_limited}
+    slots = Slots(active, 1e-3, 0.1) if SLOTTED & set(asked_of_the_uplink(ALLOCATORS[name], {})) else None
+    options = {"allocator": ALLOCATORS[name], "weights": weights, "slots": slots, "power_limited": power_limited}
     uplink = Uplink(env, bandwidth_hz=1e7, air=air, deliver=deliver, **options)
     for device in range(active):
         send(device)
     begun, began_s = ended, time.perf_counter()
     while ended - begun < uploads:
         env.step()
-    return (time.perf_counter() - began_s) / (ended - begun)
+    return (time.perf_counter() - began_s) / (ended - begun), (0.0 if slots is None else slots.number / ended)
 
 
 def main() -> None:
     """Print the table."""
     print(f"us an upload, per hertz / power-limited; a bare timeout takes {bare_timeout_s() * 1e6:.2f} us\n")
     sizes = (10, 100, 1_000)
-    print("allocator            " + "".join(f"{active:>9,} active   " for active in sizes))
+    print("allocator                " + "".join(f"{active:>9,} active   " for active in sizes) + " slots")
     for name in ALLOCATORS:
-        cells = []
+        cells, slots = [], 0.0
         for active in sizes:
-            both = [
-                min(upload_s(name, active, 2_000, power_limited=limited) for _ in range(5)) * 1e6
-                for limited in (False, True)
-            ]
+            both = []
+            for limited in (False, True):
+                seconds, slots = min(upload_s(name, active, 2_000, power_limited=limited) for _ in range(5))
+                both.append(seconds * 1e6)
             cells.append(f"{both[0]:>8.0f} / {both[1]:<8.0f}")
-        print(f"{name:<20}" + "".join(cells))
+        print(f"{name:<24}" + "".join(cells) + (f"{slots:>6.1f}" if slots else ""))
         sys.stdout.flush()
 
 

@@ -22,13 +22,17 @@ from worlds import agrees, cell, known_air, ready, transmit
 from channel_models import ergodic_spectral_efficiency, spectral_efficiency
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.allocators import ALLOCATORS, equal_finish
-from uhlm_sim.cell.engine import check_scenario, simulate
+from uhlm_sim.cell.checks import check_scenario
+from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario_file import read_scenario
 
+SLOTS = ["round-robin", "proportional-fair-slots"]
+FLUID = [name for name in ALLOCATORS if name not in SLOTS]
 CHANNELS = {
     "still": {"kind": "constant", "mean_snr_db": 3.0},
     "in blocks": {"kind": "rayleigh", "mean_snr_db": -5.0, "coherence_s": 0.01},
@@ -53,7 +57,7 @@ def timeline(uploads, air, name, **uplink):
 # One device.
 
 
-@pytest.mark.parametrize("name", [name for name in ALLOCATORS if name != "equal-share"])
+@pytest.mark.parametrize("name", FLUID[1:])
 @pytest.mark.parametrize("snr_rule", ["per-hertz", "power-limited"])
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_alone_in_the_cell_a_device_has_the_whole_band_whoever_allots_it(name, snr_rule, channel):
@@ -144,6 +148,48 @@ def test_who_knows_the_channel_passes_an_outage_over(name):
 def test_one_at_a_time_waits_out_an_outage():
     air = known_air([[0, 1], [1, 1]], 10.0)
     assert timeline([(0.0, 0, 1.0), (1.0, 1, 2.0)], air, "tdma") == {0: (11.0, 11.0), 1: (13.0, 2.0)}
+
+
+# Slots.
+
+
+def slotted(uploads, air, name, tti_s, average_s=10.0, **uplink):
+    return timeline(uploads, air, name, slots=Slots(air.devices, tti_s, average_s), **uplink)
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_alone_an_upload_waits_for_the_slots_edge_only(name):
+    """Of 1 s: one from t = 1/4 begins at 1 and drains through its edges, one at an edge begins at once."""
+    uploads = [(0.25, 0, 2.5), (7.0, 0, 0.5), (7.75, 0, 1.0)]
+    ended, _ = transmit(uploads, still_air(1.0), allocator=ALLOCATORS[name], slots=Slots(1, 1.0, 10.0))
+    assert [(job.received_s, job.airtime_s) for job in ended] == [(3.5, 2.5), (7.5, 0.5), (9.0, 1.0)]
+
+
+def test_round_robin_goes_round_slot_by_slot():
+    """0 1 2 0 1 2: 0 ends in the middle of its second slot, the rest of which is lost; a fade of 1 costs its slot."""
+    air = known_air([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], 1.0)
+    ended = slotted([(0, 0, 1.5), (0, 1, 1), (0, 2, 2)], air, "round-robin", 1.0)
+    assert ended == {0: (3.5, 1.5), 1: (5.0, 2.0), 2: (6.0, 2.0)}
+
+
+def test_round_robin_by_short_slots_is_equal_share():
+    """Ten uploads of unequal SNR, slots of 0.1 ms: all have the fluid's airtime, and end some rounds from it."""
+    rng, tti_s = stream(1, "rounds"), 1e-4
+    uploads = [(at_s, device, rng.uniform(0.05, 0.2)) for device, at_s in enumerate(np.sort(rng.uniform(0, 0.2, 10)))]
+    snr = rng.uniform(1, 3, 10)
+    by_slots = slotted(uploads, still_air(*snr), "round-robin", tti_s)
+    for device, (at_s, airtime_s) in timeline(uploads, still_air(*snr), "equal-share").items():
+        assert by_slots[device] == (pytest.approx(at_s, abs=100 * tti_s), pytest.approx(airtime_s, abs=1e-9))
+
+
+def test_proportional_fair_by_slots_gives_equal_resources_to_near_and_far():
+    """Rates are proportional to the SNR, means 1 and 4: rate over average rate has one law, so half the time each."""
+    halves = []
+    for replication in range(6):
+        options = {"slots": Slots(2, 0.1, 50.0), "bits": 20.0, "efficiency_of": lambda snr: snr, "blocks": 1000}
+        airtime, _ = airtime_and_bits("proportional-fair-slots", np.array([1.0, 4.0]), replication, **options)
+        halves.append(airtime[0] / airtime.sum())
+    assert agrees(0.5, halves)
 
 
 # Theory.
@@ -252,19 +298,19 @@ def test_one_at_a_time_waits_as_pollaczek_and_khinchine_say(name):
     assert agrees(rho * second_moment / (2 * (1 - rho)), waits, within=0.15)
 
 
-def airtime_and_bits(name, mean_snr, replication, blocks=2000):
+def airtime_and_bits(name, mean_snr, replication, slots=None, bits=0.5, efficiency_of=shannon, blocks=2000):
     """Two phones that always send, in Rayleigh blocks of 1 s: return their airtime and bits a second."""
     env, sums = simpy.Environment(), np.zeros((2, 2))
 
     def deliver(job):
         sums[:, job.device] += job.airtime_s, job.payload_bits
-        uplink.send(Job(job.device, 0.5, 1, env.now, None))
+        uplink.send(Job(job.device, bits, 1, env.now, None))
 
     gains = [stream(1, "fair", replication, device).exponential(size=blocks) for device in range(2)]
-    air = known_air(gains, 1.0, mean_snr, shannon)
-    uplink = Uplink(env, bandwidth_hz=1.0, air=air, deliver=deliver, allocator=ALLOCATORS[name])
+    air = known_air(gains, 1.0, mean_snr, efficiency_of)
+    uplink = Uplink(env, bandwidth_hz=1.0, air=air, deliver=deliver, allocator=ALLOCATORS[name], slots=slots)
     for device in range(2):
-        uplink.send(Job(device, 0.5, 1, env.now, None))
+        uplink.send(Job(device, bits, 1, env.now, None))
     env.run(until=float(blocks))
     return sums / blocks
 
@@ -328,6 +374,7 @@ def test_every_run_keeps_the_laws_and_repeats_itself(name, data):
             "snr_rule": data.draw(st.sampled_from(["per-hertz", "power-limited"])),
             "bandwidth_hz": data.draw(st.floats(1e6, 1e7)),
             "weights": data.draw(each(st.floats(0.01, 100))),
+            "tti_s": data.draw(st.sampled_from([0.001, 0.007])),
         },
         channel={
             "kind": kind,
@@ -400,5 +447,6 @@ def test_what_an_allocator_lacks_is_told_before_the_first_event(own):
     refused("unexpected keyword argument 'exponent'", allocator="tdma", params={"exponent": 1.0})
     refused("'devices' comes from the uplink", allocator=own, params={"exponent": 1.0, "devices": 9.0})
     refused("uplink.weights: weighted needs one for each phone", allocator="weighted")
+    refused("uplink.tti_s: round-robin needs the length of a slot", allocator="round-robin")
     with pytest.raises(ScenarioError, match=r"uplink.weights has 2 values for traffic.devices = 3"):
         of_three(allocator="weighted", weights=[1.0, 2.0])

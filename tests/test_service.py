@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from worlds import agrees, cell, ready
 
-from uhlm_sim.cell.engine import check_scenario, simulate
+from uhlm_sim.cell.checks import check_scenario
+from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.service import service_times
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.rng import stream

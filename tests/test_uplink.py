@@ -12,7 +12,7 @@ from worlds import known_air, transmit
 
 from channel_models import spectral_efficiency
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS
+from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED
 from uhlm_sim.rng import stream
 
 
@@ -148,10 +148,11 @@ def fluid(uploads, share_of, se_of, coherence_s):
     return ended, airtime
 
 
+FLUID = [each for each in ALLOCATORS.values() if not SLOTTED & inspect.signature(each).parameters.keys()]
 OWN = [equal_again, shortest_first, best_channel_first]
 
 
-@pytest.mark.parametrize("allocator", [*ALLOCATORS.values(), *OWN])
+@pytest.mark.parametrize("allocator", [*FLUID, *OWN])
 @pytest.mark.parametrize("power_limited", [False, True])
 @pytest.mark.parametrize("fades", ["never", "in blocks", "per upload"])
 def test_uploads_end_when_a_slow_fluid_loop_says(allocator, power_limited, fades):

@@ -18,6 +18,7 @@ from scipy import stats
 import channel_models
 import uhlm_sim.cell.base_station
 import uhlm_sim.cell.engine
+import uhlm_sim.cell.fading
 from uhlm_sim.analysis import intervals
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
@@ -131,7 +132,7 @@ def fading_is_a_quarter_too_strong(patch: Patch) -> None:
 
 @defect(caught_by={"one phone, HLM", "one phone, LLM", "own fades", "closed cell, 10 phones"}, missed_by={"outage"})
 def decibels_are_taken_as_those_of_an_amplitude(patch: Patch) -> None:
-    patch.setattr(uhlm_sim.cell.engine, "db_to_linear", lambda value_db: 10.0 ** (np.asarray(value_db) / 20.0))
+    patch.setattr(uhlm_sim.cell.fading, "db_to_linear", lambda value_db: 10.0 ** (np.asarray(value_db) / 20.0))
 
 
 @defect(

@@ -26,7 +26,7 @@ from uhlm_sim.analysis.metrics import UNITS
 from uhlm_sim.analysis.precision import FEWEST, more_replications
 from uhlm_sim.analysis.report import write_figures, write_report
 from uhlm_sim.analysis.results import TOKEN_COLUMNS, Results
-from uhlm_sim.cell.engine import check_scenario
+from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
 from uhlm_sim.provenance import provenance

@@ -3,7 +3,8 @@
 An allocator's first two arguments are the bits left and the SNR over the whole band of the active uploads, in device
 order; it returns their shares of the band. What else it needs it asks for by the name of a parameter, see `GIVEN`;
 all other parameters are constants from the scenario's `uplink.params`. The uplink asks again at every arrival,
-departure and edge of a fading block, and shares are constant in between.
+departure and edge of a fading block, and shares are constant in between. One that looks at slots is asked at their
+edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused.
 """
 
 import inspect
@@ -25,7 +26,10 @@ GIVEN = {  # arrays have one value for each active upload, in device order
     "efficiency_of": "function of the SNR in the band used to bit/s/Hz, elementwise",
     "power_limited": "whether a share of the band holds all of a device's power",
     "weight": "the device's weight, of uplink.weights",
+    "last_slot": "the last slot in which the device had some of the band, -1 before the first",
+    "average_rate": "bit/s of the device, exponential average over slots",
 }
+SLOTTED = {"last_slot", "average_rate"}  # who asks for one of them decides at the edges of slots only
 TIE = 1.0 - 1e-9
 
 
@@ -138,6 +142,26 @@ def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, effic
     return _share_of_ties(relative) if relative.any() else equal_share(left_bits, snr)
 
 
+def round_robin(left_bits: Floats, snr: Floats, *, last_slot: NDArray[np.int64]) -> Floats:  # noqa: ARG001
+    """Give each slot as a whole to the active upload whose device has waited for one the longest.
+
+    share_i = 1 for the least last slot, ties in device order (Kleinrock, Queueing Systems, volume 2, 1976, chapter 4:
+    round robin, of which equal share is the limit for short slots). It knows no channel: a slot in outage is lost.
+    Left out: signalling, retransmissions.
+    """
+    return _whole_band_to(int(last_slot.argmin()), len(left_bits))
+
+
+def proportional_fair_slots(left_bits: Floats, snr: Floats, *, efficiency: Floats, average_rate: Floats) -> Floats:  # noqa: ARG001
+    """Give each slot as a whole to the best rate now over the average rate so far: proportional fair, slot by slot.
+
+    share_i = 1 for i = argmax_j r_j / R_j, r_j of the whole band at the slot's edge and R_j the exponential average
+    over uplink.average_s, idle slots counted (Jalali, Padovani and Pankaj, Data throughput of CDMA-HDR, VTC 2000).
+    Left out: signalling, retransmissions, an outdated channel.
+    """
+    return _whole_band_to(int((efficiency / np.maximum(average_rate, 1e-3)).argmax()), len(left_bits))
+
+
 ALLOCATORS: dict[str, Allocator] = {
     "equal-share": equal_share,
     "fdma": fdma,
@@ -147,6 +171,8 @@ ALLOCATORS: dict[str, Allocator] = {
     "shortest-first": shortest_first,
     "weighted": weighted,
     "proportional-fair": proportional_fair,
+    "round-robin": round_robin,
+    "proportional-fair-slots": proportional_fair_slots,
 }
 
 

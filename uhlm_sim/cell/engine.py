@@ -1,33 +1,24 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import simpy
-from numpy.typing import NDArray
 
-from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
-from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
-from uhlm_sim.cell.allocators import ALLOCATORS, asked_of_the_uplink
+from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, Allocator, asked_of_the_uplink
+from uhlm_sim.cell.arrivals import ARRIVALS, Answers
 from uhlm_sim.cell.base_station import BaseStation
-from uhlm_sim.cell.device import Answer, Log, Phone
+from uhlm_sim.cell.device import Log, Phone
+from uhlm_sim.cell.fading import find_fading, make_air, upload_gains
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.places import mean_snr_db
-from uhlm_sim.cell.policies import Costs, ReadyPolicy, payload_costs, plan_answer
+from uhlm_sim.cell.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.records import Records, make_records
-from uhlm_sim.cell.service import SERVICES, service_times
+from uhlm_sim.cell.service import service_times
+from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import Uplink
-from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.tokens.trace import TokenPath
-
-Params = Mapping[str, object]
-Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parameters
 
 
 def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow_plugins: bool = False) -> Records:
@@ -58,6 +49,7 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
         allocator=allocator,
         params=scenario.uplink.params,
         weights=None if scenario.uplink.weights is None else np.array(scenario.uplink.weights),
+        slots=make_slots(scenario, allocator),
         power_limited=scenario.uplink.snr_rule == "power-limited",
     )
     log = Log()
@@ -101,151 +93,12 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
     return records
 
 
-def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
-    """Find everything that the scenario names, before the first event. Raises ScenarioError."""
-    channel, service = scenario.channel, scenario.base_station.service
-    _check_allocator(scenario, allow_plugins=allow_plugins)
-    fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
-    _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
-    parameters = inspect.signature(fading.func).parameters
-    for name, value in channel.params.items():
-        if isinstance(value, str) and name in parameters and parameters[name].annotation is float:
-            raise ScenarioError(f"channel.params of {channel.kind}: {name} = '{value}' must be a number")
-    if channel.kind in CHANNELS:
-        try:
-            next(fading(stream(scenario.seed, "check"), 1))
-        except (TypeError, ValueError) as error:
-            raise ScenarioError(f"channel.params of {channel.kind}: {error}") from None
-    for replication in range(scenario.replications if channel.kind == "constant" else 1):
-        mean_snr_db(scenario, replication)
-    times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
-    _check_call(f"base_station.service.params of {service.kind}", times, (service, None), service.params)
-    for policy, given in zip(policies, scenario.policy, strict=True):
-        keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
-        _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
-
-
-def _check_allocator(scenario: Scenario, *, allow_plugins: bool) -> None:
+def make_slots(scenario: Scenario, allocator: Allocator) -> Slots | None:
+    """Return the uplink's slots, for an allocator that looks at them."""
     uplink = scenario.uplink
-    allocator = find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
-    try:
-        asked = asked_of_the_uplink(allocator, uplink.params)
-    except ValueError as error:
-        raise ScenarioError(f"uplink.params of {uplink.allocator}: {error}") from None
-    if "weight" in asked and uplink.weights is None:
-        raise ScenarioError(f"uplink.weights: {uplink.allocator} needs one for each phone")
-
-
-def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: Params) -> None:
-    try:
-        inspect.signature(function).bind(*given, **params)
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(f"{key}: {error}") from None
-
-
-def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[[int], Fading]:
-    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
-
-    A model that has the parameters `block_s` or `device` is handed the length of a block [s] and the device's number.
-    """
-    channel = scenario.channel
-    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
-    try:
-        asked = {"block_s", "device"} & inspect.signature(fading).parameters.keys()
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
-    if asked and channel.coherence_s == "per-upload":
-        raise ScenarioError(
-            f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
-        )
-
-    def fading_of(device: int) -> Fading:
-        handed = {"block_s": channel.coherence_s, "device": device}
-        return partial(fading, **{name: handed[name] for name in asked} | channel.params)
-
-    return fading_of
-
-
-def make_air(
-    scenario: Scenario, fading_of: Callable[[int], Fading], replication: int, snr_db: NDArray[np.float64]
-) -> Air:
-    """Return the channel of every device in one replication, around its mean SNR."""
-    channel = scenario.channel
-    min_snr = float(db_to_linear(channel.min_snr_db))
-    moving = channel.kind != "constant"
-    return Air(
-        db_to_linear(snr_db),
-        partial(
-            spectral_efficiency,
-            min_snr=min_snr,
-            snr_gap=float(db_to_linear(channel.snr_gap_db)),
-            max_spectral_efficiency=channel.max_spectral_efficiency,
-        ),
-        gains_of=lambda device: fading_of(device)(stream(scenario.seed, "fading", replication, device), BLOCKS_AHEAD),
-        coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
-        per_upload=moving and channel.coherence_s == "per-upload",
-        min_snr=min_snr,
-    )
-
-
-class Answers:
-    """The answers that phones ask for: drawn prompt by prompt, planned once, kept for the records."""
-
-    def __init__(self, policy: ReadyPolicy, costs: Costs) -> None:
-        self.paths: list[TokenPath] = []
-        self._policy = policy
-        self._costs = costs
-        self._known: dict[int, Answer] = {}
-
-    def asked_by(self, rng: np.random.Generator) -> Callable[[], Answer]:
-        """Return what a phone's next request asks for, call by call: a prompt and a sample, drawn uniformly."""
-        samples = self._policy.source.samples
-        choices = self._policy.source.prompts * samples
-
-        def next_answer() -> Answer:
-            chosen = int(rng.integers(choices))
-            if chosen not in self._known:
-                path = self._policy.source.path(*divmod(chosen, samples))
-                self._known[chosen] = plan_answer(len(self.paths), path, self._policy, self._costs)
-                self.paths.append(path)
-            return self._known[chosen]
-
-        return next_answer
-
-
-def closed_arrivals(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
-    """Return the next arrival in a closed loop: an exponential think time after the phone was free."""
-    mean_s = scenario.traffic.think_time_s
-    return lambda free_s: free_s + mean_s * rng.standard_exponential()
-
-
-def poisson_arrivals(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
-    """Return the next arrival of a Poisson process of `rate_per_s`, whatever the phone does."""
-    last_s = 0.0
-
-    def next_arrival(_free_s: float) -> float:
-        nonlocal last_s
-        last_s += rng.standard_exponential() / scenario.traffic.rate_per_s
-        return last_s
-
-    return next_arrival
-
-
-ARRIVALS = {"closed": closed_arrivals, "poisson": poisson_arrivals}
-
-
-def upload_gains(scenario: Scenario, fading: FadingModel, replication: int, device: int) -> Callable[[int, int], float]:
-    """Return (request, position) -> the power gain of that upload: the channel's blocks, one an upload."""
-    gains: tuple[int, list[float]] = (-1, [])
-
-    def gain_of(request: int, position: int) -> float:
-        nonlocal gains
-        if gains[0] != request:
-            rng = stream(scenario.seed, "upload fading", replication, device, request)
-            gains = (request, np.asarray(next(fading(rng, scenario.traffic.max_tokens))).tolist())
-        return gains[1][position]
-
-    return gain_of
+    if uplink.tti_s is None or not SLOTTED & set(asked_of_the_uplink(allocator, uplink.params)):
+        return None
+    return Slots(scenario.traffic.devices, uplink.tti_s, uplink.average_s)
 
 
 def station_row(name: str, station: Uplink | BaseStation, servers: int, at_s: float) -> dict[str, object]:

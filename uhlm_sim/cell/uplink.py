@@ -8,8 +8,9 @@ import numpy as np
 import simpy
 
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS, Allocator, Floats, Indices, asked_of_the_uplink, equal_share
+from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, Allocator, Floats, Indices, asked_of_the_uplink, equal_share
 from uhlm_sim.cell.jobs import Counters, Job
+from uhlm_sim.cell.slots import Slots
 from uhlm_sim.errors import SimulationError
 
 __all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
@@ -29,8 +30,8 @@ class Uplink:
     has attained of the band, which grows at B/n for everybody: as long as nobody's efficiency changes (per-hertz SNR,
     inside a block) an arrival or a departure then changes only the clock's pace, and nobody's finish on it (virtual
     time). With other allocators the clock is that of the whole band, and every change starts a new epoch, one
-    vectorised step over all devices. Uploads whose rest would take less than a picosecond (relative to the time of
-    day) end together, in device order.
+    vectorised step over all devices. With `slots` the allocator is asked at their edges only. Uploads whose rest would
+    take less than a picosecond (relative to the time of day) end together, in device order.
 
     `deliver(job)` is called at the instant a job's last bit arrives. Left out: block errors, scheduling delay.
     """
@@ -45,6 +46,7 @@ class Uplink:
         allocator: Allocator = equal_share,
         params: Mapping[str, float] | None = None,
         weights: Floats | None = None,
+        slots: Slots | None = None,
         power_limited: bool = False,
     ) -> None:
         self.counters = Counters()
@@ -66,6 +68,8 @@ class Uplink:
         self._share = np.zeros(devices)  # allocators other than equal share
         self._airtime_hz_s = np.zeros(devices)
         self._arrival = np.zeros(devices, dtype=np.int64)
+        self._slots = slots
+        self._slot_edge: simpy.Event | None = None
         self._in_use = 1.0  # share of the band that the active uploads hold together
         self._allocator, self._asked = self._bind(allocator, params or {}, weights)
 
@@ -127,6 +131,8 @@ class Uplink:
     def _wake(self) -> None:
         """Look at the air after an idle time, and follow its blocks from now on."""
         self._pace = self._bandwidth_hz
+        if self._slots is not None:
+            self._await_slot(self._slots, self._slots.next_number(self._env.now))
         if self._air.coherence_s is None:
             if self._separable and self._block < 0:
                 self._block = 0
@@ -152,10 +158,27 @@ class Uplink:
             self._enter(self._block + 1, coherence_s)
             self._arm()
 
+    def _await_slot(self, slots: Slots, number: int) -> None:
+        self._slot_edge = self._env.timeout(max(number * slots.tti_s - self._env.now, 0.0))
+        self._slot_edge.callbacks.append(partial(self._on_slot, slots, number))
+
+    def _on_slot(self, slots: Slots, number: int, event: simpy.Event) -> None:
+        if event is not self._slot_edge:
+            return
+        self._finish_due(self.settle())
+        if self._jobs:
+            self._end_epoch()
+            slots.begin(number)
+            self._allot(decide=True)
+            self._await_slot(slots, number + 1)
+            self._arm()
+
     def _end_epoch(self) -> None:
         attained = self._clock - self._epoch_clock
         if attained > 0.0:
             self._left_bits -= attained * self._rate
+            if self._slots is not None:
+                self._slots.sent_bits += attained * self._rate
             if not self._equal:
                 self._airtime_hz_s += attained * self._share
         self._epoch_clock = self._clock
@@ -169,7 +192,7 @@ class Uplink:
         if self._equal:
             self._rate = self._air.efficiency(1.0 / max(len(self._jobs), 1))
         elif self._jobs:
-            self._allot()
+            self._allot(decide=self._slots is None)
             return
         with np.errstate(divide="ignore"):
             self._finish = self._epoch_clock + self._left_bits / self._rate
@@ -189,17 +212,26 @@ class Uplink:
             "weight": lambda active: every_weight[active],
         }
         asked = asked_of_the_uplink(allocator, params)
+        slots = self._slots
+        if slots is not None:
+            changing["last_slot"] = lambda active: slots.last_slot[active]
+            changing["average_rate"] = lambda active: slots.average_rate[active]
+        elif SLOTTED & set(asked):
+            raise ValueError(f"{self._name} needs slots")
         if "weight" in asked and weights is None:
             raise ValueError(f"{self._name} asks for the devices' weights")
         every_weight = np.ones(air.devices) if weights is None else np.asarray(weights, dtype=np.float64)
         bound = dict(params) | {name: constant[name] for name in asked if name in constant}
         return partial(allocator, **bound), [(name, changing[name]) for name in asked if name in changing]
 
-    def _allot(self) -> None:
-        """Ask the allocator for the shares of a new epoch, and find everybody's rate and finish in it."""
+    def _allot(self, *, decide: bool) -> None:
+        """Ask the allocator for a new epoch's shares, or keep those there are; find everybody's rate and finish."""
         active = (self._left_bits < np.inf).nonzero()[0]
         left_bits, snr = self._left_bits[active], self._air.snr[active]
-        shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
+        if decide:
+            shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
+        else:
+            shares = self._share[active]
         shares = np.asarray(shares, dtype=np.float64)
         self._in_use = float(np.add.reduce(shares)) if shares.shape == left_bits.shape else np.nan
         if not (self._in_use <= 1.0 + 1e-9 and np.minimum.reduce(shares) >= 0.0):
@@ -207,6 +239,8 @@ class Uplink:
                 f"{self._name}: returned the shares {shares} for {len(left_bits)} uploads; it must return one for "
                 "each, none negative and together at most 1"
             )
+        if decide and self._slots is not None:
+            self._slots.give(active, shares)
         if self._power_limited:
             rates = shares * self._air.efficiency_of(snr / np.where(shares > 0.0, shares, 1.0))
         else:
@@ -253,7 +287,7 @@ class Uplink:
             if not self._separable:
                 self._begin_epoch()
         else:
-            self._edge, self._edge_s = None, np.inf
+            self._edge, self._edge_s, self._slot_edge = None, np.inf, None
         for job in arrived:
             self._deliver(job)
 
@@ -264,6 +298,8 @@ class Uplink:
         self.counters.departures += 1
         self.counters.bits += job.payload_bits
         self._finish[device] = self._left_bits[device] = np.inf
+        if self._slots is not None:
+            self._share[device] = 0.0
         return job
 
     def _find_next(self) -> None:

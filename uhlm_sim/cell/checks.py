@@ -1,0 +1,62 @@
+"""What a scenario names is found and tried before the first event."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from channel_models import CHANNELS
+from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
+from uhlm_sim.cell.fading import find_fading
+from uhlm_sim.cell.places import mean_snr_db
+from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.cell.service import SERVICES
+from uhlm_sim.errors import ScenarioError
+from uhlm_sim.names import find_kind
+from uhlm_sim.rng import stream
+from uhlm_sim.scenario import Scenario
+
+Params = Mapping[str, object]
+
+
+def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
+    """Find everything that the scenario names, before the first event. Raises ScenarioError."""
+    channel, service = scenario.channel, scenario.base_station.service
+    _check_allocator(scenario, allow_plugins=allow_plugins)
+    fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
+    _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
+    parameters = inspect.signature(fading.func).parameters
+    for name, value in channel.params.items():
+        if isinstance(value, str) and name in parameters and parameters[name].annotation is float:
+            raise ScenarioError(f"channel.params of {channel.kind}: {name} = '{value}' must be a number")
+    if channel.kind in CHANNELS:
+        try:
+            next(fading(stream(scenario.seed, "check"), 1))
+        except (TypeError, ValueError) as error:
+            raise ScenarioError(f"channel.params of {channel.kind}: {error}") from None
+    for replication in range(scenario.replications if channel.kind == "constant" else 1):
+        mean_snr_db(scenario, replication)
+    times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
+    _check_call(f"base_station.service.params of {service.kind}", times, (service, None), service.params)
+    for policy, given in zip(policies, scenario.policy, strict=True):
+        keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
+        _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
+
+
+def _check_allocator(scenario: Scenario, *, allow_plugins: bool) -> None:
+    uplink = scenario.uplink
+    allocator = find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
+    try:
+        asked = asked_of_the_uplink(allocator, uplink.params)
+    except ValueError as error:
+        raise ScenarioError(f"uplink.params of {uplink.allocator}: {error}") from None
+    if "weight" in asked and uplink.weights is None:
+        raise ScenarioError(f"uplink.weights: {uplink.allocator} needs one for each phone")
+    if SLOTTED & set(asked) and uplink.tti_s is None:
+        raise ScenarioError(f"uplink.tti_s: {uplink.allocator} needs the length of a slot")
+
+
+def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: Params) -> None:
+    try:
+        inspect.signature(function).bind(*given, **params)
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"{key}: {error}") from None

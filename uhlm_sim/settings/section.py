@@ -1,0 +1,34 @@
+"""What all tables of a scenario file share: strict frozen values, common types, and presets."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from uhlm_sim.errors import did_you_mean
+from uhlm_sim.names import load_presets
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=1e6)]
+Decibels = Annotated[float, Field(ge=-100, le=100)]
+Kind = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, strictly typed, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def with_preset(values: Any, key: str, fields: set[str], default: str | None = None) -> Any:
+    """Fill the fields that a preset gives and the user doesn't."""
+    if not isinstance(values, dict):
+        return values
+    name = values.get(key, None if fields <= values.keys() else default)
+    if not isinstance(name, str):
+        return values
+    presets = load_presets()[key]
+    if name not in presets:
+        raise ValueError(f"no preset '{name}'; presets are {', '.join(presets)}{did_you_mean(name, presets)}")
+    preset = {field: value for field, value in presets[name].items() if field in fields}
+    return {**preset, key: name, **values}
