@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import channel_models
+import uhlm_sim.cell.arrivals
 import uhlm_sim.cell.base_station
 import uhlm_sim.cell.engine
 import uhlm_sim.cell.fading
+import uhlm_sim.cell.population
 from uhlm_sim.analysis import intervals
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
@@ -188,13 +190,13 @@ def phones_think_a_fifth_longer(patch: Patch) -> None:
     def slow(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
         return lambda free_s: free_s + 1.2 * scenario.traffic.think_time_s * rng.standard_exponential()
 
-    patch.setitem(uhlm_sim.cell.engine.ARRIVALS, "closed", slow)
+    patch.setitem(uhlm_sim.cell.arrivals.ARRIVALS, "closed", slow)
 
 
 @defect(caught_by={"same run", "same world"}, missed_by={"one phone, HLM"})
 def random_numbers_are_drawn_in_order_of_creation(patch: Patch) -> None:
     one = np.random.default_rng(1)
-    patch.setattr(uhlm_sim.cell.engine, "stream", lambda _seed, *_name: one)
+    patch.setattr(uhlm_sim.cell.population, "stream", lambda _seed, *_name: one)
 
 
 @defect(caught_by={"Little's law", "same run"})

@@ -255,10 +255,12 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
 def _identity(scenario: Scenario, points: Sequence[Point], traces: Sequence[Trace], own: Sequence[ModuleType]) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
 
-    Edited code of the user's own, another trace or another recording of SNR make another run.
+    Edited code of the user's own, another trace, recording of SNR or file of requests make another run.
     """
     channels = [point.scenario.channel for point in points]
     recordings = sorted({str(channel.params["path"]) for channel in channels if channel.kind == "trace"})
+    traffics = [point.scenario.traffic for point in points]
+    recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
     sources = [inspect.getsource(module) for module in own]
     told = [__version__, write_scenario(scenario), *(trace.digest for trace in traces), *sources, *digests]
@@ -270,6 +272,7 @@ def _own_modules(points: Sequence[Point]) -> list[ModuleType]:
     kinds: dict[str, None] = {}
     for scenario in (point.scenario for point in points):
         named = [scenario.uplink.allocator, scenario.channel.kind, scenario.base_station.service.kind]
+        named.append(scenario.traffic.kind)
         kinds |= dict.fromkeys(named + [policy.kind for policy in scenario.policy])
     return [sys.modules[name] for name in dict.fromkeys(kind.partition(":")[0] for kind in kinds if ":" in kind)]
 

@@ -11,14 +11,18 @@ from pydantic import Field, model_validator
 
 from uhlm_sim.settings.base_station import BaseStation, Service
 from uhlm_sim.settings.channel import Channel, Geometry
-from uhlm_sim.settings.device import Device
+from uhlm_sim.settings.device import Device, Radio
+from uhlm_sim.settings.device_class import DeviceClass, check_classes
 from uhlm_sim.settings.section import Kind, Positive, Seconds, Section
 from uhlm_sim.settings.tokens import ModelsTokens, TraceTokens
-from uhlm_sim.settings.traffic import Traffic
+from uhlm_sim.settings.traffic import Burst, Presence, Traffic
 from uhlm_sim.settings.uplink import Payload, Uplink
 
-__all__ = ["BaseStation", "Channel", "Device", "Geometry", "ModelsTokens", "Output", "Payload", "Policy", "Precision"]
-__all__ += ["Scenario", "Section", "Service", "Slo", "TraceTokens", "Traffic", "Uplink"]
+__all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Geometry", "ModelsTokens", "Output", "Payload"]
+__all__ += ["Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service", "Slo", "TraceTokens"]
+__all__ += ["Traffic", "Uplink"]
+POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
+READ_BY = {"think_time_s": ("closed",), "rate_per_s": ("poisson", "bursty")}  # keys of [traffic] that some kinds ignore
 MAX_STEPS = 1e8  # tokens or fading blocks in one simulation: beyond it a machine of today runs out of memory or time
 
 
@@ -98,6 +102,7 @@ class Scenario(Section):
     slo: Slo = Slo()
     precision: Precision | None = Field(None, description="more replications than `replications`, until this is met")
     policy: list[Policy] = Field(min_length=1)
+    device_class: list[DeviceClass] = Field([], description="phones that differ; all alike if there is none")
     output: Output = Output()
     sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")
 
@@ -108,6 +113,19 @@ class Scenario(Section):
         if isinstance(tokens, dict) and "kind" not in tokens:
             return {**values, "tokens": {"kind": "trace", **tokens}}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def count_classes(cls, values: Any) -> Any:
+        """Let the classes' counts say how many phones there are, where the traffic doesn't."""
+        classes = values.get("device_class") if isinstance(values, dict) else None
+        traffic = values.get("traffic", {}) if isinstance(values, dict) else None
+        if not isinstance(classes, list) or not isinstance(traffic, dict) or "devices" in traffic:
+            return values
+        counts = [each.get("count") if isinstance(each, dict) else None for each in classes]
+        if not counts or not all(isinstance(count, int) for count in counts):
+            return values
+        return {**values, "traffic": {**traffic, "devices": sum(counts)}}
 
     @model_validator(mode="after")
     def consistent(self) -> "Scenario":
@@ -123,22 +141,44 @@ class Scenario(Section):
         for policy in self.policy:
             if policy.skip_rate == "matched":
                 self.matched(policy)
+        if (
+            self.device.radio is not None
+            and self.channel.geometry is not None
+            and self.channel.geometry.p0_dbm is not None
+        ):
+            raise ValueError("device.radio: energy knows no power control; leave channel.geometry.p0_dbm out")
+        check_classes(self.device_class, self.traffic.devices, labels, self.ignored_of_classes)
         self._refuse_endless_work()
         return self
 
+    @property
+    def groups(self) -> list["Scenario"]:
+        """Return the scenario as each class meets it, with its device and traffic; without classes, itself."""
+        return [
+            self.model_copy(update={"device": each.device(self.device), "traffic": each.traffic(self.traffic)})
+            for each in self.device_class
+        ] or [self]
+
+    @property
+    def ignored_of_classes(self) -> list[str]:
+        """Return the keys of a class that nothing would read."""
+        kind = self.traffic.kind
+        unread = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
+        one_each = {"mean_snr_db": self.channel.mean_snr_db, "weight": self.uplink.weights}
+        return unread + [key for key, given in one_each.items() if isinstance(given, list)]
+
     def _refuse_endless_work(self) -> None:
         """Raise ValueError for a simulation beyond any machine, or one whose clock would stand still."""
-        traffic, device, service = self.traffic, self.device, self.base_station.service
+        traffic, service = self.traffic, self.base_station.service
         most = {}
         if isinstance(self.channel.coherence_s, float | int) and self.channel.kind != "constant":
             most["duration_s / channel.coherence_s: fading blocks"] = self.duration_s / self.channel.coherence_s
         if self.uplink.tti_s is not None:
             most["duration_s / uplink.tti_s: slots"] = self.duration_s / self.uplink.tti_s
-        requests = traffic.devices * self.duration_s * traffic.rate_per_s
-        if traffic.kind == "poisson":
-            most["traffic.devices x rate_per_s x duration_s: requests"] = requests
-        think_s = traffic.think_time_s if traffic.kind == "closed" else 1 / traffic.rate_per_s
-        own_s = device.slm_token_s + (think_s + device.slm_prefill_token_s) / traffic.max_tokens
+        if traffic.kind in READ_BY["rate_per_s"]:
+            rate = max(group.traffic.rate_per_s for group in self.groups)
+            most["traffic.devices x rate_per_s x duration_s: requests"] = traffic.devices * self.duration_s * rate
+        own_s = min(group.own_s for group in self.groups)
         asked_s = own_s + service.c_s
         for policy in self.policy:
             asks = policy.kind in ("hlm", "llm")  # for every token, so the GPUs set a pace too
@@ -155,6 +195,23 @@ class Scenario(Section):
         for what, count in most.items():
             if count > MAX_STEPS:
                 raise ValueError(f"{what}: up to {count:.2g} in one simulation; at most {MAX_STEPS:g} fit")
+
+    @property
+    def transmit_power_w(self) -> float:
+        """Return what a phone radiates with the whole band for itself."""
+        geometry, radio = self.channel.geometry, self.device.radio
+        power_dbm = POWER_DBM if geometry is None else geometry.max_power_dbm
+        if radio is not None and radio.transmit_power_dbm is not None:
+            power_dbm = radio.transmit_power_dbm
+        return float(10.0 ** (power_dbm / 10.0)) / 1000.0
+
+    @property
+    def own_s(self) -> float:
+        """Return the least time that a kept token and its part of the pause before the answer take a phone."""
+        traffic, device = self.traffic, self.device
+        pauses_s = {"closed": traffic.think_time_s} | dict.fromkeys(READ_BY["rate_per_s"], 1 / traffic.rate_per_s)
+        before_s = pauses_s.get(traffic.kind, 0.0) + device.slm_prefill_token_s
+        return device.slm_token_s + before_s / traffic.max_tokens
 
     def matched(self, policy: Policy) -> Policy:
         """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""

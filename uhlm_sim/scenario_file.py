@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from uhlm_sim.errors import ScenarioError, did_you_mean
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
-from uhlm_sim.scenario import ModelsTokens, Policy, Scenario, TraceTokens
+from uhlm_sim.scenario import DeviceClass, ModelsTokens, Policy, Scenario, TraceTokens
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -143,18 +143,29 @@ def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str)
         if not isinstance(table, dict | list):
             raise ScenarioError(f"{where}: '{parent}' is a value, not a table")
     if isinstance(table, list):
-        raise ScenarioError(f"{where}: name the policy and its key, as in policy.u-hlm(0.43).threshold")
+        raise ScenarioError(f"{where}: name the table and its key, as in policy.u-hlm(0.43).threshold")
     if (*parents, last) in (("device", "slm"), ("base_station", "llm")):
         former = load_presets()[last].get(str(table.get(last)), {})
-        filled = table.get("service", {}) if last == "llm" else table
-        for field, filling in former.items():
-            if filled.get(field) == filling:
-                del filled[field]
+        for filled in (table, table.get("service", {})):
+            for field, filling in former.items():
+                if filled.get(field) == filling:
+                    del filled[field]
     table[last] = value
 
 
 def _key_path(values: dict[str, Any], key: str) -> list[Any]:
-    """Split a dotted key; `policy.<label>.<key>` finds the policy by its label, or by its kind if only one has it."""
+    """Split a dotted key; `policy.<label>.<key>` finds the policy by its label, or by its kind if only one has it.
+
+    `device_class.<name>.<key>` finds a class by its name.
+    """
+    if key.startswith("device_class."):
+        _, name, *parts = key.split(".")
+        entries = values.get("device_class", [])
+        found = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
+        if len(found) != 1:
+            names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict))
+            raise ScenarioError(f"{key}: no single device class is called '{name}'; there are {names or 'none'}")
+        return ["device_class", found[0], *parts]
     if not key.startswith("policy."):
         return key.split(".")
     rest = key.removeprefix("policy.")
@@ -189,6 +200,8 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
         entry = values["policy"][parts[1]]
         of_the_label = parts[-1] in ("threshold", "skip_rate")  # a label made of what is wrong says nothing
         parts[1] = str(entry.get("name") or entry.get("kind")) if of_the_label else _label(entry)
+    if parts[:1] == ["device_class"] and len(parts) > 1 and isinstance(values["device_class"][parts[1]], dict):
+        parts[1] = str(values["device_class"][parts[1]].get("name", parts[1]))
     key = ".".join(str(part) for part in parts) or "the scenario"
     value = error.get("input")
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -237,6 +250,8 @@ def _fields_of(path: Sequence[Any]) -> list[str]:
     for part in path:
         if part == "policy":
             return list(Policy.model_fields)  # its table is told by its label
+        if part == "device_class":
+            return list(DeviceClass.model_fields)
         if part == "tokens":
             return list(TraceTokens.model_fields | ModelsTokens.model_fields)
         if isinstance(part, str):

@@ -12,7 +12,7 @@ from uhlm_sim.analysis.objectives import Objective, Seen, keeps, may_keep, surel
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.errors import InputError, ScenarioError
-from uhlm_sim.scenario import Output, Scenario
+from uhlm_sim.scenario import READ_BY, Output, Scenario
 from uhlm_sim.scenario_file import sweep_points
 from uhlm_sim.simulations import Progress
 
@@ -20,7 +20,6 @@ BESIDE = ("token_throughput", "requests_present", "uplink_utilisation", "bs_util
 REACH = 16  # times the scenario's own load, where the search ends unless told
 CURVE = (0.25, 0.5, 0.75, 1.3)  # of a capacity: loads that a curve is drawn through, besides those searched
 NEAR = 0.08  # a load tried already that is as near as this will do for the curve
-READ_BY = {"traffic.rate_per_s": "poisson", "traffic.think_time_s": "closed"}  # the other kind of traffic ignores it
 BAD = ("OVERLOADED", "CUT SHORT", "BACKLOGGED")
 UNSET = {True: " (not given)", False: ""}
 
@@ -136,7 +135,7 @@ class Search:
         """Raise InputError if no metric of any policy differs between two loads; one load alone says nothing."""
         for policy in self.scenario.policy:
             first, *others = (seen.values for (_, label), seen in self.seen.items() if label == policy.label)
-            if not others or any(not np.array_equal(first[m], o[m], equal_nan=True) for o in others for m in UNITS):
+            if not others or any(not np.array_equal(first[m], o[m], equal_nan=True) for o in others for m in first):
                 return
         tried = [load for load, _ in self.seen]
         raise InputError(
@@ -160,8 +159,11 @@ class Search:
         if self.vary.startswith("policy."):
             raise InputError(f"--vary {self.vary}: belongs to one policy, and capacity compares policies at one load")
         kind = self.scenario.traffic.kind
-        if READ_BY.get(self.vary, kind) != kind:
-            raise InputError(f"--vary {self.vary}: belongs to {READ_BY[self.vary]} traffic, and this one is {kind}")
+        readers = READ_BY.get(self.vary.removeprefix("traffic."), (kind,))
+        if kind not in readers and ":" not in kind:
+            raise InputError(f"--vary {self.vary}: belongs to {' or '.join(readers)} traffic, and this one is {kind}")
+        if kind == "replay" and self.vary == "traffic.devices":
+            raise InputError(f"--vary {self.vary}: a request file brings its own load, whoever its rows are given to")
         own: Any = self.scenario.model_dump()
         for part in self.vary.split("."):
             if not isinstance(own, dict) or part not in own:

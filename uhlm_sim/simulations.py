@@ -24,9 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uhlm_sim import __version__
+from uhlm_sim.analysis.energy import powers_of
 from uhlm_sim.analysis.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.policies import ready_policy
+from uhlm_sim.cell.policies import class_policies, ready_policy
+from uhlm_sim.cell.population import population
 from uhlm_sim.errors import InputError, SimulationError, UhlmError
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.tokens.trace import Trace
@@ -189,7 +191,9 @@ def _part(task: Task) -> bytes:
     if (trace.digest, __version__) != (task.trace_sha256, task.version):
         raise SimulationError("this worker has another trace, or another version of uhlm-sim, than the experiment")
     policy = ready_policy(task.policy, scenario, trace, allow_plugins=task.allow_plugins)
-    records = simulate(scenario, policy, task.replication, allow_plugins=task.allow_plugins)
+    of_class = class_policies(scenario, trace, allow_plugins=task.allow_plugins)
+    records = simulate(scenario, policy, task.replication, of_class=of_class, allow_plugins=task.allow_plugins)
+    groups = [who.group for who in population(scenario)]
     metrics = replication_metrics(
         records.requests,
         records.tokens,
@@ -198,7 +202,9 @@ def _part(task: Task) -> bytes:
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
-        output_law=policy.exact,
+        output_law=policy.exact and all(each.exact for each in of_class.values()),
+        powers=powers_of(scenario, groups),
+        device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )
     keys = {"point": task.point, "policy": policy.label, "replication": task.replication}
     written = io.BytesIO()

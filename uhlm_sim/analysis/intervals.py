@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from uhlm_sim.analysis.metrics import UNITS
+from uhlm_sim.analysis.metrics import unit_of
 
 Floats = NDArray[np.float64]
 
@@ -122,7 +122,7 @@ def _tidy(
     group, column = np.nonzero(kept)
     table = groups.iloc[group].set_axis(group, axis=0)
     table["metric"] = [names[j] for j in column]
-    table["unit"] = ["1" if names[j].endswith(RATIO) else UNITS.get(names[j], "") for j in column]
+    table["unit"] = ["1" if names[j].endswith(RATIO) else unit_of(names[j]) for j in column]
     for name, array in zip(("mean", "ci95_low", "ci95_high", "replications"), estimate, strict=True):
         table[name] = array[group, column]
     return table

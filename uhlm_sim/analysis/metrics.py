@@ -5,12 +5,13 @@ and utilisations come from different books on purpose: legs from the token rows,
 counters that the stations keep themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from uhlm_sim.analysis.energy import ENERGY, Powers, energies
 from uhlm_sim.errors import InputError, did_you_mean
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,7 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "token_delay_s")
 SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
 QUALITY = ("quality_cosine", "quality_cosine_reference")
+CLASS = ".class."  # between a metric's name and that of the class of devices that it is of
 OUTPUT_LAW = ("kept_rate", *QUALITY)  # what the answer is made of: null where the answer is another policy's
 
 UNITS: dict[str, str] = {
@@ -43,6 +45,7 @@ UNITS: dict[str, str] = {
     "distribution_error": "1",
     **dict.fromkeys(QUALITY, "1"),
     "uplink_bits_per_token": "bit",
+    **dict.fromkeys(ENERGY, "J"),
     **dict.fromkeys(LEGS, "s"),
     **{f"{leg}.{statistic}": "s" for leg in LEGS for statistic in ("leg_mean", "leg_p95")},
     "uplink_utilisation": "1",
@@ -71,6 +74,8 @@ def replication_metrics(
     devices: int,
     slo: Mapping[str, float],
     output_law: bool,
+    powers: Powers | None = None,
+    device_class: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return every metric of one simulation, keyed and ordered as UNITS; NaN where one has no meaning.
 
@@ -111,18 +116,43 @@ def replication_metrics(
     `unfinished_tokens` are all those under way when the run was cut, whenever they began. `requests_present`
     is the mean number arrived and not finished, `backlog_growth` that number's least-squares slope.
 
-    InputError for an SLO on something else than ttft_s, tpot_s or e2e_s. Left out: energy.
+    Energy: `energy_per_token_j` and its parts (`uhlm_sim.analysis.energy`), left out without `powers`.
+
+    Classes: with `device_class`, the class of each device, every metric of requests and tokens is given for each class
+    too, as token_throughput.class.NAME.
+
+    InputError for an SLO on something else than ttft_s, tpot_s or e2e_s.
     """
     for key in slo:
         if key not in SLO_KEYS:
             raise InputError(f"slo.{key}: allowed are {', '.join(SLO_KEYS)}{did_you_mean(key, SLO_KEYS)}")
-    found = _of_requests(requests, warmup_s, duration_s, slo)
-    found["phone_wait_s"] = _mean(_phone_waits(requests, tokens, warmup_s, duration_s))
-    found |= _of_tokens(tokens, warmup_s, duration_s, devices)
-    found |= _of_stations(stations, warmup_s, duration_s)
-    if not output_law:
-        found |= dict.fromkeys(OUTPUT_LAW, np.nan)
-    return {name: float(found[name]) for name in UNITS}
+    window = {"warmup_s": warmup_s, "duration_s": duration_s}
+    counted = _of_stations(stations, **window)
+    gpus = stations.loc[_is(stations["station"], "base_station"), "servers"].max()
+    committed = int(in_window(tokens["committed_s"], **window).sum())
+    idle_s = gpus * (1 - counted["bs_utilisation"]) * (duration_s - warmup_s) / max(committed, 1)
+
+    def of_phones(requests: pd.DataFrame, tokens: pd.DataFrame, devices: int) -> dict[str, float]:
+        found = _of_requests(requests, slo=slo, **window)
+        found["phone_wait_s"] = _mean(_phone_waits(requests, tokens, **window))
+        found |= _of_tokens(tokens, devices=devices, **window)
+        if powers is not None:
+            found |= energies(tokens[in_window(tokens["committed_s"], **window)], powers, idle_s)
+        return found | (dict.fromkeys(OUTPUT_LAW, np.nan) if not output_law else {})
+
+    found = of_phones(requests, tokens, devices) | counted
+    measured = {name: float(found[name]) for name in UNITS if name in found}
+    for name in dict.fromkeys(device_class):
+        mine = np.array([each == name for each in device_class])
+        asked, given = (table[mine[table["device"].to_numpy()]] for table in (requests, tokens))
+        found = of_phones(asked, given, int(mine.sum()))
+        measured |= {f"{metric}{CLASS}{name}": float(found[metric]) for metric in UNITS if metric in found}
+    return measured
+
+
+def unit_of(metric: str) -> str:
+    """Return the unit of a metric, a class's too; "" for one that isn't known."""
+    return UNITS.get(metric.partition(CLASS)[0], "")
 
 
 def in_window(times_s: pd.Series, warmup_s: float, duration_s: float) -> Mask:

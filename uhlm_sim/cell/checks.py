@@ -6,9 +6,12 @@ from functools import partial
 
 from channel_models import CHANNELS
 from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
+from uhlm_sim.cell.arrivals import ARRIVALS, asked_of_the_cell
 from uhlm_sim.cell.fading import find_fading
 from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.cell.population import population, weights_of
+from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.service import SERVICES
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
@@ -21,6 +24,7 @@ Params = Mapping[str, object]
 def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
     """Find everything that the scenario names, before the first event. Raises ScenarioError."""
     channel, service = scenario.channel, scenario.base_station.service
+    _check_traffic(scenario, policies, allow_plugins=allow_plugins)
     _check_allocator(scenario, allow_plugins=allow_plugins)
     fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
     _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
@@ -49,10 +53,37 @@ def _check_allocator(scenario: Scenario, *, allow_plugins: bool) -> None:
         asked = asked_of_the_uplink(allocator, uplink.params)
     except ValueError as error:
         raise ScenarioError(f"uplink.params of {uplink.allocator}: {error}") from None
-    if "weight" in asked and uplink.weights is None:
-        raise ScenarioError(f"uplink.weights: {uplink.allocator} needs one for each phone")
+    if "weight" in asked and weights_of(scenario, population(scenario)) is None:
+        raise ScenarioError(
+            f"uplink.weights: {uplink.allocator} needs one for each phone, or a device class with a weight"
+        )
     if SLOTTED & set(asked) and uplink.tti_s is None:
         raise ScenarioError(f"uplink.tti_s: {uplink.allocator} needs the length of a slot")
+
+
+def _check_traffic(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool) -> None:
+    traffic = scenario.traffic
+    kind = find_kind(traffic.kind, ARRIVALS, "traffic.kind", allow_plugins=allow_plugins)
+    asked_of_the_cell(kind, traffic.params)
+    if traffic.kind != "replay" or traffic.file is None:
+        return
+    requests = read_requests(traffic.file)
+    named = 0 if requests.device is None else int(requests.device.max()) + 1
+    if named > traffic.devices:
+        raise ScenarioError(f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices")
+    if requests.arrived_s[0] > scenario.duration_s:
+        raise ScenarioError(
+            f"{traffic.file}: its first request arrives at {requests.arrived_s[0]:g} s, after duration_s = "
+            f"{scenario.duration_s:g}; seconds count from the start of the run"
+        )
+    for policy in policies:
+        source = policy.source
+        longest = max(len(source.path(p, s)) for p in range(source.prompts) for s in range(source.samples))
+        if longest < traffic.max_tokens:
+            raise ScenarioError(
+                f"traffic.max_tokens = {traffic.max_tokens}: the longest answer of {policy.label} in the trace has "
+                f"{longest} tokens, and a row of {traffic.file} may ask for as many as that at most"
+            )
 
 
 def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: Params) -> None:

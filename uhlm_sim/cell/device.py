@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from math import inf
 
 import simpy
 
@@ -44,7 +45,7 @@ class Log:
             "airtime_s",
             "verify_started_s",
         ),
-        *("verified_s", "committed_s", "payload_bits", "llm_tokens", "batch_jobs", "batch_tokens"),
+        *("verified_s", "committed_s", "payload_bits", "llm_tokens", "batch_jobs", "batch_tokens", "sending_s"),
     )
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Log:
             (
                 request_row, position, 1.0, started_s, job.sent_s, job.received_s, job.airtime_s,
                 job.verify_started_s, job.verified_s, committed_s, job.payload_bits, job.llm_tokens,
-                job.batch_jobs, job.batch_tokens,
+                job.batch_jobs, job.batch_tokens, job.sending_s,
             )
         )  # fmt: skip
 
@@ -72,7 +73,7 @@ class Log:
         self.tokens.extend(
             (
                 request_row, position, none, started_s, committed_s, committed_s, none,
-                committed_s, committed_s, committed_s, 0.0, 0.0, 0.0, 0.0,
+                committed_s, committed_s, committed_s, 0.0, 0.0, 0.0, 0.0, none,
             )
         )  # fmt: skip
 
@@ -156,7 +157,7 @@ class Phone:
         elif started_s <= duration_s:
             self._log.kept_token(request_row, position, started_s, UNKNOWN)
         if open_loop:
-            while self._begin(duration_s)[1] <= duration_s:
+            while self._begin(inf)[1] <= duration_s:
                 pass
 
     def _begin(self, free_s: float) -> tuple[int, float, Answer]:
@@ -173,6 +174,6 @@ class Phone:
         if bits:
             self._upload(job)
         else:
-            job.airtime_s = 0.0
+            job.airtime_s = job.sending_s = 0.0
             self._submit(job)
         return job

@@ -1,36 +1,53 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pandas as pd
 import simpy
 
 from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, Allocator, asked_of_the_uplink
-from uhlm_sim.cell.arrivals import ARRIVALS, Answers
+from uhlm_sim.cell.answers import Answers
+from uhlm_sim.cell.arrivals import arrivals_of
 from uhlm_sim.cell.base_station import BaseStation
-from uhlm_sim.cell.device import Log, Phone
+from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.fading import find_fading, make_air, upload_gains
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import ReadyPolicy, payload_costs
+from uhlm_sim.cell.population import Who, population, weights_of
 from uhlm_sim.cell.records import Records, make_records
+from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.service import service_times
 from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.names import find_kind
-from uhlm_sim.rng import stream
-from uhlm_sim.scenario import Scenario
+from uhlm_sim.scenario import Scenario, Traffic
+from uhlm_sim.tokens.trace import TokenPath
 
 
-def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow_plugins: bool = False) -> Records:
+def simulate(
+    scenario: Scenario,
+    policy: ReadyPolicy,
+    replication: int,
+    *,
+    of_class: Mapping[str, ReadyPolicy] | None = None,
+    allow_plugins: bool = False,
+) -> Records:
     """Simulate one cell for `duration_s` under one policy and return what happened, checked.
 
+    Phones of a class that always runs a policy of its own run that one, which `of_class` has by its label.
     What the world brings (fades, think times, prompts) hangs on (seed, replication, device) and not on the policy, so
     policies of one replication can be compared in pairs. Raises SimulationError if a law of conservation is broken.
     """
     env = simpy.Environment()
     traffic, seed = scenario.traffic, scenario.seed
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
-    answers = Answers(policy, payload_costs(scenario, vocabulary_size))
+    people, groups = population(scenario), scenario.groups
+    runs = [(of_class or {}).get(each.policy or "", policy) for each in scenario.device_class] or [policy]
+    paths: list[TokenPath] = []
+    costs = [payload_costs(group, vocabulary_size) for group in groups]
+    answers = [Answers(own, cost, paths) for own, cost in zip(runs, costs, strict=True)]
     fading_of = find_fading(scenario, allow_plugins=allow_plugins)
     snr_db = mean_snr_db(scenario, replication)
     air = make_air(scenario, fading_of, replication, snr_db)
@@ -48,24 +65,25 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
         deliver=base_station.submit,
         allocator=allocator,
         params=scenario.uplink.params,
-        weights=None if scenario.uplink.weights is None else np.array(scenario.uplink.weights),
+        weights=weights_of(scenario, people),
         slots=make_slots(scenario, allocator),
         power_limited=scenario.uplink.snr_rule == "power-limited",
+        count_sending=scenario.device.radio is not None,
     )
     log = Log()
     phones = [
         Phone(
             env,
-            device,
-            next_arrival=ARRIVALS[traffic.kind](scenario, stream(seed, "arrivals", replication, device)),
-            next_answer=answers.asked_by(stream(seed, "prompts", replication, device)),
+            who.device,
+            next_arrival=arrivals_of(groups[who.group], who, replication, allow_plugins=allow_plugins),
+            next_answer=next_answers(traffic, answers[who.group], who, who.stream(seed, "prompts", replication)),
             upload=uplink.send,
             submit=base_station.submit,
-            gain_of=upload_gains(scenario, fading_of(device), replication, device) if air.per_upload else None,
+            gain_of=upload_gains(scenario, fading_of(who.device), replication, who) if air.per_upload else None,
             downlink_s=scenario.base_station.downlink_s,
             log=log,
         )
-        for device in range(traffic.devices)
+        for who in people
     ]
     for phone in phones:
         env.process(phone.run())
@@ -81,16 +99,25 @@ def simulate(scenario: Scenario, policy: ReadyPolicy, replication: int, *, allow
 
     records = make_records(
         log,
-        answers.paths,
+        paths,
         pd.DataFrame(stations),
         duration_s=scenario.duration_s,
         mean_snr_db=snr_db,
-        generated=policy.kind == "llm",
+        generated=np.array([run.kind == "llm" for run in runs])[[who.group for who in people]],
+        device_class=[scenario.device_class[who.group].name for who in people] if scenario.device_class else None,
         max_tokens=traffic.max_tokens,
+        sending=scenario.device.radio is not None,
         clamped_uploads=air.clamped,
     )
     check_records(records)
     return records
+
+
+def next_answers(traffic: Traffic, answers: Answers, who: Who, rng: np.random.Generator) -> Callable[[], Answer]:
+    """Return what a phone's next request asks for: any prompt, or what the rows of a request file say."""
+    if traffic.kind != "replay" or traffic.file is None:
+        return answers.asked_by(rng)
+    return answers.of_rows(read_requests(traffic.file).of_device(who.device, traffic.devices), rng)
 
 
 def make_slots(scenario: Scenario, allocator: Allocator) -> Slots | None:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
 from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.population import Who, population
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
-from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
 
 Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parameters
@@ -47,6 +47,11 @@ def make_air(
     channel = scenario.channel
     min_snr = float(db_to_linear(channel.min_snr_db))
     moving = channel.kind != "constant"
+    people = population(scenario)
+
+    def gains_of(device: int) -> Iterator[NDArray[np.float64]]:
+        return fading_of(device)(people[device].stream(scenario.seed, "fading", replication), BLOCKS_AHEAD)
+
     return Air(
         db_to_linear(snr_db),
         partial(
@@ -55,21 +60,21 @@ def make_air(
             snr_gap=float(db_to_linear(channel.snr_gap_db)),
             max_spectral_efficiency=channel.max_spectral_efficiency,
         ),
-        gains_of=lambda device: fading_of(device)(stream(scenario.seed, "fading", replication, device), BLOCKS_AHEAD),
+        gains_of=gains_of,
         coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
         per_upload=moving and channel.coherence_s == "per-upload",
         min_snr=min_snr,
     )
 
 
-def upload_gains(scenario: Scenario, fading: FadingModel, replication: int, device: int) -> Callable[[int, int], float]:
+def upload_gains(scenario: Scenario, fading: FadingModel, replication: int, who: Who) -> Callable[[int, int], float]:
     """Return (request, position) -> the power gain of that upload: the channel's blocks, one an upload."""
     gains: tuple[int, list[float]] = (-1, [])
 
     def gain_of(request: int, position: int) -> float:
         nonlocal gains
         if gains[0] != request:
-            rng = stream(scenario.seed, "upload fading", replication, device, request)
+            rng = who.stream(scenario.seed, "upload fading", replication, request)
             gains = (request, np.asarray(next(fading(rng, scenario.traffic.max_tokens))).tolist())
         return gains[1][position]
 

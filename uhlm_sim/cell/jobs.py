@@ -34,6 +34,7 @@ class Job:
         "payload_bits",
         "received_s",
         "rest_s",
+        "sending_s",
         "sent_s",
         "verified_s",
         "verify_started_s",
@@ -57,6 +58,7 @@ class Job:
         self.gain = gain
         self.rest_s = rest_s
         self.airtime_s: float = UNKNOWN
+        self.sending_s: float = UNKNOWN  # with any share of the band
         self.received_s: float = UNKNOWN
         self.verify_started_s: float = UNKNOWN
         self.verified_s: float = UNKNOWN

@@ -12,8 +12,9 @@ def check_records(records: Records) -> None:
     """Hold the tables against each other and against the stations' own counters. Raises SimulationError.
 
     Each token's legs add up; a request's positions count from 0 and its commit times rise; a kept token has no bits and
-    no LLM work; the requests' table agrees with the tokens'. At each station, at the end of the warm-up and of the run,
-    the jobs that came and went, the bits and the integral of jobs present equal the same sums over the records, with
+    no LLM work; the requests' table agrees with the tokens', and a phone's requests arrive in order. Where the time of
+    sending is told, it lies between airtime and stay. At each station, at the end of the warm-up and of the run, the
+    jobs that came and went, the bits and the integral of jobs present equal the same sums over the records, with
     sojourns clipped to that time (Little's law along the sample path); so do GPU time, and the band in use, up to the
     airtime of uploads still on their way. What happens at the very instant of a reading may count on either side.
     """
@@ -64,6 +65,11 @@ def _check_tokens(tokens: pd.DataFrame) -> None:
     _true("positions of a request follow each other from 0", follows)
     later = np.diff(committed_s)[same]
     _true("commit times rise", (later >= 0) | np.isnan(later))
+    if "sending_s" in tokens:
+        stay_s, sending_s = tokens["uplink_wait_s"] + tokens["airtime_s"], tokens["sending_s"]
+        blur_s = 1e-9 * (1.0 + tokens["started_s"])
+        _true("an upload sends no longer than it stays", ~(sending_s > stay_s + blur_s))
+        _true("an upload sends at least for its airtime", ~(sending_s < tokens["airtime_s"] - blur_s))
     kept = (tokens["decision"] == "skip").to_numpy()
     _true("a kept token has no bits and no LLM work", tokens.loc[kept, ["payload_bits", "llm_tokens"]] == 0)
 
@@ -76,6 +82,8 @@ def _check_requests(requests: pd.DataFrame, tokens: pd.DataFrame) -> None:
     _near("a request's first token", counted["min"], requests["first_token_s"])
     finished = requests["finished"].to_numpy()
     _near("a request's last token", counted["max"].where(finished), requests["finished_s"])
+    same = np.diff(requests["device"]) == 0
+    _true("a phone's requests arrive in order", np.diff(requests["arrived_s"])[same] >= 0)
     _true("a request's first token comes after it", ~(requests["first_token_s"] < requests["arrived_s"]))
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channel_models import drop_phones, linear_to_db, read_recording, uplink_snr_db
+from uhlm_sim.cell.population import population
 from uhlm_sim.errors import ScenarioError
-from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Geometry, Scenario
 
 Floats = NDArray[np.float64]
@@ -17,8 +17,9 @@ def mean_snr_db(scenario: Scenario, replication: int) -> Floats:
     """Return the mean SNR [dB] over the whole band of every device in one replication.
 
     From geometry, every replication drops the phones anew, so that intervals cover where phones happen to be; a
-    device's place hangs on (seed, replication, device) alone, so another device moves no one. Raises ScenarioError for
-    a geometry out of its model's range, and for a phone that could never send on a constant channel.
+    device's place hangs on (seed, replication, device) alone, so another device moves no one. A class with a mean SNR
+    of its own has that, wherever its phones are. Raises ScenarioError for a geometry out of its model's range, and for
+    a phone that could never send on a constant channel.
     """
     channel, devices = scenario.channel, scenario.traffic.devices
     if channel.mean_snr_db == "recorded":
@@ -31,10 +32,16 @@ def mean_snr_db(scenario: Scenario, replication: int) -> Floats:
             found = _dropped(scenario, channel.geometry, replication)
         except ValueError as error:
             raise ScenarioError(f"channel.geometry: {error}") from None
+    of_class = {each.name: each.mean_snr_db for each in scenario.device_class if each.mean_snr_db is not None}
+    people = population(scenario) if of_class else []
+    if of_class:
+        found = np.array([of_class.get(str(who.name[0]), found[who.device]) for who in people])
     lowest = int(found.argmin())
     if channel.kind == "constant" and found[lowest] < channel.min_snr_db:
+        name = people[lowest].name[0] if people else ""
+        where = f"device_class.{name}" if name in of_class else "channel.geometry"
         raise ScenarioError(
-            f"channel.geometry: device {lowest} has a mean SNR of {found[lowest]:.1f} dB in replication {replication}, "
+            f"{where}: device {lowest} has a mean SNR of {found[lowest]:.1f} dB in replication {replication}, "
             f"below min_snr_db = {channel.min_snr_db:g}: on a constant channel it could never send"
         )
     return found
@@ -44,7 +51,6 @@ def _dropped(scenario: Scenario, geometry: Geometry, replication: int) -> Floats
     values = geometry.model_dump()
     budget = {name: values.pop(name) for name in BUDGET}
     loss_db = [
-        drop_phones(stream(scenario.seed, "drop", replication, device), 1, **values).loss_db
-        for device in range(scenario.traffic.devices)
+        drop_phones(who.stream(scenario.seed, "drop", replication), 1, **values).loss_db for who in population(scenario)
     ]
     return uplink_snr_db(np.concatenate(loss_db), bandwidth_hz=scenario.uplink.bandwidth_hz, **budget)

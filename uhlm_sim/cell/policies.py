@@ -92,6 +92,17 @@ def ready_policy(index: int, scenario: settings.Scenario, trace: Trace, *, allow
     )
 
 
+def class_policies(scenario: settings.Scenario, trace: Trace, *, allow_plugins: bool = False) -> dict[str, ReadyPolicy]:
+    """Return by their labels the policies that some class of devices always runs, resolved on a trace."""
+    wanted = {each.policy for each in scenario.device_class}
+    labels = enumerate(policy.label for policy in scenario.policy)
+    return {
+        label: ready_policy(index, scenario, trace, allow_plugins=allow_plugins)
+        for index, label in labels
+        if label in wanted
+    }
+
+
 @dataclass(frozen=True)
 class Costs:
     """What tokens cost a phone and the air; the fields of the scenario that `plan_answer` needs."""

@@ -1,6 +1,7 @@
 """Records: the phones' log as tables, one row per request and one per token."""
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,15 +40,18 @@ def make_records(
     duration_s: float,
     max_tokens: int,
     mean_snr_db: Floats,
-    generated: bool = False,
+    generated: bool | NDArray[np.bool_] = False,
+    device_class: Sequence[str] | None = None,
+    sending: bool = False,
     clamped_uploads: int = 0,
 ) -> Records:
     """Turn the log of a run that stopped at `duration_s` into tables, sorted by device, request and position.
 
     `paths` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
     `duration_s` are left out (a phone that sleeps until then has written them down already); of a token in progress
-    the legs that ended are kept, and `committed_s` is null. `generated`: the LLM writes the answers, so there is no
-    draft, hence neither uncertainty nor verdict.
+    the legs that ended are kept, and `committed_s` is null. `generated`, for all devices or one each: the LLM writes
+    the answers, so there is no draft, hence neither uncertainty nor verdict. `device_class` names each device's class.
+    With `sending` the table of tokens has a column for the time with any of the band.
     """
     asked = _columns(log.requests, Log.REQUEST)
     began = _columns(log.tokens, Log.TOKEN)
@@ -61,8 +65,15 @@ def make_records(
     began = {name: values[kept] for name, values in began.items()}
     asked = {name: values[request_order] for name, values in asked.items()}
 
+    generated = np.broadcast_to(generated, len(mean_snr_db))
     tokens = _token_table(began, asked, row[kept], paths, duration_s, generated)
+    if sending:
+        tokens["sending_s"] = began["sending_s"]
     requests = _request_table(tokens, asked, row[kept], paths, mean_snr_db, max_tokens)
+    if device_class is not None:
+        code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
+        codes = np.array([code[name] for name in device_class])[requests["device"]]
+        requests["device_class"] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(code)))
     return Records(requests, tokens, stations, clamped_uploads)
 
 
@@ -77,9 +88,9 @@ def _token_table(
     row: NDArray[np.intp],
     paths: list[TokenPath],
     duration_s: float,
-    generated: bool,
+    generated: NDArray[np.bool_],
 ) -> pd.DataFrame:
-    position = began["position"].astype(np.int32)
+    position, device = began["position"].astype(np.int32), asked["device"][row].astype(np.int32)
     committed_s = np.where(began["committed_s"] <= duration_s, began["committed_s"], np.nan)
     sends, keeps = began["sends"] == 1.0, began["sends"] == 0.0
 
@@ -92,10 +103,10 @@ def _token_table(
     accepted = of_paths([path.accepted for path in paths])
     verdict = np.where(accepted, 1, 2)
     known = ~np.isnan(committed_s)
-    outcome = np.where(keeps & known, 0, np.where(sends & known, 3 if generated else verdict, -1))
+    outcome = np.where(keeps & known, 0, np.where(sends & known, np.where(generated[device], 3, verdict), -1))
     return pd.DataFrame(
         {
-            "device": asked["device"][row].astype(np.int32),
+            "device": device,
             "request": asked["request"][row].astype(np.int32),
             "position": position,
             "started_s": began["started_s"],

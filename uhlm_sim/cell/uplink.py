@@ -33,6 +33,8 @@ class Uplink:
     vectorised step over all devices. With `slots` the allocator is asked at their edges only. Uploads whose rest would
     take less than a picosecond (relative to the time of day) end together, in device order.
 
+    With `count_sending` each job is told how long it had any of the band, for its energy.
+
     `deliver(job)` is called at the instant a job's last bit arrives. Left out: block errors, scheduling delay.
     """
 
@@ -48,6 +50,7 @@ class Uplink:
         weights: Floats | None = None,
         slots: Slots | None = None,
         power_limited: bool = False,
+        count_sending: bool = False,
     ) -> None:
         self.counters = Counters()
         self._env = env
@@ -67,6 +70,8 @@ class Uplink:
         self._rate = np.zeros(devices)  # bit/s/Hz: bits per unit of the clock, constant in an epoch
         self._share = np.zeros(devices)  # allocators other than equal share
         self._airtime_hz_s = np.zeros(devices)
+        self._sending_hz_s = np.zeros(devices)
+        self._counts_sending = count_sending
         self._arrival = np.zeros(devices, dtype=np.int64)
         self._slots = slots
         self._slot_edge: simpy.Event | None = None
@@ -97,7 +102,7 @@ class Uplink:
         if self._equal:
             self._pace = self._bandwidth_hz / len(self._jobs)
         else:
-            self._airtime_hz_s[device] = 0.0
+            self._airtime_hz_s[device] = self._sending_hz_s[device] = 0.0
             self._arrival[device] = self.counters.arrivals
         if self._air.per_upload:
             share = 1.0 / len(self._jobs) if self._equal and self._power_limited else 1.0
@@ -181,6 +186,8 @@ class Uplink:
                 self._slots.sent_bits += attained * self._rate
             if not self._equal:
                 self._airtime_hz_s += attained * self._share
+                if self._counts_sending:
+                    self._sending_hz_s += attained * (self._share > 0.0)
         self._epoch_clock = self._clock
 
     def _begin_epoch(self) -> None:
@@ -295,6 +302,9 @@ class Uplink:
         job = self._jobs.pop(device)
         attained = self._clock - self._started_clock[device] if self._equal else self._airtime_hz_s.item(device)
         job.airtime_s = attained / self._bandwidth_hz
+        if self._counts_sending:
+            stay_s = self._settled_s - job.sent_s
+            job.sending_s = stay_s if self._equal else self._sending_hz_s.item(job.device) / self._bandwidth_hz
         self.counters.departures += 1
         self.counters.bits += job.payload_bits
         self._finish[device] = self._left_bits[device] = np.inf

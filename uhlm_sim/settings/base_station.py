@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from uhlm_sim.settings.section import Kind, NonNegative, Positive, Seconds, Section, with_preset
+from uhlm_sim.names import load_presets
+from uhlm_sim.settings.section import Kind, NonNegative, Positive, Seconds, Section, Watts, with_preset
 
 
 class Service(Section):
@@ -34,6 +35,8 @@ class BaseStation(Section):
         "piggyback", description="skipped ids ride on the next upload, or reach the LLM at no cost"
     )
     downlink_s: Seconds = Field(0.005, description="from a verdict to the phone")
+    gpu_power_w: Watts | None = Field(None, description="of a GPU that serves a batch; of the preset if unset")
+    gpu_idle_power_w: Watts | None = Field(None, description="of a GPU that waits; not counted if unset")
 
     @model_validator(mode="before")
     @classmethod
@@ -44,7 +47,9 @@ class BaseStation(Section):
         if not isinstance(given, dict):
             return values
         name = values.get("llm", None if "c_s" in given else "llama2-7b-a100")
-        filled = with_preset({"llm": name, **given} if name is not None else given, "llm", set(Service.model_fields))
-        return {**values, "service": {k: v for k, v in filled.items() if k != "llm"}} | (
-            {"llm": name} if name is not None else {}
-        )
+        named = {"llm": name} if name is not None else {}
+        filled = with_preset(named | given, "llm", set(Service.model_fields))
+        service = {k: v for k, v in filled.items() if k != "llm"}
+        preset = load_presets()["llm"][name] if isinstance(name, str) else {}
+        power = {"gpu_power_w": preset["gpu_power_w"]} if "gpu_power_w" in preset else {}
+        return power | values | {"service": service} | named

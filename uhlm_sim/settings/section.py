@@ -1,5 +1,6 @@
 """What all tables of a scenario file share: strict frozen values, common types, and presets."""
 
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 Decibels = Annotated[float, Field(ge=-100, le=100)]
+Watts = Annotated[float, Field(ge=0, le=1e6)]
 Kind = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -20,8 +22,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
-def with_preset(values: Any, key: str, fields: set[str], default: str | None = None) -> Any:
-    """Fill the fields that a preset gives and the user doesn't."""
+def with_preset(
+    values: Any, key: str, fields: set[str], default: str | None = None, also: AbstractSet[str] = frozenset()
+) -> Any:
+    """Fill the fields that a preset gives and the user doesn't, and those that some presets give `also`."""
     if not isinstance(values, dict):
         return values
     name = values.get(key, None if fields <= values.keys() else default)
@@ -30,5 +34,5 @@ def with_preset(values: Any, key: str, fields: set[str], default: str | None = N
     presets = load_presets()[key]
     if name not in presets:
         raise ValueError(f"no preset '{name}'; presets are {', '.join(presets)}{did_you_mean(name, presets)}")
-    preset = {field: value for field, value in presets[name].items() if field in fields}
+    preset = {field: value for field, value in presets[name].items() if field in fields | also}
     return {**preset, key: name, **values}

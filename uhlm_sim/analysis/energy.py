@@ -1,0 +1,85 @@
+"""Energy a token: powers times the times that the tables hold, for phone, radio and base station."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from uhlm_sim.scenario import Scenario
+
+Floats = NDArray[np.float64]
+PARTS = ("device", "radio", "base_station")
+ENERGY = ("energy_per_token_j", *(f"energy_per_token_j.{part}" for part in PARTS))
+
+
+@dataclass(frozen=True)
+class Powers:
+    """Watts of a cell; NaN for what isn't known.
+
+    `device_w`, one for each device, while it computes; `amplifier_w` what the amplifier draws at full transmit power
+    and `circuit_w` the rest of the radio while it sends; `power_limited` says that a phone radiates all its power in
+    whatever share of the band it has; `gpu_w` a GPU that serves and `gpu_idle_w` one that waits.
+    """
+
+    device_w: Floats
+    amplifier_w: float = np.nan
+    circuit_w: float = np.nan
+    power_limited: bool = False
+    gpu_w: float = np.nan
+    gpu_idle_w: float = 0.0
+
+
+def powers_of(scenario: Scenario, group_of: Sequence[int]) -> Powers | None:
+    """Return a scenario's powers, `group_of` being each device's place among its classes; None if no phone's is known.
+
+    A preset gives a GPU's power whether energy is asked for or not, so that alone doesn't count.
+    """
+    own = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
+    radio, station = scenario.device.radio, scenario.base_station
+    if radio is None and np.isnan(own).all():
+        return None
+    return Powers(
+        device_w=own[list(group_of)],
+        amplifier_w=np.nan if radio is None else scenario.transmit_power_w / radio.amplifier_efficiency,
+        circuit_w=np.nan if radio is None else radio.circuit_power_w,
+        power_limited=scenario.uplink.snr_rule == "power-limited",
+        gpu_w=np.nan if station.gpu_power_w is None else station.gpu_power_w,
+        gpu_idle_w=station.gpu_idle_power_w or 0.0,
+    )
+
+
+def energies(tokens: pd.DataFrame, powers: Powers, idle_s: float) -> dict[str, float]:
+    """Return mean joules a token of each of PARTS and of all three, NaN where a power isn't known.
+
+    `tokens` are the committed tokens that count, `idle_s` the time that GPUs waited meanwhile over the cell's tokens.
+    A token's energy is, with its legs from `tokens.parquet`:
+
+    - device: power_w device_s, prefill and measuring u included;
+    - radio: (P / efficiency) airtime_s + circuit sending_s, airtime being the integral of the share of the band: the
+      power radiated is in proportion to the share. Power-limited, P is radiated whatever the share: sending_s, the time
+      with any of the band, stands for airtime_s too (Cui, Goldsmith and Bahai, Energy-constrained modulation
+      optimization, IEEE Trans. Wireless Commun. 2005: amplifier and circuits);
+    - base station: gpu_power_w verify_s / jobs in the batch, plus gpu_idle_power_w idle_s.
+
+    Left out: the phone while it waits, the downlink, the radio in sleep, cooling, and everything else of the site.
+    """
+    n = len(tokens)
+    if not n:
+        return dict.fromkeys(ENERGY, np.nan)
+
+    def column(name: str) -> Floats:
+        return tokens[name].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    jobs = column("batch_jobs")
+    device_j = (powers.device_w[tokens["device"].to_numpy(dtype=np.int64)] * column("device_s")).sum()
+    radio_j = np.nan
+    if not np.isnan(powers.amplifier_w):
+        radiating_s = column("sending_s" if powers.power_limited else "airtime_s")
+        radio_j = (powers.amplifier_w * radiating_s + powers.circuit_w * column("sending_s")).sum()
+    served_s = np.divide(column("verify_s"), jobs, out=np.zeros(n), where=jobs > 0).sum()
+    idle_j = n * powers.gpu_idle_w * idle_s if powers.gpu_idle_w else 0.0
+    station_j = powers.gpu_w * served_s + idle_j
+    parts = np.array([device_j, radio_j, station_j]) / n
+    return dict(zip(ENERGY, [float(parts.sum()), *parts.tolist()], strict=True))
