@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--point", type=int, default=0, metavar="N", help="a sweep's point")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/timeline.json")
 
-    command("list", list_command, "name the built-in scenarios, presets, policies, channels and allocators")
+    command("list", list_command, "name the built-in scenarios, presets, policies, traffic, channels and allocators")
     command("schema", schema_command, "print the JSON schema of a scenario file")
     return top
 
@@ -242,6 +242,7 @@ def list_command(_args: argparse.Namespace) -> None:
     import tomllib
 
     from channel_models import CHANNELS
+    from uhlm_sim.cell.arrivals import ARRIVALS
     from uhlm_sim.cell.uplink import ALLOCATORS
     from uhlm_sim.names import load_presets, scenario_folder
 
@@ -255,7 +256,12 @@ def list_command(_args: argparse.Namespace) -> None:
     print("Policies, policy.kind")
     for name, words in POLICY_WORDS.items():
         print(f"  {name:<20} {words}")
-    for title, functions in (("Channels, channel.kind", CHANNELS), ("Allocators, uplink.allocator", ALLOCATORS)):
+    titles: dict[str, Mapping[str, object]] = {
+        "Traffic, traffic.kind": ARRIVALS,
+        "Channels, channel.kind": CHANNELS,
+        "Allocators, uplink.allocator": ALLOCATORS,
+    }
+    for title, functions in titles.items():
         print(title)
         for name, function in functions.items():
             print(f"  {name:<20} {(function.__doc__ or '').splitlines()[0]}")

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uhlm_sim import __version__
+from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import UNITS
 from uhlm_sim.analysis.precision import FEWEST, more_replications
@@ -211,8 +212,10 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
         ready_policy(index, scenario, trace, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
     ]
     check_scenario(scenario, policies, allow_plugins=allow_plugins)
-    if scenario.precision is not None and scenario.precision.metric not in UNITS:
-        metric = scenario.precision.metric
+    metric = "" if scenario.precision is None else scenario.precision.metric
+    if metric in ENERGY and scenario.device.power_w is None and scenario.device.radio is None:
+        raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")
+    if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
         raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
     return Ready(trace, policies)

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from uhlm_sim import __version__
+from uhlm_sim.analysis.energy import powers_of
 from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.cell.population import population
+from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.settings.device_class import class_sizes
 from uhlm_sim.tokens.trace import Trace
 
 PACKAGES = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "joblib", "pydantic")
@@ -59,6 +63,10 @@ def provenance(
             {"key": key, "name": name, "source": _source(load_presets()[kind][name], used.model_dump())}
             for key, kind, name, used in (
                 ("device.slm", "slm", scenario.device.slm, scenario.device),
+                *(
+                    (f"device_class.{each.name}.slm", "slm", each.slm, each.device(scenario.device))
+                    for each in scenario.device_class
+                ),
                 ("base_station.llm", "llm", scenario.base_station.llm, scenario.base_station.service),
             )
             if name is not None
@@ -151,12 +159,88 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         if station.sync == "piggyback"
         else "Skipped ids and the prompt reach the LLM at no cost (free), as in the paper.",
         f"The downlink takes {station.downlink_s:g} s a token, whatever the load.",
+        *about_traffic(scenario),
+        *about_energy(scenario),
     ]
     fitted = station.service.max_fitted_tokens
     if station.service.kind != "fitted":
         said.append(f"Verification times are drawn by the user's own code, {station.service.kind}.")
     elif fitted is not None:
         said.append(f"Verification times are fitted up to {fitted} new tokens a batch and extrapolated beyond.")
+    return said
+
+
+def about_traffic(scenario: Scenario) -> list[str]:
+    """Say what users do that isn't plain: bursts, a request file, coming and going, classes."""
+    traffic, said = scenario.traffic, []
+    if traffic.kind == "bursty" and traffic.burst is not None:
+        burst = traffic.burst
+        whose = "all phones have the same bursts" if burst.of == "cell" else "each phone has bursts of its own"
+        said.append(
+            f"Requests come in bursts of {burst.mean_burst_s:g} s at {burst.factor:g} times the mean rate, between "
+            f"calms of {burst.mean_calm_s:g} s at {burst.calm_factor:.3g} times it, both exponential; {whose}."
+        )
+    if traffic.kind == "replay" and traffic.file is not None:
+        rows = read_requests(traffic.file)
+        longer = int((rows.output_tokens > traffic.max_tokens).sum())
+        whose = "in turn" if rows.device is None else "by the file's own column"
+        within = int((rows.arrived_s <= scenario.duration_s).sum())
+        said.append(
+            f"Requests are the {len(rows):,} of {Path(traffic.file).name} (SHA-256 {rows.digest[:16]}), given to "
+            f"phones {whose}; {within:,} arrive within the run. Prompts are billed by the file's tokens; answers are "
+            f"recorded ones that are long enough, cut to the file's. {longer:,} rows ask for more than max_tokens = "
+            f"{traffic.max_tokens} and are cut there."
+        )
+    elif ":" in traffic.kind:
+        said.append(f"Requests come as the user's own code says, {traffic.kind}.")
+    if traffic.presence is not None:
+        there = traffic.presence
+        said.append(
+            f"Phones are on the cell for {there.mean_present_s:g} s and away for {there.mean_absent_s:g} s in the "
+            "mean, both exponential. What they would ask while away is lost to the cell; an answer begun is finished."
+        )
+    sizes = class_sizes(scenario.device_class, traffic.devices)
+    told = [
+        f"{count} {each.name}" + (f", always under {each.policy}" if each.policy else "")
+        for each, count in zip(scenario.device_class, sizes, strict=True)
+    ]
+    return said + ([f"Phones by class: {'; '.join(told)}."] if told else [])
+
+
+def about_energy(scenario: Scenario) -> list[str]:
+    """Say what a joule counts, where a phone's power is known at all."""
+    groups = population(scenario)
+    powers = powers_of(scenario, [who.group for who in groups])
+    if powers is None:
+        return []
+    phones = sorted({f"{power:g} W" if power == power else "an unknown power" for power in powers.device_w})
+    radio, station = scenario.device.radio, scenario.base_station
+    said = [f"A phone draws {' or '.join(phones)} while it computes, and nothing is counted while it waits."]
+    if radio is None:
+        said.append("What the radio draws isn't known, so it isn't counted and no total is given.")
+    else:
+        share = (
+            "all of it whatever its share of the band"
+            if powers.power_limited
+            else "times its share of the band, the power density being fixed"
+        )
+        said.append(
+            f"A phone that sends radiates {scenario.transmit_power_w:.3g} W, {share}, from an amplifier with an "
+            f"efficiency of {radio.amplifier_efficiency:g}; the radio's circuits draw {radio.circuit_power_w:g} W. An "
+            "upload in outage that holds its share counts as sending."
+        )
+    if station.gpu_power_w is None:
+        said.append("What a GPU draws isn't known, so it isn't counted and no total is given.")
+    else:
+        idle = (
+            "nothing while it waits"
+            if station.gpu_idle_power_w is None
+            else f"{station.gpu_idle_power_w:g} W while it waits, shared by all tokens"
+        )
+        said.append(
+            f"A GPU counts {station.gpu_power_w:g} W while it serves, shared by the jobs of its batch, and {idle}. A "
+            "preset's figure is the thermal design power: an upper bound."
+        )
     return said
 
 

@@ -22,7 +22,12 @@ __all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Geometry
 __all__ += ["Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service", "Slo", "TraceTokens"]
 __all__ += ["Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
-READ_BY = {"think_time_s": ("closed",), "rate_per_s": ("poisson", "bursty")}  # keys of [traffic] that some kinds ignore
+READ_BY = {  # keys of [traffic] that some kinds of it ignore
+    "think_time_s": ("closed",),
+    "rate_per_s": ("poisson", "bursty"),
+    "burst": ("bursty",),
+    "file": ("replay",),
+}
 MAX_STEPS = 1e8  # tokens or fading blocks in one simulation: beyond it a machine of today runs out of memory or time
 
 

@@ -1,16 +1,18 @@
 """What a run says to its question, in sentences. Nothing is called more or less that its intervals leave open."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from uhlm_sim.analysis.by_class import classes_of, of_classes, of_energy
+from uhlm_sim.analysis.courses import course, level, percent, plain, times
 from uhlm_sim.analysis.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.metrics import in_window
 from uhlm_sim.analysis.points import Estimate, Points, verdicts_of
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.analysis.wording import listed, number, ratio
+from uhlm_sim.analysis.wording import listed
 
 FULL = 0.95  # of the time in use, of the largest batch
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
@@ -25,10 +27,11 @@ def answers(results: Results) -> list[str]:
     Said for any run or sweep from its summary: each policy against the first one (paired ratios), at the sweep's ends
     and where the interval lies beyond 1; of a swept threshold the fastest that keeps 95 % of the first's similarity
     to the LLM's answers; what choosing by uncertainty saves beside skipping as often at random; of a swept resource how
-    much the first policy needs for what another commits; the rate of an answering phone; which station is full, under
-    which policy and from where; and where fewer than 95 % of the requests meet their SLO. With open arrivals the cell's
-    throughput is the load offered, so there policies are compared by the rate of an answering phone. Phones of unequal
-    SNR are compared in a run of one point, from its requests. Without intervals (one replication) nothing is compared.
+    much the first policy needs for what another commits; the rate of an answering phone; what each class of phones
+    gets, and what a token costs in joules; which station is full, under which policy and from where; and where fewer
+    than 95 % of the requests meet their SLO. With open arrivals the cell's throughput is the load offered, so there
+    policies are compared by the rate of an answering phone. Phones of unequal SNR are compared in a run of one point,
+    from its requests. Without intervals (one replication) nothing is compared.
     """
     points = Points.of(results)
     is_open = results.scenario["traffic"]["kind"] != "closed"
@@ -39,6 +42,8 @@ def answers(results: Results) -> list[str]:
         *_beside_random(results, points),
         *_needed(results, points),
         *(_phone_rates(results, points) if len(points) > 1 else _near_and_far(results)),
+        *of_classes(results, points),
+        *of_energy(results, points),
         *_stations(results, points),
         *_promises(results, points),
     ]
@@ -67,7 +72,7 @@ def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterat
             yield f"{policy}: the same as {first} in every replication."
             continue
         of = f" times {first}'s tokens a second"
-        told = f"{policy}: {does} {_course(points, found, _times, of)}"
+        told = f"{policy}: {does} {course(points, found, times, of)}"
         above, below = ("faster", "slower") if is_open else ("more", "less")
         sides = {above: [low > 1 for _, low, _ in found], below: [high < 1 for _, _, high in found]}
         said = [f"{word}{points.where(holds)}" for word, holds in sides.items() if any(holds)]
@@ -76,8 +81,8 @@ def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterat
         elif said and len(points) > 1:
             told += f"; {' and '.join(said)}"
         if len(points) == 1 and not is_open:
-            mean_delay = _times(points.get(0, policy, f"token_throughput_per_device{RATIO}"))
-            mean_rate = _times(points.get(0, policy, f"mean_token_rate{RATIO}"))
+            mean_delay = times(points.get(0, policy, f"token_throughput_per_device{RATIO}"))
+            mean_rate = times(points.get(0, policy, f"mean_token_rate{RATIO}"))
             told += f"; an answering phone is {mean_delay} times as fast by 1/mean(delay), {mean_rate} by mean(1/delay)"
         yield f"{told}.{_costs(points, first, policy)}"
 
@@ -87,16 +92,16 @@ def _costs(points: Points, first: str, policy: str) -> str:
     skipped = points.all(policy, "skip_rate")
     if not any(mean > 0 for mean, _, _ in skipped):
         return ""
-    said = [f"keeps {_level(points, skipped, _percent, ' of the tokens')} unasked"]
+    said = [f"keeps {level(points, skipped, percent, ' of the tokens')} unasked"]
     error = points.all(policy, "distribution_error")
     if any(np.isfinite(mean) for mean, _, _ in error):
-        said.append(f"moves the law of a token by {_level(points, error, _plain, ' in total variation')}")
+        said.append(f"moves the law of a token by {level(points, error, plain, ' in total variation')}")
     kept = points.all(policy, f"quality_cosine{RATIO}")
     if any(np.isfinite(mean) for mean, _, _ in kept):
         of = f" of {first}'s similarity to the LLM's answers"
         known = [bool(np.isfinite(mean)) for mean, _, _ in kept]
         some = any(np.isfinite(share) and not is_known for (share, _, _), is_known in zip(skipped, known, strict=True))
-        said.append(f"has {_level(points, kept, _times, of)}" + (f" (known only{points.where(known)})" if some else ""))
+        said.append(f"has {level(points, kept, times, of)}" + (f" (known only{points.where(known)})" if some else ""))
     return f" It {listed(said)}."
 
 
@@ -116,8 +121,8 @@ def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
     speed = points.get(point, policy, f"{rate}{RATIO}")
     yield (
         f"The fastest that keeps at least {PROMISE_SAID} of {first}'s similarity to the LLM's answers, beyond chance: "
-        f"{policy}{points.place(point)}, with {_times(kept[best])} times the similarity and "
-        f"{_times(speed)} times the tokens a second of an answering phone."
+        f"{policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
+        f"{times(speed)} times the tokens a second of an answering phone."
     )
 
 
@@ -130,8 +135,8 @@ def _beside_random(results: Results, points: Points) -> Iterator[str]:
         wanted = entry.get("match", "u-hlm")
         match = wanted if wanted in kinds else next((label for label, kind in kinds.items() if kind == wanted), "")
         for metric, words, show in (
-            ("distribution_error", "moves the law of a token by", _plain),
-            ("rejection_risk", "keeps tokens that the LLM would refuse with a chance of", _percent),
+            ("distribution_error", "moves the law of a token by", plain),
+            ("rejection_risk", "keeps tokens that the LLM would refuse with a chance of", percent),
         ):
             pairs = list(zip(points.all(match, metric), points.all(policy, metric), strict=True))
             less = [its[2] < random[1] for its, random in pairs]
@@ -150,7 +155,7 @@ def _beside_random(results: Results, points: Points) -> Iterator[str]:
 
 def _rates(one: Estimate, other: Estimate) -> str:
     """Say two shares of skipped tokens, as equal only where chance alone may part them."""
-    both = f"{_percent(one)} and {_percent(other)}"
+    both = f"{percent(one)} and {percent(other)}"
     is_equal = one[1] <= other[2] and other[1] <= one[2]
     return f"as often ({both} of the tokens)" if is_equal else f"{both} of the tokens"
 
@@ -194,18 +199,21 @@ def _phone_rates(results: Results, points: Points) -> Iterator[str]:
         most = max((low for _, low, _ in rates if np.isfinite(low)), default=np.nan)
         halved = [high < most / 2 for _, _, high in rates]
         half = f" (less than half of its most{points.where(halved)})" if any(halved) else ""
-        told.append(f"{policy} {_level(points, rates, _plain)}{half}")
+        told.append(f"{policy} {level(points, rates, plain)}{half}")
     yield f"Tokens a second of an answering phone, 1/mean(delay): {'; '.join(told)}."
 
 
 def _near_and_far(results: Results) -> Iterator[str]:
-    """Say how much longer the phones of least SNR take for a token than those of most, a quarter of them each."""
+    """Say how much longer the phones of least SNR take for a token than those of most, a quarter of them each.
+
+    Where phones have classes, these say it better.
+    """
     asked = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
     phones = results.requests.drop_duplicates(["replication", "device"]).set_index(["replication", "device"])
     snr_db = phones["mean_snr_db"]  # of a phone in its place, which may differ from replication to replication
     in_cell = snr_db.groupby("replication")
     count = min(in_cell.size(), default=0) // 4
-    if count == 0 or snr_db.min() == snr_db.max():
+    if count == 0 or snr_db.min() == snr_db.max() or classes_of(results):
         return
     far = snr_db[in_cell.rank(method="first") <= count]
     near = snr_db[in_cell.rank(method="first") > in_cell.transform("size") - count]
@@ -218,8 +226,8 @@ def _near_and_far(results: Results) -> Iterator[str]:
     for policy in (name for name in results.policies if name in means_s.index.unique("policy")):
         far_s, near_s = means_s.loc[[policy]].to_numpy(dtype=np.float64).T
         mean, low, high, _ = paired_ratio(far_s, near_s)
-        times = _times((float(mean), float(low), float(high)))
-        told.append(f"{policy} {times}, {1e3 * far_s.mean():.0f} ms against {1e3 * near_s.mean():.0f} ms")
+        longer = times((float(mean), float(low), float(high)))
+        told.append(f"{policy} {longer}, {1e3 * far_s.mean():.0f} ms against {1e3 * near_s.mean():.0f} ms")
     yield (
         f"For a token (mean TPOT) the {count} phones of least SNR ({far.min():.3g} to {far.max():.3g} dB) take this "
         f"many times as long as the {count} of most ({near.min():.3g} to {near.max():.3g} dB): {'; '.join(told)}."
@@ -268,45 +276,3 @@ def _entries(results: Results) -> dict[str, dict[str, Any]]:
     """Return the scenario's own entry for each policy's label; none where a sweep changes the labels."""
     entries = results.scenario.get("policy", [])
     return dict(zip(results.policies, entries, strict=True)) if len(entries) == len(results.policies) else {}
-
-
-def _course(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:
-    """Say what becomes of a value over the points: both ends, and the most between them if beyond chance.
-
-    Over several groups, or values without an order, the least and the most.
-    """
-    known = sorted((point for point, (mean, _, _) in enumerate(found) if np.isfinite(mean)), key=found.__getitem__)
-    if not known:
-        return f"–{of}"
-    said = [known[0], known[-1]]
-    if points.is_ordered and len(points.groups) == 1:
-        ends = [point for point in points.groups[0][1] if point in known]
-        peak = [known[-1]] if all(found[known[-1]][1] > found[end][2] for end in (ends[0], ends[-1])) else []
-        said = [ends[0], *peak, ends[-1]]
-    if len({show(found[point]) for point in said}) == 1:
-        return f"{show(found[said[0]])}{of}"
-    first, *others = said
-    return listed(
-        [f"{show(found[first])}{of}{points.place(first)}", *(f"{show(found[p])}{points.place(p)}" for p in others)]
-    )
-
-
-def _level(points: Points, found: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:
-    """Say the same, but of a value whose least and most chance alone may have made, only the one in the middle."""
-    known = sorted(estimate for estimate in found if np.isfinite(estimate[1]))
-    if known and known[0][2] >= known[-1][1] and show(known[0]) != show(known[-1]):
-        return f"about {show(known[len(known) // 2])}{of}"
-    return _course(points, found, show, of)
-
-
-def _times(estimate: Estimate) -> str:
-    text, ends = ratio(*estimate)
-    return f"{text} ({ends})" if ends else text
-
-
-def _plain(estimate: Estimate) -> str:
-    return number(*estimate)[0]
-
-
-def _percent(estimate: Estimate) -> str:
-    return f"{number(*estimate, scale=100.0)[0]} %"

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from uhlm_sim.analysis.energy import ENERGY, PARTS
 from uhlm_sim.analysis.metrics import LEGS, in_window
 from uhlm_sim.analysis.style import (
     COLUMN_IN,
+    ENERGY_COLOURS,
     INK,
     LEG_COLOURS,
     PAGE_IN,
@@ -221,6 +223,44 @@ def legs_figure(summary: pd.DataFrame) -> Figure:
         ax = figure.subplots()
         draw_legs(ax, summary)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
+    return figure
+
+
+# -- energy -------------------------------------------------------------------------------------------------
+
+
+def energy_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary's rows of the energies of a token, whole and in parts, those that are known."""
+    return summary[summary["metric"].isin(ENERGY) & summary["mean"].notna()]
+
+
+def draw_energy(ax: Axes, summary: pd.DataFrame) -> None:
+    """Stack the known parts of a token's energy by policy; the whole is written behind where all are known."""
+    policies = policies_of(summary)
+    y, start = np.arange(len(policies)), np.zeros(len(policies))
+    for part, (text, colour) in zip(PARTS, ENERGY_COLOURS, strict=True):
+        rows = summary[summary["metric"] == f"{ENERGY[0]}.{part}"].set_index("policy").reindex(policies)
+        width = rows["mean"].to_numpy(dtype=np.float64, na_value=np.nan)
+        if np.isfinite(width).any():
+            ax.barh(y, width, left=start, height=0.66, color=colour, edgecolor="white", linewidth=0.4, label=text)
+        start = start + np.nan_to_num(width)
+    whole = summary[summary["metric"] == ENERGY[0]].set_index("policy").reindex(policies)
+    ends = [whole[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in ("mean", "ci95_low", "ci95_high")]
+    ax.hlines(y, ends[1], ends[2], color="white", linewidth=2.2)
+    ax.hlines(y, ends[1], ends[2], color=INK, linewidth=0.9)
+    for where, end, high in zip(y, start, np.fmax(start, ends[2]), strict=True):
+        ax.annotate(f"{end:.3g}", (high, where), (3, 0), textcoords="offset points", va="center", fontsize=6)
+    ax.set_xlim(0, 1.1 * max(np.fmax(start, ends[2]), default=0.0) or 1)
+    _rows(ax, policies)
+    ax.set_xlabel("mean energy of a token, J")
+
+
+def energy_figure(summary: pd.DataFrame) -> Figure:
+    """Draw `draw_energy` in the width of a page, its legend below."""
+    with new_figure(PAGE_IN, 0.9 + 0.24 * len(policies_of(summary))) as figure:
+        ax = figure.subplots()
+        draw_energy(ax, summary)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=len(PARTS))
     return figure
 
 

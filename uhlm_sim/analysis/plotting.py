@@ -53,6 +53,15 @@ class Plots:
         plots.draw_legs(ax, table)
         return ax
 
+    def energy(self, ax: Axes | None = None) -> Axes | Figure:
+        """Draw what a token costs in joules, and where."""
+        table = plots.energy_table(self.results.middle_point().summary)
+        _require(len(table) > 0, "no power of a phone is known in this run: device.power_w, device.radio")
+        if ax is None:
+            return plots.energy_figure(table)
+        plots.draw_energy(ax, table)
+        return ax
+
     def batches(self, ax: Axes | None = None, metric: str = "batch_tokens") -> Axes | Figure:
         """Draw the mean size of a batch, in new tokens or (`batch_jobs`) in jobs; the figure has both."""
         table = plots.batch_table(self.results.middle_point().summary)

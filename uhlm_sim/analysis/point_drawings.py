@@ -6,6 +6,7 @@ import pandas as pd
 
 from uhlm_sim.analysis import drawing, plots, queues, swept
 from uhlm_sim.analysis.drawing import Drawing
+from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.results import Results
 
 
@@ -16,6 +17,17 @@ def point_drawings(results: Results) -> Iterator[Drawing]:
     is_drawn_over = len(swept.varied(results.summary, results.sweep)) == 1
     if not is_drawn_over:
         yield from _bars(one, note)
+    table = plots.energy_table(one.summary)
+    if len(table):
+        yield Drawing(
+            "energy",
+            "Energy of a token",
+            f"Mean over all tokens committed {drawing.window(one)}: the phone's power times its computing; the radio's "
+            "times the time of sending; a GPU's times the verification, shared by the jobs of a batch. What isn't "
+            f"known is missing.{drawing.intervals(one, 'Lines') if _is_whole(table) else ''}{note}",
+            table,
+            plots.energy_figure(table),
+        )
     yield from _distributions(one, note)
     table = plots.batch_table(one.summary)
     if len(table) and not is_drawn_over:
@@ -28,6 +40,10 @@ def point_drawings(results: Results) -> Iterator[Drawing]:
             table,
             plots.batch_figure(table, one.policies),
         )
+
+
+def _is_whole(table: pd.DataFrame) -> bool:
+    return bool((table["metric"] == ENERGY[0]).any())
 
 
 def _bars(one: Results, note: str) -> Iterator[Drawing]:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.by_class import classes_of, of_class
+from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES, LEGS, UNITS
@@ -29,6 +32,7 @@ from uhlm_sim.analysis.points import (
 )
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import number, ratio
+from uhlm_sim.scenario import READ_BY
 
 __all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
 
@@ -44,6 +48,7 @@ HEADLINE = (
     ("TPOT, ms", "p95", "tpot_s.p95", "ms"),
     ("Utilisation, %", "uplink", "uplink_utilisation", "%"),
     ("Utilisation, %", "GPUs", "bs_utilisation", "%"),
+    ("Energy", "J a token", "energy_per_token_j", ""),
     ("Tokens, %", "skipped", "skip_rate", "%"),
     ("Risk, %", "of skipped", "rejection_risk", "%"),
     ("Answers", "error a token, %", "distribution_error", "%"),
@@ -61,6 +66,7 @@ RATIOS = (
     ("uplink bits a token", "uplink_bits_per_token"),
     ("uplink utilisation", "uplink_utilisation"),
     ("GPU utilisation", "bs_utilisation"),
+    ("energy a token", "energy_per_token_j"),
     ("cosine to the LLM's answers", "quality_cosine"),
 )
 
@@ -87,6 +93,7 @@ FAMILIES = {
         "quality_cosine_reference",
     ),
     "Legs of a token": LEGS,
+    "Energy": ("energy_per_token_j",),
     "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
     "Counts, a replication": (
         "requests",
@@ -105,7 +112,6 @@ SWEPT = {
     "poisson": ("Tokens a second of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
 }
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
-UNUSED = {"closed": "rate_per_s", "poisson": "think_time_s"}
 
 
 def write_report(tables: Results, figures: list[ReportFigure], path: Path | str) -> None:
@@ -145,7 +151,11 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         swept_keys=tables.sweep,
         swept_policies=any(key.startswith("policy.") for key in tables.sweep),
         count=len(points),
-        points=[_point(points, number, tables.policies) for number in points.in_order() if len(points) <= UNFOLDED],
+        points=[
+            _point(points, number, tables.policies, classes_of(tables))
+            for number in points.in_order()
+            if len(points) <= UNFOLDED
+        ],
         alarms=alarms(points, tables.policies, judged),
         verdicts=[
             (name, points.words(at), *judged[at, name], warmups.get((at, name), (0.0, ""))[1])
@@ -194,7 +204,7 @@ def _swept(
     ]
 
 
-def _point(points: Points, number: int, policies: Sequence[str]) -> dict[str, Any]:
+def _point(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
     """Lay a point's summary out for the template: cells are (text, interval)."""
     first = policies[0]
     present = [name for name in policies if (number, name, "token_throughput") in points.estimates]
@@ -213,16 +223,30 @@ def _point(points: Points, number: int, policies: Sequence[str]) -> dict[str, An
         ],
         "families": [
             (title, [(m, UNITS[m], [_cell(points, number, p, m) for p in present]) for m in metrics])
-            for title, metrics in _families().items()
+            for title, metrics in _families(known).items()
         ],
+        "classes": _classes(points, number, present, classes),
     }
 
 
-def _families() -> dict[str, list[str]]:
-    """Return every metric under its family."""
+def _classes(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any] | None:
+    """Lay the headline of each class of phones out: a row for each class and policy."""
+    known = _known(points)
+    columns = [column for column in HEADLINE if any(of_class(column[2], name) in known for name in classes)]
+    first = policies[0]
+    rows = [
+        (name, p, [_cell(points, number, p, of_class(m, name), shown, first) for _, _, m, shown in columns])
+        for name in classes
+        for p in policies
+    ]
+    return {"groups": _groups(columns, first), "rows": rows} if rows else None
+
+
+def _families(known: AbstractSet[str]) -> dict[str, list[str]]:
+    """Return every metric under its family; of energies those that are known."""
     family = {base: title for title, bases in FAMILIES.items() for base in bases}
     found: dict[str, list[str]] = {title: [] for title in (*FAMILIES, OTHERS)}
-    for name in UNITS:
+    for name in (name for name in UNITS if name not in ENERGY or name in known):
         found[family.get(name.partition(".")[0], OTHERS)].append(name)
     return {title: names for title, names in found.items() if names}
 
@@ -280,6 +304,9 @@ def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, A
             named = [(name, entry) for entry in shown.get("policy", []) for name in _names(entry)]
             name, table = next(((n, entry) for n, entry in named if rest.startswith(f"{n}.")), ("", {}))
             rest = rest.removeprefix(f"{name}.")
+        elif key.startswith("device_class."):
+            name, _, rest = key.removeprefix("device_class.").partition(".")
+            table = next((each for each in shown.get("device_class", []) if each["name"] == name), {})
         *parents, last = rest.split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
@@ -298,9 +325,13 @@ def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     own = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list)) and k not in ("name", "description")}
     sections = [("run", own)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
     policies = [("policy", policy) for policy in scenario.get("policy", [])]
-    unused = UNUSED.get(scenario["traffic"]["kind"])
-    told = [(name, {k: v for k, v in values.items() if (name, k) != ("traffic", unused)}) for name, values in sections]
-    return [(name, _plain(values)) for name, values in told + policies if values]
+    kind = scenario["traffic"]["kind"]
+    unused = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
+    told = [
+        (name, {k: v for k, v in values.items() if name != "traffic" or k not in unused}) for name, values in sections
+    ]
+    classes = [("device_class", each) for each in scenario.get("device_class", [])]
+    return [(name, _plain(values)) for name, values in told + classes + policies if values]
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -31,6 +31,12 @@ LEG_COLOURS = {
     "verify_s": ("verification", "#e08214"),
     "downlink_s": ("downlink", "#8073ac"),
 }
+# Energy is spent where time is: computing, sending, verifying.
+ENERGY_COLOURS = (
+    ("phone, computing", LEG_COLOURS["device_s"][1]),
+    ("phone, radio", LEG_COLOURS["airtime_s"][1]),
+    ("base station, share of the GPUs", LEG_COLOURS["verify_s"][1]),
+)
 
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -1,8 +1,10 @@
 """The summary that a terminal shows: the numbers by policy, what they say, and what must be known to read them."""
 
+from math import isfinite
 from textwrap import wrap
 
 from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.points import (
     STABLE,
@@ -31,6 +33,7 @@ SHOWN = (  # of a single point: column of the summary table, its metric, and how
     ("their risk", "rejection_risk", ""),
     ("uplink", "uplink_utilisation", ""),
     ("GPU", "bs_utilisation", ""),
+    ("J/token", "energy_per_token_j", ""),
 )
 SWEPT = {  # of a sweep by its traffic: what has a row a point and a column a policy, as such and as a ratio
     "closed": ("tokens/s of the cell", "token_throughput"),
@@ -49,11 +52,13 @@ def summary_text(tables: Results) -> str:
     names = {label: f"{label} *" if label in tables.forced else label for label in told}
     if len(points) == 1:
         lines += [points.words(0)] if tables.sweep else []
+        joules = points.get(0, tables.policies[0], ENERGY[0])[0]
+        shown = [each for each in SHOWN if each[1] != ENERGY[0] or isfinite(joules)]
         rows = [
-            [names[name], *(_cell(points.get(0, name, metric), interval) for _, metric, interval in SHOWN)]
+            [names[name], *(_cell(points.get(0, name, metric), interval) for _, metric, interval in shown)]
             for name in tables.policies
         ]
-        lines += [*_aligned([["policy", *(title for title, _, _ in SHOWN)], *rows]), ""]
+        lines += [*_aligned([["policy", *(title for title, _, _ in shown)], *rows]), ""]
     title, metric = SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])
     both = ((title, metric, "half"), (f"ratio to {tables.policies[0]}", f"{metric}{RATIO}", "range"))
     for title, metric, interval in both if len(points) > 1 else ():

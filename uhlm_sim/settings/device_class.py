@@ -73,7 +73,7 @@ def check_classes(
             hint = did_you_mean(each.policy, policies)
             raise ValueError(f"{where}.policy = '{each.policy}': must be one of {', '.join(policies)}{hint}")
         for key in ignored:
-            if getattr(each, key) is not None:
+            if getattr(each, key, None) is not None:
                 raise ValueError(f"{where}.{key}: has no meaning here, by traffic.kind or since there is one a phone")
     if len({each.count is None for each in classes}) > 1:
         raise ValueError("device classes have either counts or shares, all of them")
