@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import channel_models
-import uhlm_sim.cell.arrivals
 import uhlm_sim.cell.base_station
 import uhlm_sim.cell.engine
 import uhlm_sim.cell.fading
-import uhlm_sim.cell.population
-from uhlm_sim.analysis import intervals
+from uhlm_sim.analysis import energy, intervals
+from uhlm_sim.cell import arrivals, population
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.policies import payload_costs
+from uhlm_sim.cell.population import Who
 from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario, Service
 from uhlm_sim.tokens import speculative
-from uhlm_sim.validation import drive, findings, uplink
+from uhlm_sim.validation import drive, findings, traffic, uplink
 from uhlm_sim.validation.findings import Trial
 from uhlm_sim.validation.page import write_page
 from uhlm_sim.validation.validate import FAMILY, STATIONS, claims, judge, validate
@@ -190,13 +190,13 @@ def phones_think_a_fifth_longer(patch: Patch) -> None:
     def slow(scenario: Scenario, rng: np.random.Generator) -> Callable[[float], float]:
         return lambda free_s: free_s + 1.2 * scenario.traffic.think_time_s * rng.standard_exponential()
 
-    patch.setitem(uhlm_sim.cell.arrivals.ARRIVALS, "closed", slow)
+    patch.setitem(arrivals.ARRIVALS, "closed", slow)
 
 
 @defect(caught_by={"same run", "same world"}, missed_by={"one phone, HLM"})
 def random_numbers_are_drawn_in_order_of_creation(patch: Patch) -> None:
     one = np.random.default_rng(1)
-    patch.setattr(uhlm_sim.cell.population, "stream", lambda _seed, *_name: one)
+    patch.setattr(population, "stream", lambda _seed, *_name: one)
 
 
 @defect(caught_by={"Little's law", "same run"})
@@ -209,6 +209,59 @@ def a_station_counts_a_hundredth_too_much(patch: Patch) -> None:
         return row | {"present_s": 1.01 * float(row["present_s"])}  # type: ignore[arg-type]
 
     patch.setattr(uhlm_sim.cell.engine, "station_row", boastful)
+
+
+@defect(caught_by={"common bursts"}, missed_by={"burst rate", "own bursts"})
+def phones_burst_each_for_itself(patch: Patch) -> None:
+    def own(scenario: Scenario, rng: np.random.Generator, *, who: Who, replication: int) -> Callable[[float], float]:
+        assert scenario.traffic.burst is not None
+        burst = scenario.traffic.burst.model_copy(update={"of": "device"})
+        traffic = scenario.traffic.model_copy(update={"burst": burst})
+        return honest(scenario.model_copy(update={"traffic": traffic}), rng, who=who, replication=replication)
+
+    honest = arrivals.ARRIVALS["bursty"]
+    patch.setitem(arrivals.ARRIVALS, "bursty", own)
+
+
+@defect(caught_by={"presence"}, missed_by={"burst rate"})
+def what_is_asked_while_away_is_asked_on_the_return(patch: Patch) -> None:
+    def kept(next_arrival: Callable[[float], float], there: Any, _duration_s: float) -> Callable[[float], float]:
+        away, end_s = next(there)
+
+        def next_present(free_s: float) -> float:
+            nonlocal away, end_s
+            arrived_s = next_arrival(free_s)
+            while end_s <= arrived_s:
+                away, end_s = next(there)
+            return end_s if away else arrived_s
+
+        return next_present
+
+    patch.setattr(arrivals, "_ask_while_present", kept)
+
+
+@defect(caught_by={"classes apart"}, missed_by={"same world"})
+def a_phones_streams_go_by_its_number_on_the_cell(patch: Patch) -> None:
+    honest = population.population
+
+    def numbered(scenario: Scenario) -> list[Who]:
+        return [replace(who, name=(who.device,)) for who in honest(scenario)]
+
+    for module in (uhlm_sim.cell.engine, uhlm_sim.cell.fading):
+        patch.setattr(module, "population", numbered)
+
+
+@defect(caught_by={"one phone, energy"}, missed_by={"one phone, metrics"})
+def an_amplifier_draws_what_it_radiates(patch: Patch) -> None:
+    honest = energy.powers_of
+
+    def lossless(scenario: Scenario, group_of: Any) -> Any:
+        powers, radio = honest(scenario, group_of), scenario.device.radio
+        assert powers is not None
+        assert radio is not None
+        return replace(powers, amplifier_w=powers.amplifier_w * radio.amplifier_efficiency)
+
+    patch.setattr(traffic, "powers_of", lossless)
 
 
 @defect(caught_by={"coverage, normal"})
@@ -280,8 +333,8 @@ def test_a_claim_that_there_is_not_is_refused() -> None:
 
 def test_the_page_of_the_validation_tells_each_defect() -> None:
     rows = re.findall(r"^\| (.*) \| .* \|$", PAGE.partition("## Does it notice?")[2], flags=re.MULTILINE)
-    assert len(rows) - 1 == len(DEFECTS) == 18
-    assert "plants eighteen defects" in PAGE
+    assert len(rows) - 1 == len(DEFECTS) == 22
+    assert "plants twenty-two defects" in PAGE
 
 
 def test_every_claim_has_a_name_of_its_own_a_source_and_words() -> None:

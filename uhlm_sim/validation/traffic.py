@@ -1,0 +1,160 @@
+"""Claims about who asks when, who is there, phones of several classes, and what a token costs in joules."""
+
+import math
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uhlm_sim.analysis.energy import ENERGY, powers_of
+from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.cell.arrivals import arrivals_of
+from uhlm_sim.cell.population import population
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
+from uhlm_sim.validation.whole import DOWNLINK_S, HLM, SLM_S, U_HLM, UPLOAD_S, cell, committed, run, t
+
+Floats = NDArray[np.float64]
+
+PHONES, RATE, WINDOW_S = 2, 0.5, 40.0
+BURST = {"factor": 2.5, "mean_burst_s": 5.0, "mean_calm_s": 15.0}
+PRESENT_S, ABSENT_S = 10.0, 15.0
+
+
+def dispersion(high: float, low: float, high_s: float, low_s: float, window_s: float) -> float:
+    """Return the variance over the mean of the counts of a two-state Markov-modulated Poisson process.
+
+    Rates `high` and `low` for exponential times of means `high_s` and `low_s`, from the steady state on. The integral
+    of the rate over a window w has the variance 2 p q (high - low)^2 (w - (1 - e^(-r w)) / r) / r with p the share of
+    time at the high rate, q = 1 - p, r = 1/high_s + 1/low_s; the counts' variance is their mean more.
+    """
+    share, r = high_s / (high_s + low_s), 1 / high_s + 1 / low_s
+    mean = share * high + (1 - share) * low
+    lag_s = window_s - (1 - math.exp(-r * window_s)) / r
+    return 1 + 2 * share * (1 - share) * (high - low) ** 2 * lag_s / r / (mean * window_s)
+
+
+def bursts_of(own: bool) -> float:
+    """Return the theory for all phones together: with common bursts their rates add up, else their variances do."""
+    high_s, low_s, factor = BURST["mean_burst_s"], BURST["mean_calm_s"], BURST["factor"]
+    calm = (high_s + low_s - factor * high_s) / low_s
+    rate = RATE if own else PHONES * RATE
+    return dispersion(factor * rate, calm * rate, high_s, low_s, WINDOW_S)
+
+
+def counts(scenario: Scenario, replications: int) -> Floats:
+    """Return how many requests all phones together are asked within the window, in each replication."""
+    people = population(scenario)
+    found = np.zeros(replications)
+    for replication in range(replications):
+        for who in people:
+            next_arrival, arrived_s = arrivals_of(scenario, who, replication), 0.0
+            while (arrived_s := next_arrival(arrived_s)) <= WINDOW_S:
+                found[replication] += 1
+    return found
+
+
+def bursty_cell(trial: Trial, of: str) -> Scenario:
+    traffic = {"kind": "bursty", "devices": PHONES, "rate_per_s": RATE, "max_tokens": 1, "burst": {"of": of, **BURST}}
+    return cell(trial, HLM, traffic=traffic, duration_s=WINDOW_S, warmup_s=0.0)
+
+
+def burst_rate(trial: Trial) -> Finding:
+    """However they are bundled, requests keep their mean rate."""
+    runs = 700 * trial.size
+    found = counts(bursty_cell(trial, "device"), runs) / (PHONES * WINDOW_S)
+    return mean_is(RATE, found, f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s")
+
+
+def burst_dispersion(trial: Trial, of: str) -> Finding:
+    """Squares of counts off their mean, over it: 1 without bursts."""
+    runs, mean = 700 * trial.size, PHONES * RATE * WINDOW_S
+    found = (counts(bursty_cell(trial, of), runs) - mean) ** 2 / mean
+    return mean_is(bursts_of(of == "device"), found, f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s")
+
+
+def present_cell(trial: Trial) -> Scenario:
+    presence = {"mean_present_s": PRESENT_S, "mean_absent_s": ABSENT_S}
+    traffic = {"kind": "poisson", "devices": PHONES, "rate_per_s": RATE, "max_tokens": 1, "presence": presence}
+    return cell(trial, HLM, traffic=traffic, duration_s=WINDOW_S, warmup_s=0.0)
+
+
+def presence_rate(trial: Trial) -> Finding:
+    """A phone asks at its rate for the share of time that it is there."""
+    runs = 700 * trial.size
+    found = counts(present_cell(trial), runs) / (PHONES * WINDOW_S)
+    how = f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s"
+    return mean_is(RATE * PRESENT_S / (PRESENT_S + ABSENT_S), found, how)
+
+
+def presence_dispersion(trial: Trial) -> Finding:
+    """What is left of a Poisson process is an interrupted one: rate 0 while away."""
+    runs, mean = 700 * trial.size, PHONES * WINDOW_S * RATE * PRESENT_S / (PRESENT_S + ABSENT_S)
+    found = (counts(present_cell(trial), runs) - mean) ** 2 / mean
+    theory = dispersion(RATE, 0.0, PRESENT_S, ABSENT_S, WINDOW_S)
+    return mean_is(theory, found, f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s")
+
+
+def classes_apart(trial: Trial) -> Finding:
+    """On fixed parts of the band, with a GPU for each phone, a class can't tell who else is on the cell."""
+    own = {"name": "here", "count": 3, "mean_snr_db": 4.0, "slm_token_s": 0.03}
+    others = (
+        [{"name": "there", "count": 5}, own],
+        [{"name": "elsewhere", "count": 2, "think_time_s": 0.1}, own, {"name": "farther", "count": 3}],
+    )
+    found = []
+    for classes in others:
+        scenario = cell(
+            trial, U_HLM,
+            device_class=classes,
+            traffic={"think_time_s": 1.0, "max_tokens": 40},
+            channel={"kind": "rayleigh", "mean_snr_db": 5.0},
+            uplink={"allocator": "fdma"},
+            base_station={"gpus": 8, "max_batch": 1},
+        )  # fmt: skip
+        tokens = committed(run(scenario))
+        mine = [who.device for who in population(scenario) if who.name[0] == "here"]
+        found.append(tokens.loc[tokens["device"].isin(mine), ["started_s", "committed_s"]].to_numpy())
+    how = f"{len(found[0]):,} tokens of 3 phones, both ends of each, beside 5 other phones of one kind or of two"
+    return equals(found[0], found[1], how)
+
+
+def one_phone_energy(trial: Trial) -> Finding:
+    """Watts times the legs of `one_phone_metrics`, and a waiting GPU's share of the rest of the time."""
+    device_w, amplifier_w, circuit_w, gpu_w, idle_w = 3.0, 0.2 / 0.4, 0.15, 300.0, 50.0
+    radio = {"transmit_power_dbm": 10 * math.log10(200.0), "amplifier_efficiency": 0.4, "circuit_power_w": circuit_w}
+    scenario = cell(
+        trial, HLM,
+        device={"slm_token_s": SLM_S, "slm_prefill_token_s": 0.0, "power_w": device_w, "radio": radio},
+        base_station={"sync": "free", "gpu_power_w": gpu_w, "gpu_idle_power_w": idle_w},
+        traffic={"devices": 1, "think_time_s": 0.0, "max_tokens": 40},
+        duration_s=5.0 + 100 * (SLM_S + UPLOAD_S + t(1) + DOWNLINK_S), warmup_s=5.0,
+    )  # fmt: skip
+    records = run(scenario)
+    found = replication_metrics(
+        records.requests, records.tokens, records.stations, warmup_s=5.0, duration_s=scenario.duration_s, devices=1,
+        slo={}, output_law=True, powers=powers_of(scenario, [0]),
+    )  # fmt: skip
+    idle_s = SLM_S + UPLOAD_S + DOWNLINK_S
+    parts = [device_w * SLM_S, (amplifier_w + circuit_w) * UPLOAD_S, gpu_w * t(1) + idle_w * idle_s]
+    told = [found[name] for name in ENERGY]
+    return equals([sum(parts), *parts], told, "a run of a hundred tokens: the whole and its parts")
+
+
+MMPP = "Fischer and Meier-Hellstern 1993"
+CLAIMS = (
+    Claim("burst rate", "Bursts leave the mean rate of requests as it is", "mean of a Markov-modulated Poisson process",
+          "1/s", burst_rate),
+    Claim("own bursts", "Phones with bursts of their own: dispersion of the counts of all of them", MMPP, "1",
+          partial(burst_dispersion, of="device")),
+    Claim("common bursts", "Phones that burst together: dispersion of the counts of all of them", MMPP, "1",
+          partial(burst_dispersion, of="cell")),
+    Claim("presence", "Phones that come and go ask for the share of time that they are there",
+          "alternating renewal process", "1/s", presence_rate),
+    Claim("presence, dispersion", "Coming and going makes an interrupted Poisson process of a Poisson process", MMPP,
+          "1", presence_dispersion),
+    Claim("classes apart", "With parts of the band and GPUs of their own, phones of a class don't notice the others",
+          "named random streams", "any", classes_apart),
+    Claim("one phone, energy", "A token of a lone phone costs watts times legs, and idle watts between",
+          "adding up", "J", one_phone_energy),
+)  # fmt: skip
