@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from worlds import cell, ready
 
-from uhlm_sim import load, run
+from uhlm_sim import capacity, load, run
 from uhlm_sim.analysis.energy import ENERGY, powers_of
 from uhlm_sim.analysis.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.population import population
-from uhlm_sim.errors import ScenarioError
+from uhlm_sim.errors import InputError, ScenarioError
 
 RADIO = {"transmit_power_dbm": 20.0, "amplifier_efficiency": 0.25, "circuit_power_w": 0.3}  # 0.1 W radiated, 0.4 drawn
 PHONE = {"slm_token_s": 0.02, "slm_prefill_token_s": 0.004, "power_w": 2.0, "radio": RADIO}
@@ -73,7 +73,7 @@ def test_the_gpus_energy_over_the_tokens_is_their_busy_and_idle_time_times_watts
 @pytest.mark.parametrize("allocator", ["equal-share", "fdma", "equal-finish", "tdma", "max-rate", "shortest-first"])
 @pytest.mark.parametrize("rule", ["per-hertz", "power-limited"])
 def test_a_phone_radiates_all_its_power_while_it_has_any_of_the_band_if_power_is_limited(allocator, rule):
-    """Who shares the band sends all the while; who has it alone sends for its airtime. No outage, and fades never tie."""
+    """Who shares the band sends all the while; who has it alone sends for its airtime: no outage, no ties."""
     uplink = {"bandwidth_hz": 5e6, "allocator": allocator, "snr_rule": rule}
     scenario, records = busy(uplink=uplink, channel={"min_snr_db": -100.0})
     sent = records.tokens.query("payload_bits > 0 and airtime_s.notna()")
@@ -173,7 +173,12 @@ def test_a_report_without_the_radios_power_says_so(scenario_file: Path, tmp_path
     assert "The energy of its radio isn&#39;t known, for want of its power, so neither is the whole." in page
 
 
-def test_a_precision_of_joules_needs_watts(scenario_file: Path) -> None:
+def test_a_precision_in_joules_needs_watts(scenario_file: Path) -> None:
     wanted = {"precision": {"metric": "energy_per_token_j", "relative": 0.1, "max_replications": 20}}
     with pytest.raises(ScenarioError, match=r"precision.metric = 'energy_per_token_j': needs device.power_w"):
         run(load(scenario_file, wanted), jobs=1)
+
+
+def test_an_objective_in_joules_needs_watts(scenario_file: Path) -> None:
+    with pytest.raises(InputError, match=r"needs device.power_w or device.radio, and the scenario has neither"):
+        capacity(load(scenario_file), "traffic.devices", ["energy_per_token_j<=3"], jobs=1)

@@ -213,7 +213,7 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
     ]
     check_scenario(scenario, policies, allow_plugins=allow_plugins)
     metric = "" if scenario.precision is None else scenario.precision.metric
-    if metric in ENERGY and scenario.device.power_w is None and scenario.device.radio is None:
+    if metric in ENERGY and not scenario.tells_energy:
         raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")
     if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"

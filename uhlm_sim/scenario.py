@@ -146,11 +146,8 @@ class Scenario(Section):
         for policy in self.policy:
             if policy.skip_rate == "matched":
                 self.matched(policy)
-        if (
-            self.device.radio is not None
-            and self.channel.geometry is not None
-            and self.channel.geometry.p0_dbm is not None
-        ):
+        geometry = self.channel.geometry
+        if self.device.radio is not None and geometry is not None and geometry.p0_dbm is not None:
             raise ValueError("device.radio: energy knows no power control; leave channel.geometry.p0_dbm out")
         check_classes(self.device_class, self.traffic.devices, labels, self.ignored_of_classes)
         self._refuse_endless_work()
@@ -200,6 +197,11 @@ class Scenario(Section):
         for what, count in most.items():
             if count > MAX_STEPS:
                 raise ValueError(f"{what}: up to {count:.2g} in one simulation; at most {MAX_STEPS:g} fit")
+
+    @property
+    def tells_energy(self) -> bool:
+        """Say whether a phone's power is known: a GPU's alone, which presets bring, tells no energy."""
+        return self.device.radio is not None or any(group.device.power_w is not None for group in self.groups)
 
     @property
     def transmit_power_w(self) -> float:

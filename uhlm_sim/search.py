@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.metrics import UNITS
 from uhlm_sim.analysis.objectives import Objective, Seen, keeps, may_keep, surely_keeps
 from uhlm_sim.analysis.results import Results
@@ -55,6 +56,8 @@ class Search:
         needing = [o.metric for o in objectives if o.metric in ("goodput", "slo_attainment")]
         if needing and not scenario.slo.model_dump(exclude_none=True):
             raise InputError(f"--slo {needing[0]}: counts what meets the scenario's [slo], and it has none")
+        if any(o.metric in ENERGY for o in objectives) and not scenario.tells_energy:
+            raise InputError(f"--slo {ENERGY[0]}: needs device.power_w or device.radio, and the scenario has neither")
         sweep = [f"the sweep over {vary}"] if vary in scenario.sweep else []
         self.left_aside = [*sweep, *(["the precision"] if scenario.precision else [])]
         self.scenario = scenario.model_copy(update={"sweep": {}, "precision": None, "output": Output(tokens=False)})

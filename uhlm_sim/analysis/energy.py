@@ -32,14 +32,11 @@ class Powers:
 
 
 def powers_of(scenario: Scenario, group_of: Sequence[int]) -> Powers | None:
-    """Return a scenario's powers, `group_of` being each device's place among its classes; None if no phone's is known.
-
-    A preset gives a GPU's power whether energy is asked for or not, so that alone doesn't count.
-    """
+    """Return a scenario's powers, `group_of` being each device's class by number; None if no phone's is known."""
+    if not scenario.tells_energy:
+        return None
     own = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
     radio, station = scenario.device.radio, scenario.base_station
-    if radio is None and np.isnan(own).all():
-        return None
     return Powers(
         device_w=own[list(group_of)],
         amplifier_w=np.nan if radio is None else scenario.transmit_power_w / radio.amplifier_efficiency,
