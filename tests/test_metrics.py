@@ -29,6 +29,7 @@ TOKENS = [
     "downlink_s",
     "batch_jobs",
     "batch_tokens",
+    "steps",
 ]
 QUALITY = ["quality_cosine", "quality_cosine_reference"]
 REQUESTS = ["device", "request", "arrived_s", "first_token_s", "finished_s", "tokens", *QUALITY]
@@ -37,11 +38,11 @@ STATIONS = ["station", "at_s", "present_s", "busy_s", "servers"]
 # Phone 0 answers with three tokens (sent, skipped, sent), phone 1 with one and has one in progress.
 # Both jobs that end at 13.0 were one batch of two.
 ANSWER = [
-    (0, 0, 0, 10.0, 11.0, "send", "accepted", 0.9, 100, 0.4, 0.1, 0.2, 0.1, 0.1, 0.1, 1, 6),
-    (0, 0, 1, 11.0, 11.5, "skip", "skipped", 0.8, 0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0),
-    (0, 0, 2, 11.5, 13.0, "send", "resampled", 0.2, 100, 0.5, 0.3, 0.2, 0.2, 0.2, 0.1, 2, 4),
-    (1, 0, 0, 12.0, 13.0, "send", "accepted", 1.0, 100, 0.4, 0.1, 0.2, 0.0, 0.2, 0.1, 2, 4),
-    (1, 0, 1, 13.0, NAN, "send", "accepted", 0.5, 100, 0.4, 0.1, NAN, NAN, NAN, NAN, 0, 0),
+    (0, 0, 0, 10.0, 11.0, "send", "accepted", 0.9, 100, 0.4, 0.1, 0.2, 0.1, 0.1, 0.1, 1, 6, 1),
+    (0, 0, 1, 11.0, 11.5, "skip", "skipped", 0.8, 0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0),
+    (0, 0, 2, 11.5, 13.0, "send", "resampled", 0.2, 100, 0.5, 0.3, 0.2, 0.2, 0.2, 0.1, 2, 4, 1),
+    (1, 0, 0, 12.0, 13.0, "send", "accepted", 1.0, 100, 0.4, 0.1, 0.2, 0.0, 0.2, 0.1, 2, 4, 1),
+    (1, 0, 1, 13.0, NAN, "send", "accepted", 0.5, 100, 0.4, 0.1, NAN, NAN, NAN, NAN, 0, 0, 0),
 ]
 ASKED = [(0, 0, 10.0, 11.0, 13.0, 3, 0.9, 0.8), (1, 0, 11.5, 13.0, NAN, 1, 0.5, 0.6)]
 # Over [10, 14] the band was held for 1 s and the two GPUs worked 0.8 s between them.
@@ -136,7 +137,7 @@ def test_a_request_waits_for_its_phone_until_its_first_token_begins():
 
 
 def test_an_answer_that_the_large_model_wrote_has_no_drafts():
-    generated = [(0, 0, i, 10.0 + i, 11.0 + i, "send", "generated", NAN, 0, *[0.0] * 5, 1.0, 1, 1) for i in range(3)]
+    generated = [(0, 0, i, 10.0 + i, 11.0 + i, "send", "generated", NAN, 0, *[0.0] * 5, 1.0, 1, 1, 1) for i in range(3)]
     found = measure(generated)
     assert (found["skip_rate"], found["transmission_rate"]) == (0, 1)
     for name in ("resample_rate", "kept_rate", "rejection_risk", "true_skip_rate", "airtime_s.leg_mean"):

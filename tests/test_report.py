@@ -33,11 +33,11 @@ def simulated(policy, replication):
             done = now + sum(legs)
             words = ("skip", "skipped") if kept else ("send", "accepted")
             rows.append(
-                (device, 0, position, now, done, *words, 0.8, 0 if kept else 8000, *legs, *([0 if kept else 1] * 2))
+                (device, 0, position, now, done, *words, 0.8, 0 if kept else 8000, *legs, *([0 if kept else 1] * 3))
             )
             now = done
     columns = ["device", "request", "position", "started_s", "committed_s", "decision", "outcome"]
-    columns += ["accept_probability", "payload_bits", *LEGS, "batch_jobs", "batch_tokens"]
+    columns += ["accept_probability", "payload_bits", *LEGS, "batch_jobs", "batch_tokens", "steps"]
     tokens = pd.DataFrame(rows, columns=columns)
     ends = tokens.groupby("device")["committed_s"]
     requests = pd.DataFrame(

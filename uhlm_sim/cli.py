@@ -111,7 +111,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--point", type=int, default=0, metavar="N", help="a sweep's point")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/timeline.json")
 
-    command("list", list_command, "name the built-in scenarios, presets, policies, traffic, channels and allocators")
+    command(
+        "list",
+        list_command,
+        "name the built-in scenarios, presets, policies, traffic, channels, allocators and batch rules",
+    )
     command("schema", schema_command, "print the JSON schema of a scenario file")
     return top
 
@@ -243,6 +247,8 @@ def list_command(_args: argparse.Namespace) -> None:
 
     from channel_models import CHANNELS
     from uhlm_sim.cell.arrivals import ARRIVALS
+    from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
+    from uhlm_sim.cell.service import SERVICES
     from uhlm_sim.cell.uplink import ALLOCATORS
     from uhlm_sim.names import load_presets, scenario_folder
 
@@ -260,6 +266,9 @@ def list_command(_args: argparse.Namespace) -> None:
         "Traffic, traffic.kind": ARRIVALS,
         "Channels, channel.kind": CHANNELS,
         "Allocators, uplink.allocator": ALLOCATORS,
+        "Batch rules, base_station.batch_rule": BATCH_RULES,
+        "Orders, base_station.order": ORDERS,
+        "Service times, base_station.service.kind": SERVICES,
     }
     for title, functions in titles.items():
         print(title)

@@ -26,6 +26,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Return the contents of `provenance.json`: plain values only."""
     header = trace.header
+    llm_table = "roofline" if scenario.base_station.service.kind == "roofline" else "llm"
     return {
         "version": __version__,
         "git_revision": git_revision(),
@@ -67,7 +68,7 @@ def provenance(
                     (f"device_class.{each.name}.slm", "slm", each.slm, each.device(scenario.device))
                     for each in scenario.device_class
                 ),
-                ("base_station.llm", "llm", scenario.base_station.llm, scenario.base_station.service),
+                ("base_station.llm", llm_table, scenario.base_station.llm, scenario.base_station.service),
             )
             if name is not None
         ],
@@ -162,11 +163,44 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         *about_traffic(scenario),
         *about_energy(scenario),
     ]
-    fitted = station.service.max_fitted_tokens
-    if station.service.kind != "fitted":
-        said.append(f"Verification times are drawn by the user's own code, {station.service.kind}.")
-    elif fitted is not None:
-        said.append(f"Verification times are fitted up to {fitted} new tokens a batch and extrapolated beyond.")
+    return said + _of_the_gpus(scenario)
+
+
+def _of_the_gpus(scenario: Scenario) -> list[str]:
+    """Say where verification times come from, and what the GPUs are taken to remember."""
+    station, service = scenario.base_station, scenario.base_station.service
+    said = []
+    if service.kind == "roofline":
+        said.append(
+            "Verification times are a roofline: a step reads all weights once, or computes 2 FLOP a parameter and "
+            f"position, the first {station.max_batch} positions as in decoding and others as in prefill, whichever "
+            "takes longer; attention, launches and imperfect bandwidth are left out, so they are optimistic."
+        )
+    elif service.kind == "table":
+        said.append(
+            f"Verification times come from the table {service.path}: straight lines between its rows, the first row's "
+            "seconds below it, and beyond the last its last slope, an extrapolation."
+        )
+    elif service.kind != "fitted":
+        said.append(f"Verification times are drawn by the user's own code, {service.kind}.")
+    elif service.max_fitted_tokens is not None:
+        said.append(
+            f"Verification times are fitted up to {service.max_fitted_tokens} new tokens a batch and extrapolated "
+            "beyond."
+        )
+    if scenario.tokens.context_tokens:
+        said.append(
+            f"Before every prompt stand {scenario.tokens.context_tokens:,} positions that cost time and bits as a "
+            "prompt's do, though the recorded answers are those without."
+        )
+    if station.kv_capacity_tokens is not None:
+        each = " each" if station.queue == "join-shortest" else ""
+        said.append(
+            f"The GPUs remember {station.kv_capacity_tokens:,} positions{each}; whoever is evicted is processed again "
+            "from the prompt on with its next job."
+        )
+    elif station.gpus > 1:
+        said.append("Every GPU is taken to remember every request: a job goes to any of them at no cost.")
     return said
 
 

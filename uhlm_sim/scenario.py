@@ -181,7 +181,7 @@ class Scenario(Section):
             rate = max(group.traffic.rate_per_s for group in self.groups)
             most["traffic.devices x rate_per_s x duration_s: requests"] = traffic.devices * self.duration_s * rate
         own_s = min(group.own_s for group in self.groups)
-        asked_s = own_s + service.c_s
+        asked_s = own_s + service.least_s
         for policy in self.policy:
             asks = policy.kind in ("hlm", "llm")  # for every token, so the GPUs set a pace too
             if not asks and own_s == 0.0:
@@ -191,7 +191,7 @@ class Scenario(Section):
                 )
             tokens = traffic.devices * self.duration_s / (asked_s if asks else own_s)
             if asks:
-                paced = self.base_station.gpus * self.base_station.max_batch / service.c_s * self.duration_s
+                paced = self.base_station.gpus * self.base_station.max_batch / service.least_s * self.duration_s
                 tokens = min(tokens, paced)
             most[f"tokens of {policy.label}"] = tokens
         for what, count in most.items():

@@ -146,6 +146,7 @@ def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str)
         raise ScenarioError(f"{where}: name the table and its key, as in policy.u-hlm(0.43).threshold")
     if (*parents, last) in (("device", "slm"), ("base_station", "llm")):
         former = load_presets()[last].get(str(table.get(last)), {})
+        former = {**load_presets()["roofline"].get(str(table.get(last)), {}), **former}
         for filled in (table, table.get("service", {})):
             for field, filling in former.items():
                 if filled.get(field) == filling:

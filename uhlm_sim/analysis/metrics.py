@@ -54,6 +54,9 @@ UNITS: dict[str, str] = {
     "bs_present": "jobs",
     "batch_jobs": "jobs",
     "batch_tokens": "tokens",
+    "kv_cache_usage": "1",
+    "evictions": "requests",
+    "recomputed_share": "1",
     "requests": "requests",
     "completed_requests": "requests",
     "unfinished_requests": "requests",
@@ -110,7 +113,10 @@ def replication_metrics(
 
     Stations: time averages over the window by the stations' own counters: `uplink_utilisation` share of the
     band held, `bs_utilisation` busy GPU time over gpus x time, `_present` jobs waiting or in service.
-    `batch_jobs`, `batch_tokens` are means over batches: n rows see a batch of n jobs, so each weighs 1/n.
+    `batch_jobs`, `batch_tokens` are means over batches: n rows see a batch of n jobs, so each weighs 1/n, and that for
+    each of its steps. Where the LLM's memory is limited, `kv_cache_usage` is the time average of positions held over
+    its capacity, `evictions` are the requests that lost theirs in the window, and `recomputed_share` is that of the
+    positions that the LLM processed again, of all that it processed for the tokens committed in the window.
 
     Counts: `requests` arrived in the window and `completed_requests` of them; `unfinished_requests` and
     `unfinished_tokens` are all those under way when the run was cut, whenever they began. `requests_present`
@@ -127,7 +133,7 @@ def replication_metrics(
         if key not in SLO_KEYS:
             raise InputError(f"slo.{key}: allowed are {', '.join(SLO_KEYS)}{did_you_mean(key, SLO_KEYS)}")
     window = {"warmup_s": warmup_s, "duration_s": duration_s}
-    counted = _of_stations(stations, **window)
+    counted = _of_stations(stations, **window) | _of_memory(tokens, stations, **window)
     gpus = stations.loc[_is(stations["station"], "base_station"), "servers"].max()
     committed = int(in_window(tokens["committed_s"], **window).sum())
     idle_s = gpus * (1 - counted["bs_utilisation"]) * (duration_s - warmup_s) / max(committed, 1)
@@ -277,10 +283,12 @@ def _of_tokens(tokens: pd.DataFrame, warmup_s: float, duration_s: float, devices
         found[leg] = _mean(values)
         found[f"{leg}.leg_mean"] = _mean(values[has])
         found[f"{leg}.leg_p95"] = float(np.percentile(values[has], 95)) if has.any() else np.nan
-    batches = (1 / jobs[computed]).sum()
-    found["batch_jobs"] = computed.sum() / batches if batches else np.nan
+    steps = _floats(inside["steps"])[computed]
+    weight = steps / jobs[computed]
+    batches = weight.sum()
+    found["batch_jobs"] = steps.sum() / batches if batches else np.nan
     batch_tokens = _floats(inside["batch_tokens"])[computed]
-    found["batch_tokens"] = (batch_tokens / jobs[computed]).sum() / batches if batches else np.nan
+    found["batch_tokens"] = (batch_tokens * weight).sum() / batches if batches else np.nan
     return found
 
 
@@ -316,3 +324,19 @@ def _of_stations(stations: pd.DataFrame, warmup_s: float, duration_s: float) -> 
                 servers = _floats(end["servers"])[0] if counter == "busy_s" else 1.0
                 found[f"{name}_{metric}"] = grown / (servers * (duration_s - warmup_s))
     return found
+
+
+def _of_memory(tokens: pd.DataFrame, stations: pd.DataFrame, warmup_s: float, duration_s: float) -> dict[str, float]:
+    here = _is(stations["station"], "kv_cache")
+    at_s = _floats(stations["at_s"])
+    start, end = stations[here & (at_s == warmup_s)], stations[here & (at_s == duration_s)]
+    if not (len(start) and len(end)):
+        return dict.fromkeys(("kv_cache_usage", "evictions", "recomputed_share"), np.nan)
+    grown = {name: _floats(end[name])[0] - _floats(start[name])[0] for name in ("busy_s", "departures")}
+    inside = tokens[in_window(tokens["committed_s"], warmup_s, duration_s)]
+    processed = inside["llm_tokens"].sum()
+    return {
+        "kv_cache_usage": grown["busy_s"] / (_floats(end["servers"])[0] * (duration_s - warmup_s)),
+        "evictions": grown["departures"],
+        "recomputed_share": inside["recomputed_tokens"].sum() / processed if processed else np.nan,
+    }

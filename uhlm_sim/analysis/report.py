@@ -95,6 +95,7 @@ FAMILIES = {
     "Legs of a token": LEGS,
     "Energy": ("energy_per_token_j",),
     "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
+    "Memory of the LLM": ("kv_cache_usage", "evictions", "recomputed_share"),
     "Counts, a replication": (
         "requests",
         "completed_requests",

@@ -55,22 +55,24 @@ def _token(row: dict[Any, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _batches(legs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the batches, each on the first GPU that is free when it starts."""
+    """Yield the batches, each on the first GPU that is free when it starts; split jobs one by one."""
     served = legs[legs["verify_s"] > 0]
     start_s = served[["started_s", "device_s", "uplink_s", "bs_wait_s"]].sum(axis=1).round(9)
     batches = served.assign(start_s=start_s).sort_values(["start_s", "batch_jobs", "batch_tokens"], kind="stable")
+    is_split = bool((served["steps"] > 1).any())
     free_s: list[float] = []
     left = 0  # jobs of the batch at hand that are still to come
     for row in batches.to_dict("records"):
         if left == 0:
-            left, at_s = row["batch_jobs"], row["start_s"]
+            left, at_s = 1 if is_split else int(row["batch_jobs"]), row["start_s"]
             gpu = next((i for i, free in enumerate(free_s) if free <= at_s + 1e-9), len(free_s))
             if gpu == len(free_s):
                 free_s.append(0.0)
                 yield _name("thread_name", GPUS, gpu, f"GPU {gpu}")
             free_s[gpu] = at_s + row["verify_s"]
-            told = {"jobs": left, "tokens": row["batch_tokens"]}
-            yield _event("X", f"batch of {left}", GPUS, gpu, at_s, row["verify_s"], told)
+            told = {"jobs": row["batch_jobs"], "tokens": row["batch_tokens"]}
+            name = f"job in {row['steps']} steps" if is_split else f"batch of {left}"
+            yield _event("X", name, GPUS, gpu, at_s, row["verify_s"], told)
         left -= 1
 
 

@@ -54,6 +54,7 @@ class Answers:
         return next_answer
 
     def _plan(self, path: TokenPath) -> Answer:
+        path = replace(path, prompt_tokens=path.prompt_tokens + self._costs.context_tokens)
         self._paths.append(path)
         return plan_answer(len(self._paths) - 1, path, self._policy, self._costs)
 

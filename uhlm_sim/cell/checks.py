@@ -12,7 +12,8 @@ from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import ReadyPolicy
 from uhlm_sim.cell.population import population, weights_of
 from uhlm_sim.cell.request_file import read_requests
-from uhlm_sim.cell.service import SERVICES
+from uhlm_sim.cell.service import SERVICES, service_arguments, service_times
+from uhlm_sim.cell.serving import check_base_station
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
@@ -40,7 +41,11 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
     for replication in range(scenario.replications if channel.kind == "constant" else 1):
         mean_snr_db(scenario, replication)
     times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
-    _check_call(f"base_station.service.params of {service.kind}", times, (service, None), service.params)
+    arguments = service_arguments(times, scenario)
+    _check_call(f"base_station.service.params of {service.kind}", times, (service, None), arguments)
+    if service.kind in SERVICES:
+        service_times(scenario, 0)
+    check_base_station(scenario, policies, allow_plugins=allow_plugins)
     for policy, given in zip(policies, scenario.policy, strict=True):
         keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
         _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)

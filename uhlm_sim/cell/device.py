@@ -7,7 +7,7 @@ from math import inf
 
 import simpy
 
-from uhlm_sim.cell.jobs import UNKNOWN, Job, Wakeup
+from uhlm_sim.cell.jobs import UNKNOWN, Job, Request, Wakeup
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Log:
             "airtime_s",
             "verify_started_s",
         ),
-        *("verified_s", "committed_s", "payload_bits", "llm_tokens", "batch_jobs", "batch_tokens", "sending_s"),
+        *("verified_s", "committed_s", "payload_bits", "llm_tokens", "recomputed_tokens"),
+        *("steps", "batch_jobs", "batch_tokens", "sending_s"),
     )
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class Log:
             (
                 request_row, position, 1.0, started_s, job.sent_s, job.received_s, job.airtime_s,
                 job.verify_started_s, job.verified_s, committed_s, job.payload_bits, job.llm_tokens,
-                job.batch_jobs, job.batch_tokens, job.sending_s,
+                job.recomputed_tokens, job.steps, job.batch_jobs, job.batch_tokens, job.sending_s,
             )
         )  # fmt: skip
 
@@ -73,7 +74,7 @@ class Log:
         self.tokens.extend(
             (
                 request_row, position, none, started_s, committed_s, committed_s, none,
-                committed_s, committed_s, committed_s, 0.0, 0.0, 0.0, 0.0, none,
+                committed_s, committed_s, committed_s, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, none,
             )
         )  # fmt: skip
 
@@ -84,7 +85,8 @@ class Phone:
     `next_arrival(free_s)` gives the time of the next request, `free_s` being when the last token of the one before was
     at the device; a request that arrives earlier waits. `next_answer()` is what the next one asks for. `upload` and
     `submit` hand a job to the uplink or straight to the base station; `gain_of(n, position)` is an upload's own power
-    gain where fading is drawn per upload.
+    gain where fading is drawn per upload. `end_request(device)` is called, if given, when a request's last token is
+    verified, or drafted and kept.
 
     `free_s` may lie ahead of the clock, by a downlink or a think time: it is slept away together with the next token's
     computing, so a token costs the phone one event.
@@ -102,6 +104,7 @@ class Phone:
         gain_of: Callable[[int, int], float] | None,
         downlink_s: float,
         log: Log,
+        end_request: Callable[[int], None] | None = None,
     ) -> None:
         self._env = env
         self._device = device
@@ -112,6 +115,7 @@ class Phone:
         self._gain_of = gain_of
         self._downlink_s = downlink_s
         self._log = log
+        self._end_request = end_request
         self._requests = 0
         self._now_drafting: tuple[int, int, float] = (-1, 0, 0.0)
         self._job: Job | None = None
@@ -124,6 +128,7 @@ class Phone:
             request_row, arrived_s, answer = self._begin(free_s)
             compute_s, sends, end = answer.compute_s, answer.sends, len(answer.sends)
             free_s = max(free_s, arrived_s)
+            request = Request(arrived_s)
             drafted = False
             for position in range(end):
                 started_s = free_s
@@ -133,18 +138,24 @@ class Phone:
                     yield env.timeout(delay_s)
                 if not sends[position]:
                     free_s = env.now
+                    if position == 0:
+                        request.first_token_s = free_s
                     drafted = False
                     log.kept_token(request_row, position, started_s, free_s)
                     continue
                 drafted = position + 1 < end and not answer.pipelined
                 rest_s = downlink_s + compute_s[position + 1] if drafted else 0.0
-                self._job = job = self._send(answer, position, rest_s)
+                self._job = job = self._send(answer, position, rest_s, request)
                 yield job.done
                 self._job = None
                 free_s = committed_s = job.verified_s + downlink_s
+                if position == 0:
+                    request.first_token_s = committed_s
                 if answer.pipelined and position + 1 < end:
                     free_s = job.verified_s
                 log.sent_token(request_row, position, started_s, job, committed_s)
+            if self._end_request is not None:
+                self._end_request(self._device)
 
     def close(self, duration_s: float, open_loop: bool) -> None:
         """Write down what the end of the run cut off: the token in progress, and requests that still waited."""
@@ -167,11 +178,14 @@ class Phone:
         self._requests += 1
         return row, arrived_s, answer
 
-    def _send(self, answer: Answer, position: int, rest_s: float) -> Job:
+    def _send(self, answer: Answer, position: int, rest_s: float, request: Request) -> Job:
         env, bits = self._env, answer.payload_bits[position]
         gain = 1.0 if self._gain_of is None else self._gain_of(self._requests - 1, position)
-        job = Job(self._device, bits, answer.llm_tokens[position], env.now, Wakeup(env), gain, rest_s)
+        job = Job(
+            self._device, bits, answer.llm_tokens[position], env.now, Wakeup(env), gain, rest_s, request, position
+        )
         if bits:
+            request.uploads += 1
             self._upload(job)
         else:
             job.airtime_s = job.sending_s = 0.0

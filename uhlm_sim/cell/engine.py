@@ -9,16 +9,16 @@ import simpy
 from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, Allocator, asked_of_the_uplink
 from uhlm_sim.cell.answers import Answers
 from uhlm_sim.cell.arrivals import arrivals_of
-from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.device import Answer, Log, Phone
 from uhlm_sim.cell.fading import find_fading, make_air, upload_gains
+from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.population import Who, population, weights_of
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.cell.request_file import read_requests
-from uhlm_sim.cell.service import service_times
+from uhlm_sim.cell.serving import make_base_station
 from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import Uplink
 from uhlm_sim.names import find_kind
@@ -51,12 +51,7 @@ def simulate(
     fading_of = find_fading(scenario, allow_plugins=allow_plugins)
     snr_db = mean_snr_db(scenario, replication)
     air = make_air(scenario, fading_of, replication, snr_db)
-    base_station = BaseStation(
-        env,
-        service_s=service_times(scenario, replication, allow_plugins=allow_plugins),
-        gpus=scenario.base_station.gpus,
-        max_batch=scenario.base_station.max_batch,
-    )
+    base_station = make_base_station(env, scenario, replication, allow_plugins=allow_plugins)
     allocator = find_kind(scenario.uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
     uplink = Uplink(
         env,
@@ -82,6 +77,7 @@ def simulate(
             gain_of=upload_gains(scenario, fading_of(who.device), replication, who) if air.per_upload else None,
             downlink_s=scenario.base_station.downlink_s,
             log=log,
+            end_request=base_station.end_request if base_station.kv_capacity_tokens else None,
         )
         for who in people
     ]
@@ -92,8 +88,13 @@ def simulate(
     for until_s in (scenario.warmup_s, scenario.duration_s):
         if until_s > 0.0:
             env.run(until=until_s)
-        stations += [station_row("uplink", uplink, 1, until_s)]
-        stations += [station_row("base_station", base_station, base_station.gpus, until_s)]
+        uplink.settle()
+        base_station.settle()
+        stations.append(station_row("uplink", uplink.counters, 1, until_s))
+        stations.append(station_row("base_station", base_station.counters, base_station.gpus, until_s))
+        if base_station.kv_capacity_tokens:
+            kept = base_station.kv_counters, base_station.kv_capacity_tokens
+            stations.append(station_row("kv_cache", *kept, until_s))
     for phone in phones:
         phone.close(scenario.duration_s, open_loop=traffic.kind != "closed")
 
@@ -128,10 +129,8 @@ def make_slots(scenario: Scenario, allocator: Allocator) -> Slots | None:
     return Slots(scenario.traffic.devices, uplink.tti_s, uplink.average_s)
 
 
-def station_row(name: str, station: Uplink | BaseStation, servers: int, at_s: float) -> dict[str, object]:
-    """Read a station's counters, brought up to now."""
-    station.settle()
-    counters = station.counters
+def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:
+    """Return a station's counters as a row; its `servers` may be the positions that a memory has room for."""
     return {
         "station": name,
         "at_s": at_s,

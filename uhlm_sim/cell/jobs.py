@@ -15,12 +15,32 @@ class Wakeup(simpy.Event):
         self.env.schedule(self, priority, delay_s)
 
 
+class Request:
+    """What a station may know of the request that a job belongs to: the phone keeps it up to date.
+
+    `arrived_s` is when it arrived at the phone, `first_token_s` when its first token was there (NaN before), `uploads`
+    how many of its tokens went over the uplink, the present one included.
+    """
+
+    __slots__ = ("arrived_s", "first_token_s", "uploads")
+
+    def __init__(self, arrived_s: float) -> None:
+        self.arrived_s = arrived_s
+        self.first_token_s: float = UNKNOWN
+        self.uploads = 0
+
+
 class Job:
     """One sent token: the phone fills in what it asks, each station what it did and when.
 
     Times are in seconds of the run and NaN until they are known. `gain` is the power gain of this upload alone, for
     fading drawn per upload; with block fading the uplink looks at its own table instead. `done` happens `rest_s` after
     the verdict: the phone says how long it will need nobody, so that it is woken once and not at every step.
+
+    `llm_tokens` are the new positions that the LLM must process, of which `recomputed_tokens` are those that its memory
+    has lost. The job has taken part in `steps` of a GPU, as a rule one; `batch_jobs` and `batch_tokens` are the jobs
+    and new positions of that step. Of several they are such means that verify time over `batch_jobs` is the job's share
+    of the GPU's time, and `steps` times `batch_tokens` over `batch_jobs` its share of the positions.
     """
 
     __slots__ = (
@@ -32,10 +52,14 @@ class Job:
         "gain",
         "llm_tokens",
         "payload_bits",
+        "position",
         "received_s",
+        "recomputed_tokens",
+        "request",
         "rest_s",
         "sending_s",
         "sent_s",
+        "steps",
         "verified_s",
         "verify_started_s",
     )
@@ -49,6 +73,8 @@ class Job:
         done: Wakeup,
         gain: float = 1.0,
         rest_s: float = 0.0,
+        request: Request | None = None,
+        position: int = 0,
     ) -> None:
         self.device = device
         self.payload_bits = payload_bits
@@ -57,13 +83,17 @@ class Job:
         self.done = done
         self.gain = gain
         self.rest_s = rest_s
+        self.request = request
+        self.position = position
         self.airtime_s: float = UNKNOWN
         self.sending_s: float = UNKNOWN  # with any share of the band
         self.received_s: float = UNKNOWN
         self.verify_started_s: float = UNKNOWN
         self.verified_s: float = UNKNOWN
-        self.batch_jobs = 0
-        self.batch_tokens = 0
+        self.batch_jobs: float = 0
+        self.batch_tokens: float = 0
+        self.steps = 0
+        self.recomputed_tokens = 0
 
 
 class Counters:

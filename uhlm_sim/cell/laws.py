@@ -2,10 +2,12 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from uhlm_sim.cell.records import LEGS, Records
 from uhlm_sim.errors import SimulationError
+
+Floats = NDArray[np.float64]
 
 
 def check_records(records: Records) -> None:
@@ -16,7 +18,10 @@ def check_records(records: Records) -> None:
     sending is told, it lies between airtime and stay. At each station, at the end of the warm-up and of the run, the
     jobs that came and went, the bits and the integral of jobs present equal the same sums over the records, with
     sojourns clipped to that time (Little's law along the sample path); so do GPU time, and the band in use, up to the
-    airtime of uploads still on their way. What happens at the very instant of a reading may count on either side.
+    airtime of uploads still on their way. Of a job in the middle of several steps its share of the GPU is known to lie
+    between none and all of the time since it began. What happens at the very instant of a reading may count on either
+    side. Limited memory is never overfull; without an eviction it holds what the tokens say, with evictions at most
+    that; and what a job processes again is all that its request had.
     """
     tokens = records.tokens
     _check_tokens(tokens)
@@ -29,10 +34,12 @@ def check_records(records: Records) -> None:
     verify_started_s = received_s + leg["bs_wait_s"]
     verified_s = verify_started_s + leg["verify_s"]
     served = ~np.isnan(verify_started_s)
-    batch_tokens = (sent["batch_tokens"].to_numpy()[served] / jobs[served]).sum()
-    _near("a batch processes its jobs' tokens", batch_tokens, sent["llm_tokens"].to_numpy()[served].sum())
+    steps = sent["steps"].to_numpy()
+    batch_tokens = (steps * sent["batch_tokens"].to_numpy())[served] / jobs[served]
+    _near("a batch processes its jobs' tokens", batch_tokens.sum(), sent["llm_tokens"].to_numpy()[served].sum())
+    _check_memory(records, sent, verify_started_s, verified_s)
 
-    for told in records.stations.to_dict("records"):
+    for told in records.stations[records.stations["station"] != "kv_cache"].to_dict("records"):
         at_s, uplink = told["at_s"], told["station"] == "uplink"
         began_s, ended_s = (sent_s, received_s) if uplink else (received_s, verified_s)
         here = (bits > 0) | (not uplink)
@@ -50,8 +57,42 @@ def check_records(records: Records) -> None:
             _within(f"{where}: airtime is band in use", airtime_s, told["busy_s"], min(airtime_s + on_its_way_s, at_s))
         else:
             in_service = came & (verify_started_s <= at_s)
-            service_s = (np.fmin(verified_s, at_s) - verify_started_s)[in_service] / jobs[in_service]
-            _near(f"{where}: GPU time", service_s.sum(), told["busy_s"])
+            service_s = np.fmin(verified_s, at_s) - verify_started_s
+            split = in_service & (steps > 1) & ~(verified_s <= at_s)
+            gpu_s = (service_s / np.maximum(jobs, 1))[in_service & ~split].sum()
+            if split.any():
+                _within(f"{where}: GPU time", gpu_s, told["busy_s"], gpu_s + service_s[split].sum())
+            else:
+                _near(f"{where}: GPU time", gpu_s, told["busy_s"])
+
+
+def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s: Floats) -> None:
+    """Hold the memory's books against the positions that jobs brought and the time until their requests ended."""
+    recomputed = sent["recomputed_tokens"].to_numpy()
+    read = records.stations[records.stations["station"] == "kv_cache"]
+    if read.empty:
+        _true("without limited memory nothing is processed again", recomputed == 0)
+        return
+    new = sent["llm_tokens"].to_numpy() - recomputed
+    request = sent.groupby(["device", "request"], sort=False).ngroup().to_numpy()
+    before = pd.Series(new).groupby(request).cumsum().to_numpy() - new
+    _true("what a job processes again is all that its request had", (recomputed == 0) | (recomputed == before))
+
+    keys = ["device", "request"]
+    last = records.tokens.drop_duplicates(keys, keep="last").set_index(keys)
+    finished = records.requests.set_index(keys)["finished"].reindex(last.index)
+    ended = (last["committed_s"] - last["downlink_s"]).where(finished, np.inf)
+    freed_s = ended.reindex(pd.MultiIndex.from_frame(sent[keys])).to_numpy()
+    for told in read.to_dict("records"):
+        at_s, capacity, where = told["at_s"], told["servers"], f"kv_cache at {told['at_s']:g} s"
+        here = begun_s <= at_s
+        held = (new * (np.minimum(freed_s, at_s) - begun_s))[here].sum()
+        cut = here & np.isnan(ended_s) & (sent["steps"] > 0)  # its positions are still being counted, step by step
+        most = held + capacity * (at_s - begun_s)[cut].sum()
+        _within(f"{where}: memory in use", 0.0 if told["departures"] else held, told["busy_s"], most)
+        _within(f"{where}: memory is never overfull", 0.0, told["busy_s"], capacity * at_s)
+        if not told["departures"]:
+            _true(f"{where}: nothing is lost without an eviction", not recomputed[here].any())
 
 
 def _check_tokens(tokens: pd.DataFrame) -> None:

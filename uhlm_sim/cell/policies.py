@@ -114,6 +114,7 @@ class Costs:
     distribution_bits: float
     id_bits: int
     piggyback: bool
+    context_tokens: int = 0
 
 
 def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
@@ -130,6 +131,7 @@ def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
         distribution_bits=vocabulary_size * (payload.bits_per_probability + payload.bits_per_index),
         id_bits=ceil(log2(vocabulary_size)),
         piggyback=scenario.base_station.sync == "piggyback",
+        context_tokens=scenario.tokens.context_tokens,
     )
 
 

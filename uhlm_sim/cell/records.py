@@ -22,8 +22,8 @@ OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"]
 class Records:
     """One simulation's tables (columns as the run folder has them), and how often an upload's SNR was clamped.
 
-    `stations` holds the counters that uplink and base station keep themselves, at the end of the warm-up and of the
-    run: station, at_s, arrivals, departures, present_s, busy_s, servers, bits.
+    `stations` holds the counters that uplink, base station and, where it is limited, the LLM's memory keep themselves,
+    at the end of the warm-up and of the run: station, at_s, arrivals, departures, present_s, busy_s, servers, bits.
     """
 
     requests: pd.DataFrame
@@ -123,9 +123,11 @@ def _token_table(
             "bs_wait_s": began["verify_started_s"] - began["received_s"],
             "verify_s": began["verified_s"] - began["verify_started_s"],
             "downlink_s": committed_s - began["verified_s"],
-            "batch_jobs": began["batch_jobs"].astype(np.int32),
-            "batch_tokens": began["batch_tokens"].astype(np.int32),
+            "batch_jobs": began["batch_jobs"],
+            "batch_tokens": began["batch_tokens"],
+            "steps": began["steps"].astype(np.int32),
             "llm_tokens": began["llm_tokens"].astype(np.int32),
+            "recomputed_tokens": began["recomputed_tokens"].astype(np.int32),
         }
     )
 

@@ -1,24 +1,29 @@
-"""How long a batch takes at the base station: fitted times, or a function of the user's own."""
+"""How long a batch takes at the base station: fitted times, a roofline, a table, or a function of the user's own."""
 
+import csv
+import inspect
 from collections.abc import Callable
-from math import inf
+from math import inf, isfinite
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from uhlm_sim.errors import SimulationError
+from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario, Service
 
 Times = Callable[[int], float]
+COLUMNS = ["new_tokens", "seconds"]
 
 
 class ServiceModel(Protocol):
     """Returns what gives the seconds of one batch from its number of new tokens, batch by batch.
 
     `service` holds the scenario's c_s and its other numbers; `rng` is the replication's own stream. A model of the
-    user's own takes its `params` as keyword arguments too.
+    user's own takes its `params` as keyword arguments too, and any model `max_batch`, the most jobs of a batch, if it
+    has a parameter of that name.
     """
 
     def __call__(self, service: Service, rng: np.random.Generator) -> Times: ...
@@ -29,18 +34,56 @@ def fitted(service: Service, rng: np.random.Generator) -> Times:  # noqa: ARG001
     return service.seconds
 
 
-SERVICES: dict[str, ServiceModel] = {"fitted": fitted}
+def roofline(service: Service, rng: np.random.Generator, *, max_batch: int) -> Times:  # noqa: ARG001
+    """Give what a step needs at least, from the sizes of model and GPU: reading all weights, or computing.
+
+    t(n) = attention_s + max(P b / W, 2 P (min(n, J) / m_d + max(0, n - J) / m_p) / F) with P parameters of b bytes, the
+    GPU's peak F [FLOP/s] and memory bandwidth W [byte/s], and the shares of the peak m_d in decoding and m_p in prefill
+    (Williams, Waterman and Patterson, Roofline, CACM 2009). Up to J = max_batch positions are priced as decoding, one a
+    job; the others as prefill. Left out: attention and the memory of its keys and values, launches.
+    """
+    parameters, peak = service.parameters or inf, service.peak_flop_per_s or inf
+    read_s = parameters * (service.bytes_per_parameter or inf) / (service.memory_byte_per_s or inf)
+    decode_s = 2 * parameters / peak / (service.mfu_decode or inf)
+    prefill_s = 2 * parameters / peak / (service.mfu_prefill or inf)
+
+    def seconds(new_tokens: int) -> float:
+        compute_s = decode_s * min(new_tokens, max_batch) + prefill_s * max(0, new_tokens - max_batch)
+        return service.attention_s + max(read_s, compute_s)
+
+    return seconds
+
+
+def table(service: Service, rng: np.random.Generator) -> Times:  # noqa: ARG001
+    """Give what a CSV file says, the columns new_tokens and seconds, with straight lines between its rows.
+
+    Below the first row its seconds hold, beyond the last one its last slope, which the report calls an extrapolation.
+    Raises ScenarioError for a file that can't be read or isn't such a table: new_tokens must rise from row to row, and
+    seconds be greater than 0 and not fall with the last row.
+    """
+    tokens, seconds = _read_table(str(service.path))
+    slope = (seconds[-1] - seconds[-2]) / (tokens[-1] - tokens[-2]) if len(tokens) > 1 else 0.0
+
+    def of(new_tokens: int) -> float:
+        beyond = slope * max(0.0, new_tokens - tokens[-1])
+        return float(np.interp(new_tokens, tokens, seconds)) + beyond
+
+    return of
+
+
+SERVICES: dict[str, Any] = {"fitted": fitted, "roofline": roofline, "table": table}
 
 
 def service_times(scenario: Scenario, replication: int, *, allow_plugins: bool = False) -> Times:
     """Return new tokens of a batch -> seconds, for one replication.
 
-    Raises ScenarioError for an unknown kind. What code of the user's own returns is looked at batch by batch:
-    SimulationError unless it is a finite number greater than 0.
+    Raises ScenarioError for an unknown kind, or a wrong table. What code of the user's own returns is looked at batch
+    by batch: SimulationError unless it is a finite number greater than 0.
     """
     service = scenario.base_station.service
     model = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
-    times: Times = model(service, stream(scenario.seed, "service", replication), **service.params)
+    given = service_arguments(model, scenario)
+    times: Times = model(service, stream(scenario.seed, "service", replication), **given)
     if service.kind in SERVICES:
         return times
     if not callable(times):
@@ -56,3 +99,31 @@ def service_times(scenario: Scenario, replication: int, *, allow_plugins: bool =
         return float(seconds)
 
     return checked
+
+
+def service_arguments(model: Callable[..., Times], scenario: Scenario) -> dict[str, Any]:
+    """Return the keyword arguments of a service model: its params, and `max_batch` if it asks for it."""
+    params: dict[str, Any] = dict(scenario.base_station.service.params)
+    try:
+        asked = "max_batch" in inspect.signature(model).parameters
+    except (TypeError, ValueError):
+        asked = False  # what can't be called so is told where it is tried
+    return {"max_batch": scenario.base_station.max_batch, **params} if asked else params
+
+
+def _read_table(path: str) -> tuple[list[float], list[float]]:
+    where = f"base_station.service.path = '{path}'"
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        read = [[float(row[name]) for name in COLUMNS] for row in rows]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{where}: can't be read ({error})") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ScenarioError(f"{where}: must have numbers in the columns {', '.join(COLUMNS)} ({error})") from None
+    tokens, seconds = [row[0] for row in read], [row[1] for row in read]
+    if not read or not all(later > sooner >= 0 for sooner, later in zip(tokens, [*tokens[1:], inf], strict=True)):
+        raise ScenarioError(f"{where}: new_tokens must be at least one number of 0 or more, rising from row to row")
+    if not all(isfinite(value) and value > 0 for value in seconds) or seconds[-1] < seconds[-2:][0]:
+        raise ScenarioError(f"{where}: seconds must be finite, greater than 0, and not fall with the last row")
+    return tokens, seconds

@@ -1,36 +1,82 @@
-"""The base station's GPUs and how long a batch takes them."""
+"""The base station's GPUs: what they take when, what they remember, and how long a batch takes them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from uhlm_sim.names import load_presets
 from uhlm_sim.settings.section import Kind, NonNegative, Positive, Seconds, Section, Watts, with_preset
 
+Share = Annotated[float, Field(gt=0, le=1)]
+ROOFLINE = ("parameters", "bytes_per_parameter", "peak_flop_per_s", "memory_byte_per_s", "mfu_prefill", "mfu_decode")
+
 
 class Service(Section):
-    """Seconds to process n new tokens in one batch: c_s + attention_s + s_s_per_token max(0, n - free_tokens).
+    """Seconds to process n new tokens in one batch, by `kind`; see `uhlm-sim list`.
 
-    `kind` may name code of one's own instead, which sees these numbers.
+    fitted: c_s + attention_s + s_s_per_token max(0, n - free_tokens). `kind` may name code of one's own instead, which
+    sees these numbers.
     """
 
     kind: Kind = "fitted"
-    c_s: Positive
+    c_s: Positive | None = Field(None, description="fitted: a step's seconds, however few tokens it has")
     s_s_per_token: NonNegative = 0.0
     free_tokens: int = Field(0, ge=0)
-    attention_s: NonNegative = 0.0
+    attention_s: NonNegative = Field(0.0, description="fitted, roofline: added to every step")
     max_fitted_tokens: int | None = Field(None, ge=1, description="beyond it the fit is an extrapolation")
+    parameters: Positive | None = Field(None, description="roofline: of the LLM")
+    bytes_per_parameter: Annotated[float, Field(gt=0, le=16)] | None = Field(None, description="roofline: precision")
+    peak_flop_per_s: Positive | None = Field(None, description="roofline: of the GPU")
+    memory_byte_per_s: Positive | None = Field(None, description="roofline: bandwidth of the GPU's memory")
+    mfu_prefill: Share | None = Field(None, description="roofline: share of the peak that long inputs reach")
+    mfu_decode: Share | None = Field(None, description="roofline: share that the first position of each job reaches")
+    path: str | None = Field(None, min_length=1, description="table: a CSV file with the columns new_tokens, seconds")
     params: dict[str, float] = Field({}, description="arguments of service times of your own")
 
+    @model_validator(mode="after")
+    def complete(self) -> "Service":
+        needed = {"fitted": ("c_s",), "roofline": ROOFLINE, "table": ("path",)}.get(self.kind, ())
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.kind} needs {', '.join(missing)}")
+        return self
+
     def seconds(self, new_tokens: int) -> float:
-        return self.c_s + self.attention_s + self.s_s_per_token * max(0, new_tokens - self.free_tokens)
+        c_s = 0.0 if self.c_s is None else self.c_s
+        return c_s + self.attention_s + self.s_s_per_token * max(0, new_tokens - self.free_tokens)
+
+    @property
+    def least_s(self) -> float:
+        """What a step takes at least; a table isn't read for it, and taken to have no step below 1 ms."""
+        if self.kind == "roofline" and self.parameters and self.bytes_per_parameter and self.memory_byte_per_s:
+            return self.parameters * self.bytes_per_parameter / self.memory_byte_per_s
+        return 1e-3 if self.c_s is None or self.kind == "table" else self.c_s
 
 
 class BaseStation(Section):
     llm: str | None = Field(None, description="a preset, see `uhlm-sim list`")
     service: Service
-    gpus: int = Field(1, ge=1, le=10_000, description="they share one queue")
+    gpus: int = Field(1, ge=1, le=10_000)
+    queue: Literal["shared", "join-shortest"] = Field(
+        "shared", description="one for all GPUs, or one each: a job joins the shortest, of equals the first"
+    )
     max_batch: int = Field(16, ge=1, le=100_000, description="jobs that one GPU verifies together")
+    batch_rule: Kind = Field("continuous", description="when a step starts, see `uhlm-sim list`; or module:object")
+    min_batch: int | None = Field(None, ge=1, le=100_000, description="size, wait: jobs that a step waits for")
+    max_wait_s: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="wait: the longest that the oldest job waits for others"
+    )
+    batch_params: dict[str, float] = Field({}, description="arguments of a batch rule of your own")
+    order: Kind = Field("first-come", description="who is next in a queue, see `uhlm-sim list`; or module:object")
+    order_params: dict[str, float] = Field({}, description="arguments of an order of your own")
+    kv_tokens: int | None = Field(
+        None, ge=1, le=10**12, description="positions that the GPUs behind one queue remember together; all if unset"
+    )
+    kv_bytes: Positive | None = Field(None, description="the same in bytes of memory")
+    kv_bytes_per_token: Positive | None = Field(None, description="for kv_bytes; the preset's if unset")
+    chunk_tokens: int | None = Field(
+        None, ge=1, le=10**9, description="new positions in a step, at most; longer jobs are split; no limit if unset"
+    )
     sync: Literal["piggyback", "free"] = Field(
         "piggyback", description="skipped ids ride on the next upload, or reach the LLM at no cost"
     )
@@ -46,10 +92,40 @@ class BaseStation(Section):
         given = values.get("service", {})
         if not isinstance(given, dict):
             return values
-        name = values.get("llm", None if "c_s" in given else "llama2-7b-a100")
-        named = {"llm": name} if name is not None else {}
-        filled = with_preset(named | given, "llm", set(Service.model_fields))
+        kind = given.get("kind", "fitted")
+        whole = kind == "table" or (kind == "roofline" and given.keys() >= set(ROOFLINE))
+        name = values.get("llm", None if whole or (kind != "roofline" and "c_s" in given) else "llama2-7b-a100")
+        filled = given
+        if name is not None and not whole:
+            table = "roofline" if kind == "roofline" else "llm"
+            filled = with_preset({"llm": name, **given}, "llm", set(Service.model_fields), table=table)
         service = {k: v for k, v in filled.items() if k != "llm"}
-        preset = load_presets()["llm"][name] if isinstance(name, str) else {}
+        preset = load_presets()["llm"].get(name, {}) if isinstance(name, str) else {}
         power = {"gpu_power_w": preset["gpu_power_w"]} if "gpu_power_w" in preset else {}
-        return power | values | {"service": service} | named
+        return power | values | {"service": service} | ({"llm": name} if name is not None else {})
+
+    @model_validator(mode="after")
+    def consistent(self) -> "BaseStation":
+        if self.min_batch is not None and self.min_batch > self.max_batch:
+            raise ValueError(f"min_batch = {self.min_batch} is above max_batch = {self.max_batch}: no step has so many")
+        if self.chunk_tokens is not None and self.chunk_tokens < self.max_batch:
+            raise ValueError(
+                f"chunk_tokens = {self.chunk_tokens} is below max_batch = {self.max_batch}: each job of a step needs a "
+                "position at least"
+            )
+        if self.kv_tokens is not None and self.kv_bytes is not None:
+            raise ValueError("kv_tokens and kv_bytes both say how much the LLM remembers; give one")
+        if self.kv_bytes is not None and self.kv_capacity_tokens is None:
+            raise ValueError("kv_bytes needs kv_bytes_per_token, since there is no preset that has it")
+        if self.kv_capacity_tokens is not None and self.sync == "free":
+            raise ValueError('kv_tokens and kv_bytes need sync = "piggyback": with "free" no prompt is processed')
+        return self
+
+    @property
+    def kv_capacity_tokens(self) -> int | None:
+        """Positions that the GPUs behind one queue remember; None for no limit, or where bytes can't be told apart."""
+        if self.kv_bytes is None:
+            return self.kv_tokens
+        preset = load_presets()["llm"].get(self.llm or "", {})
+        per_token = self.kv_bytes_per_token or preset.get("kv_bytes_per_token")
+        return None if per_token is None else int(self.kv_bytes // per_token)

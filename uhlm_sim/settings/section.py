@@ -23,15 +23,23 @@ class Section(BaseModel):
 
 
 def with_preset(
-    values: Any, key: str, fields: set[str], default: str | None = None, also: AbstractSet[str] = frozenset()
+    values: Any,
+    key: str,
+    fields: set[str],
+    default: str | None = None,
+    also: AbstractSet[str] = frozenset(),
+    table: str | None = None,
 ) -> Any:
-    """Fill the fields that a preset gives and the user doesn't, and those that some presets give `also`."""
+    """Fill the fields that a preset gives and the user doesn't, and those that some presets give `also`.
+
+    `table` is where the presets stand, `key` if not said.
+    """
     if not isinstance(values, dict):
         return values
     name = values.get(key, None if fields <= values.keys() else default)
     if not isinstance(name, str):
         return values
-    presets = load_presets()[key]
+    presets = load_presets()[table or key]
     if name not in presets:
         raise ValueError(f"no preset '{name}'; presets are {', '.join(presets)}{did_you_mean(name, presets)}")
     preset = {field: value for field, value in presets[name].items() if field in fields | also}

