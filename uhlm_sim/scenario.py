@@ -94,6 +94,7 @@ class Scenario(Section):
     version: Literal[1] = 1
     name: str = Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
+    variant: str | None = Field(None, min_length=1, max_length=80, description="what a zipped sweep calls a point")
     seed: int = Field(1, ge=0, le=2**63 - 1)
     replications: int = Field(8, ge=1, le=10_000, description="independent worlds, the same for all policies")
     duration_s: float = Field(120.0, gt=0, le=1e6, description="simulated; the run stops hard there")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from uhlm_sim.analysis.by_class import classes_of, of_classes, of_energy
+from uhlm_sim.analysis.choices import of_choices
 from uhlm_sim.analysis.courses import course, level, percent, plain, times
 from uhlm_sim.analysis.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.metrics import in_window
@@ -27,11 +28,12 @@ def answers(results: Results) -> list[str]:
     Said for any run or sweep from its summary: each policy against the first one (paired ratios), at the sweep's ends
     and where the interval lies beyond 1; of a swept threshold the fastest that keeps 95 % of the first's similarity
     to the LLM's answers; what choosing by uncertainty saves beside skipping as often at random; of a swept resource how
-    much the first policy needs for what another commits; the rate of an answering phone; what each class of phones
-    gets, and what a token costs in joules; which station is full, under which policy and from where; and where fewer
-    than 95 % of the requests meet their SLO. With open arrivals the cell's throughput is the load offered, so there
-    policies are compared by the rate of an answering phone. Phones of unequal SNR are compared in a run of one point,
-    from its requests. Without intervals (one replication) nothing is compared.
+    much the first policy needs for what another commits; of swept words what each does to a policy, beside the first,
+    and under which policy that is most; the rate of an answering phone; what each class of phones gets, and what a
+    token costs in joules; which station is full, under which policy and from where; and where fewer than 95 % of the
+    requests meet their SLO. With open arrivals the cell's throughput is the load offered, so there policies are
+    compared by the rate of an answering phone. Phones of unequal SNR are compared in a run of one point, from its
+    requests. Without intervals (one replication) nothing is compared.
     """
     points = Points.of(results)
     is_open = results.scenario["traffic"]["kind"] != "closed"
@@ -41,6 +43,7 @@ def answers(results: Results) -> list[str]:
         *_fastest_that_keeps(results, points),
         *_beside_random(results, points),
         *_needed(results, points),
+        *of_choices(results, points),
         *(_phone_rates(results, points) if len(points) > 1 else _near_and_far(results)),
         *of_classes(results, points),
         *of_energy(results, points),

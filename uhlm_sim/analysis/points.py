@@ -25,10 +25,10 @@ class Points:
     """A run's points: groups of equal values of some keys, within which one key rises.
 
     `along` is the key that rises ("" for a single point) and `keys` are those that part the groups: of two swept keys
-    the numeric one with most values rises, and a key whose values follow from the others' (in a zipped sweep) parts
-    nothing. `at` gives each point's value of `along`, `groups` the numbers of the points in each group, in order of
-    `along`, with what the group is called. Estimates have the digits of `summary.csv`, so that what is said of tables
-    in memory and of the same run's folder is the same.
+    the numeric one with most values rises, a `variant` before all others, and a key whose values follow from the
+    others' (in a zipped sweep) parts nothing. `at` gives each point's value of `along`, `groups` the numbers of the
+    points in each group, in order of `along`, with what the group is called. Estimates have the digits of
+    `summary.csv`, so that what is said of tables in memory and of the same run's folder is the same.
     """
 
     along: str
@@ -45,7 +45,8 @@ class Points:
         table = summary[sweep].drop_duplicates(ignore_index=True) if sweep else pd.DataFrame(index=[0])
         number = summary.groupby(sweep, sort=False, dropna=False).ngroup() if sweep else [0] * len(summary)
         numeric = [name for name in sweep if _is_numeric(table[name])]
-        along = max(numeric or sweep, key=lambda name: table[name].nunique(), default="")
+        numeric = [] if "variant" in sweep else numeric
+        along = max(numeric or sweep, key=lambda name: (name == "variant", table[name].nunique()), default="")
         keys: list[str] = []
         for name in sweep:
             if name != along and len(table[[*keys, name, along]].drop_duplicates()) > len(

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 DECADE = 10.0
 KEYS = {
+    "variant": "variant",
     "traffic.devices": "phones",
     "traffic.rate_per_s": "requests/s of a phone",
     "traffic.think_time_s": "mean think time, s",
@@ -30,6 +31,11 @@ KEYS = {
     "base_station.llm": "GPU and LLM",
     "base_station.gpus": "GPUs",
     "base_station.max_batch": "largest batch, jobs",
+    "base_station.batch_rule": "batch rule",
+    "base_station.order": "order",
+    "base_station.queue": "queue",
+    "base_station.chunk_tokens": "tokens in a chunk",
+    "base_station.kv_tokens": "memory, tokens",
 }
 
 
