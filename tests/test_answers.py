@@ -90,6 +90,34 @@ def test_the_most_is_told_where_it_lies_between_the_ends():
     assert "at 10 phones and 1.2" in sentence
 
 
+ORDERS = [{"base_station.order": word} for word in ("first-come", "shortest-work", "fewest-uploads")]
+
+
+def test_of_swept_words_each_is_held_against_the_first_and_the_policies_against_each_other():
+    slow = {"token_throughput": [50.0, 51.0, 45.0], "tpot_s.p95": [0.2, 0.1, 0.3], "slo_attainment": [0.1, 0.8, 0.2]}
+    even = {"token_throughput": 60.0, "tpot_s.p95": 0.1, "slo_attainment": [0.98, 1.0, 0.99]}
+    tables = results(ORDERS, {"hlm": slow, "u-hlm": even})
+    sentence = said(tables, "hlm, in times of what it has at first-come: ")
+    assert "TPOT p95 0.5 at shortest-work and 1.5 at fewest-uploads" in sentence
+    assert sentence.endswith("requests that meet the SLO 10.00 % at first-come and 80.00 % at shortest-work.")
+    assert "tokens a second" not in said(tables, "u-hlm, in times of")
+    assert said(tables, "Between the best and the worst order ") == (
+        "Between the best and the worst order the share of requests that meet the SLO differs by 70.00 percentage "
+        "points under hlm and 2.000 percentage points under u-hlm."
+    )
+
+
+def test_without_an_slo_words_are_judged_by_the_slow_tokens():
+    tables = results(ORDERS, {"hlm": {"tpot_s.p95": [0.2, 0.1, 0.3]}, "u-hlm": {"tpot_s.p95": [0.1, 0.1, 0.15]}})
+    assert said(tables, "Between the best").endswith("differs 3 times under hlm and 1.5 times under u-hlm.")
+
+
+def test_points_that_go_by_a_name_are_called_by_it_whatever_numbers_go_with_it():
+    at = [{"base_station.chunk_tokens": chunk, "variant": word} for chunk, word in ((900, "whole"), (100, "chunks"))]
+    sentence = said(results(at, {"hlm": {"token_throughput": [50.0, 60.0], "tpot_s.p95": 0.1}}), "hlm, in times of")
+    assert sentence.startswith("hlm, in times of what it has at whole: tokens a second 1 at whole and 1.2")
+
+
 def test_equal_in_every_replication_is_said_so():
     same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 50.0}}
     assert answers(results(users(1, 2), same, noise=0.0))[0] == "u-hlm: the same as hlm in every replication."

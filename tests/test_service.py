@@ -10,8 +10,9 @@ from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.service import service_times
 from uhlm_sim.errors import ScenarioError, SimulationError
+from uhlm_sim.names import find_scenario
 from uhlm_sim.rng import stream
-from uhlm_sim.scenario_file import parse_scenario, write_scenario
+from uhlm_sim.scenario_file import parse_scenario, read_scenario, sweep_points, write_scenario
 
 OWN = """
 def exponential(service, rng, scale=1.0):
@@ -81,6 +82,81 @@ def test_own_times_survive_being_written(own):
 def test_a_wrong_kind_is_told_before_the_first_event(kind, params, told):
     with pytest.raises(ScenarioError, match=told):
         check_scenario(served_by(kind, **params), [ready()], allow_plugins=True)
+
+
+def roof(max_batch=16, **service):
+    scenario = cell(
+        base_station={"llm": "llama2-7b-a100", "max_batch": max_batch, "service": {"kind": "roofline", **service}}
+    )
+    check_scenario(scenario, [ready()])
+    return service_times(scenario, 0)
+
+
+def test_a_roofline_reads_all_weights_or_computes():
+    """Llama-2-7B in FP16, A100-80: 13.48 GB at 2,039 GB/s; 13.48 GFLOP a position at 18 and 38 % of 312 TFLOP/s."""
+    flop, peak = 2 * 6.74e9, 312e12
+    read_s = 6.74e9 * 2 / 2.039e12
+    assert roof()(1) == roof()(16) == pytest.approx(read_s)
+    assert roof()(512) == pytest.approx(16 * flop / (0.18 * peak) + 496 * flop / (0.38 * peak))
+    assert roof(max_batch=100)(100) == pytest.approx(100 * flop / (0.18 * peak))
+    assert roof(attention_s=0.001, bytes_per_parameter=1.0)(1) == pytest.approx(0.001 + read_s / 2)
+
+
+def test_a_roofline_of_any_model_and_gpu_needs_all_of_its_numbers():
+    numbers = {"parameters": 1e9, "bytes_per_parameter": 2.0, "peak_flop_per_s": 1e14, "memory_byte_per_s": 1e12}
+    shares = {"mfu_prefill": 0.5, "mfu_decode": 0.5}
+    scenario = cell(base_station={"service": {"kind": "roofline", **numbers, **shares}})
+    assert scenario.base_station.llm is None
+    assert service_times(scenario, 0)(1) == pytest.approx(0.002)
+    with pytest.raises(ScenarioError, match=r"llama2-7b-a40.*presets are llama2-7b-a100, llama2-7b-h100"):
+        cell(base_station={"llm": "llama2-7b-a40", "service": {"kind": "roofline"}})
+
+
+def test_a_preset_of_the_roofline_is_exchanged_as_a_whole():
+    scenario = read_scenario(find_scenario("quickstart"), ["base_station.service.kind=roofline"])
+    swept = scenario.model_copy(update={"sweep": {"base_station.llm": ["llama2-7b-a100", "llama2-7b-h100"]}})
+    times = [service_times(point.scenario, 0)(1) for point in sweep_points(swept)]
+    assert times == pytest.approx([13.48e9 / 2.039e12, 13.48e9 / 3.35e12])
+
+
+def tabled(path):
+    scenario = cell(base_station={"service": {"kind": "table", "path": str(path)}})
+    check_scenario(scenario, [ready()])
+    return service_times(scenario, 0)
+
+
+def test_a_table_is_straight_lines_between_its_rows_and_beyond_the_last(tmp_path):
+    (tmp_path / "times.csv").write_text("new_tokens,seconds\n8,0.01\n16,0.02\n32,0.03\n")
+    times = tabled(tmp_path / "times.csv")
+    asked = [1, 8, 12, 16, 24, 32, 64]
+    assert [times(n) for n in asked] == pytest.approx([0.01, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05])
+    (tmp_path / "one.csv").write_text("new_tokens,seconds\n8,0.01\n")
+    assert tabled(tmp_path / "one.csv")(100) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("new_tokens,second\n1,0.1", "columns new_tokens, seconds"),
+        ("new_tokens,seconds\n1,fast", "columns new_tokens, seconds"),
+        ("new_tokens,seconds\n2,0.1\n1,0.2", "rising"),
+        ("new_tokens,seconds\n", "at least one"),
+        ("new_tokens,seconds\n1,0.0", "greater than 0"),
+        ("new_tokens,seconds\n1,0.2\n2,0.1", "not fall"),
+        (None, "can't be read"),
+    ],
+)
+def test_a_table_that_is_none_is_told_before_the_first_event(tmp_path, rows, told):
+    file = tmp_path / "times.csv"
+    if rows is not None:
+        file.write_text(rows)
+    with pytest.raises(ScenarioError, match=f"base_station.service.path = '.*times.csv': .*{told}"):
+        tabled(file)
+
+
+def test_a_table_without_a_file_is_refused():
+    with pytest.raises(ScenarioError, match=r"base_station.service: table needs path"):
+        cell(base_station={"service": {"kind": "table"}})
 
 
 def test_own_times_need_leave(own):

@@ -20,10 +20,12 @@ import uhlm_sim.cell.base_station
 import uhlm_sim.cell.engine
 import uhlm_sim.cell.fading
 from uhlm_sim.analysis import energy, intervals
-from uhlm_sim.cell import arrivals, population
+from uhlm_sim.cell import arrivals, chunks, population
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
 from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.kv_cache import KvCache
 from uhlm_sim.cell.policies import payload_costs
 from uhlm_sim.cell.population import Who
 from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
@@ -165,6 +167,52 @@ def the_last_to_come_is_served_first(patch: Patch) -> None:
             return self.pop()
 
     patch.setattr(uhlm_sim.cell.base_station, "deque", Stack)
+
+
+@defect(caught_by={"least batch or patience"}, missed_by={"least batch"})
+def patience_is_a_tenth_too_long(patch: Patch) -> None:
+    honest = BATCH_RULES["wait"]
+    patch.setitem(
+        BATCH_RULES, "wait", lambda *args, max_wait_s, **least: honest(*args, max_wait_s=1.1 * max_wait_s, **least)
+    )
+
+
+@defect(caught_by={"join the shortest"}, missed_by={"M/M/3"})
+def a_job_joins_the_next_queue_in_turn(patch: Patch) -> None:
+    patch.setattr(BaseStation, "_join", lambda self, device: self._lines[device % len(self._lines)])
+
+
+@defect(caught_by={"chunks"}, missed_by={"batches"})
+def a_chunk_is_dealt_out_in_order(patch: Patch) -> None:
+    """One token for everybody, and all else to the first: prompts hold up whoever comes after them."""
+
+    def greedy(left: Any, chunk_tokens: int) -> list[int]:
+        taken = [1] * len(left)
+        for place, tokens in enumerate(left):
+            taken[place] += min(tokens - 1, chunk_tokens - sum(taken))
+        return taken
+
+    patch.setattr(chunks, "pieces", greedy)
+
+
+@defect(caught_by={"limited memory"}, missed_by={"batches"})
+def the_request_used_last_is_evicted_first(patch: Patch) -> None:
+    class Backwards(dict):  # type: ignore[type-arg]
+        def items(self) -> Any:
+            return reversed(super().items())
+
+    honest = KvCache.__init__
+
+    def backwards(self: KvCache, capacity_tokens: int, counters: Any) -> None:
+        honest(self, capacity_tokens, counters)
+        self._tokens = Backwards()
+
+    patch.setattr(KvCache, "__init__", backwards)
+
+
+@defect(caught_by={"shortest work"}, missed_by={"M/D/1, load 0.6"})
+def the_most_work_goes_first(patch: Patch) -> None:
+    patch.setitem(ORDERS, "shortest-work", lambda job: -job.llm_tokens)
 
 
 @defect(caught_by={"blocks", "own fades"}, missed_by={"rate over many blocks", "conservation"})
@@ -333,8 +381,8 @@ def test_a_claim_that_there_is_not_is_refused() -> None:
 
 def test_the_page_of_the_validation_tells_each_defect() -> None:
     rows = re.findall(r"^\| (.*) \| .* \|$", PAGE.partition("## Does it notice?")[2], flags=re.MULTILINE)
-    assert len(rows) - 1 == len(DEFECTS) == 22
-    assert "plants twenty-two defects" in PAGE
+    assert len(rows) - 1 == len(DEFECTS) == 27
+    assert "plants twenty-seven defects" in PAGE
 
 
 def test_every_claim_has_a_name_of_its_own_a_source_and_words() -> None:

@@ -81,18 +81,21 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
     keys = ["device", "request"]
     last = records.tokens.drop_duplicates(keys, keep="last").set_index(keys)
     finished = records.requests.set_index(keys)["finished"].reindex(last.index)
-    ended = (last["committed_s"] - last["downlink_s"]).where(finished, np.inf)
-    freed_s = ended.reindex(pd.MultiIndex.from_frame(sent[keys])).to_numpy()
+    # A request whose last verdict is still on the downlink at the end may have ended with it, or not.
+    ended = last[["started_s", *LEGS[:-1]]].sum(axis=1, skipna=False).fillna(np.inf)
+    place = pd.MultiIndex.from_frame(sent[keys])
+    freed_s = [each.reindex(place).to_numpy() for each in (ended, ended.where(finished, np.inf))]
     for told in read.to_dict("records"):
         at_s, capacity, where = told["at_s"], told["servers"], f"kv_cache at {told['at_s']:g} s"
         here = begun_s <= at_s
-        held = (new * (np.minimum(freed_s, at_s) - begun_s))[here].sum()
+        least, most = ((new * (np.minimum(each_s, at_s) - begun_s))[here].sum() for each_s in freed_s)
         cut = here & np.isnan(ended_s) & (sent["steps"] > 0)  # its positions are still being counted, step by step
-        most = held + capacity * (at_s - begun_s)[cut].sum()
-        _within(f"{where}: memory in use", 0.0 if told["departures"] else held, told["busy_s"], most)
+        most += capacity * (at_s - begun_s)[cut].sum()
+        _within(f"{where}: memory in use", 0.0 if told["departures"] else least, told["busy_s"], most)
         _within(f"{where}: memory is never overfull", 0.0, told["busy_s"], capacity * at_s)
         if not told["departures"]:
-            _true(f"{where}: nothing is lost without an eviction", not recomputed[here].any())
+            before_then = begun_s < at_s - 1e-9 * (1.0 + at_s)
+            _true(f"{where}: nothing is lost without an eviction", not recomputed[before_then].any())
 
 
 def _check_tokens(tokens: pd.DataFrame) -> None:
