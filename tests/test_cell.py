@@ -96,6 +96,15 @@ def test_ids_are_billed_for_the_vocabulary_that_the_scenario_names():
     assert set(tokens["payload_bits"][~first]) == {65_537 * 8}
 
 
+def test_a_context_before_the_prompt_costs_phone_uplink_and_llm_as_the_prompt_does():
+    records = one_phone(ready(), tokens={"kind": "trace", "path": "made-up", "context_tokens": 90})
+    first = committed(records).query("position == 0")
+    assert set(records.requests["prompt_tokens"]) == {PROMPT + 90}
+    assert set(first["llm_tokens"]) == {PROMPT + 90}
+    assert set(first["payload_bits"]) == {FULL_BITS + (PROMPT + 90) * ID_BITS}
+    assert first["device_s"].to_numpy() == pytest.approx(SLM_S + (PROMPT + 90) * PREFILL_S)
+
+
 def test_u_hlms_network_time_is_hlms_times_one_minus_its_skip_rate():
     """With sync free and no cost of u, exactly: a skipped token uses no network, a sent one what HLM's uses."""
     network_s, skip_rate = {}, {}

@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from math import inf
 
 import numpy as np
 import pandas as pd
@@ -281,7 +280,7 @@ def test_a_rule_says_its_equation_its_source_and_what_it_leaves_out_and_travels(
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_run_keeps_the_laws_and_repeats_itself(rule, order, data):
-    """`simulate` refuses a run that breaks a law; a rule that waits for ever would leave a cell without tokens."""
+    """`simulate` refuses a run that breaks a law."""
     devices, gpus = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 3))
     queue = data.draw(st.sampled_from(["shared", "join-shortest"]))
     together = -(-devices // (gpus if queue == "join-shortest" else 1))
@@ -319,7 +318,6 @@ def test_every_run_keeps_the_laws_and_repeats_itself(rule, order, data):
 # A rule and an order of one's own.
 
 OWN = """
-from math import inf
 
 def even(waiting, oldest_s, patience_s, max_batch):
     assert max_batch == 6
@@ -408,7 +406,3 @@ def test_what_can_not_be_is_told_before_the_first_event(station, told):
 def test_memory_in_bytes_is_as_many_positions_as_fit():
     """Llama-2-7B in FP16: keys and values of 32 layers of 4,096 numbers of 2 bytes."""
     assert busy_cell(kv_bytes=40e9).base_station.kv_capacity_tokens == int(40e9 // (2 * 32 * 4096 * 2))
-
-
-def test_a_rule_may_wait_for_ever():
-    assert BATCH_RULES["size"](3, 0.0, min_batch=4) == inf
