@@ -226,7 +226,7 @@ def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
         return read_trace(tokens.path)
-    fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size"})
+    fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size", "context_tokens"})
     fields["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
     fields["prompts"] = None if tokens.prompts == "built-in" else tokens.prompts
     # A policy of the user's own is forced on the path of HLM, which every recording holds.

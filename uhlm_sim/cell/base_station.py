@@ -219,9 +219,9 @@ class BaseStation:
         self._present -= len(jobs)
         line.present -= len(jobs)
         self.counters.departures += len(jobs)
+        if line.memory is not None:
+            line.memory.serve(jobs)
         for job in jobs:
-            if line.memory is not None:
-                line.memory.serve(job)
             job.verified_s = now
             job.done.after(job.rest_s)
 

@@ -1,5 +1,7 @@
 """What the LLM remembers of each request: memory that holds so many positions, and what happens when it is full."""
 
+from collections.abc import Sequence
+
 from uhlm_sim.cell.jobs import Counters, Job
 
 
@@ -43,10 +45,11 @@ class KvCache:
         self._in_service.add(job.device)
         return True
 
-    def serve(self, job: Job) -> None:
-        """Note that a job's service has ended."""
-        self._in_service.discard(job.device)
-        self._tokens[job.device] = self._tokens.pop(job.device)
+    def serve(self, jobs: Sequence[Job]) -> None:
+        """Note that the service of jobs has ended."""
+        for job in jobs:
+            self._in_service.discard(job.device)
+            self._tokens[job.device] = self._tokens.pop(job.device)
 
     def forget(self, device: int) -> None:
         """Free what the request of a device held: it has ended."""
