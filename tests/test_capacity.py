@@ -249,7 +249,11 @@ WRONG = {
     "no key": ("traffic.devces", ["tpot_s.p95<=0.2"], "did you mean 'devices'"),
     "no numeric key": ("traffic.kind", ["tpot_s.p95<=0.2"], "holds 'closed', not a number"),
     "a policy's key": ("policy.u-hlm(0.43).threshold", ["tpot_s.p95<=0.2"], "belongs to one policy"),
-    "a key of other traffic": ("traffic.rate_per_s", ["tpot_s.p95<=0.2"], "belongs to poisson traffic.* is closed"),
+    "a key of other traffic": (
+        "traffic.rate_per_s",
+        ["tpot_s.p95<=0.2"],
+        "belongs to poisson or bursty traffic.* is closed",
+    ),
     "more is better": ("uplink.bandwidth_hz", ["tpot_s.p95<=0.00001"], "the better the larger"),
     "more is better, found above": ("uplink.bandwidth_hz", ["tpot_s.p95<=1"], "the better the larger"),
     "no effect": ("base_station.max_batch", ["tpot_s.p95<=100"], "no effect.* from 4 to 256 no metric"),
