@@ -11,8 +11,13 @@ from uhlm_sim.analysis.intervals import summarise
 from uhlm_sim.analysis.results import Results
 
 IDLE = {"uplink_utilisation": 0.2, "bs_utilisation": 0.2, "batch_jobs": 1.0, "skip_rate": 0.0}
+NO_WAITS = {"uplink_wait_s": 0.0, "bs_wait_s": 0.0, "token_delay_s.mean": 0.1}
 NOBODY = pd.DataFrame(
-    columns=["policy", "replication", "device", "mean_snr_db", "arrived_s", "first_token_s", "finished_s", "tokens"]
+    columns=[
+        *("point", "policy", "replication", "device", "request", "mean_snr_db", "arrived_s", "first_token_s"),
+        *("finished_s", "tokens"),
+    ],
+    dtype=float,
 )
 
 
@@ -32,6 +37,8 @@ def results(at, policies, *, replications=6, scenario=None, requests=None, noise
                 own = 1 + noise * rng.standard_normal(replications)
                 moves = shared * own if metric.startswith(("token_throughput", "quality")) else np.ones(replications)
                 rows += [(point, *swept.values(), policy, i, metric, mean * moves[i]) for i in range(replications)]
+            for metric, mean in NO_WAITS.items():
+                rows += [(point, *swept.values(), policy, i, metric, mean) for i in range(replications)]
     columns = ["point", *at[0], "policy", "replication", "metric", "value"]
     tidy = pd.DataFrame(rows, columns=columns)
     settings = {
@@ -121,28 +128,6 @@ def test_points_that_go_by_a_name_are_called_by_it_whatever_numbers_go_with_it()
 def test_equal_in_every_replication_is_said_so():
     same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 50.0}}
     assert answers(results(users(1, 2), same, noise=0.0))[0] == "u-hlm: the same as hlm in every replication."
-
-
-def test_a_station_is_full_from_where_it_is_always_in_use():
-    stations = {
-        "hlm": {"token_throughput": 50.0, "uplink_utilisation": [0.4, 0.97, 1.0]},
-        "u-hlm": {"token_throughput": 50.0, "uplink_utilisation": [0.2, 0.6, 0.96]},
-    }
-    sentence = said(results(users(1, 10, 80), stations), "The uplink is full")
-    assert sentence.endswith("under hlm from 10 phones on; u-hlm at 80 phones.")
-
-
-def test_gpus_that_are_busy_with_small_batches_are_not_full():
-    busy = {"token_throughput": 50.0, "bs_utilisation": 1.0}
-    both = {"hlm": {**busy, "batch_jobs": 8.0}, "llm": {**busy, "batch_jobs": 2.0}}
-    assert said(results([{}], both), "The GPUs are full").endswith("under hlm.")
-    assert said(results([{}], {"llm": both["llm"]}), "No station is full")
-
-
-def test_a_largest_batch_that_is_swept_is_the_one_of_the_point():
-    full = {"llm": {"token_throughput": 50.0, "bs_utilisation": 1.0, "batch_jobs": [2.0, 4.0]}}
-    at = [{"base_station.max_batch": 2}, {"base_station.max_batch": 16}]
-    assert said(results(at, full), "The GPUs are full").endswith("under llm at 2 jobs a batch.")
 
 
 def test_of_a_resource_is_told_how_much_the_first_needs():

@@ -200,6 +200,17 @@ def test_the_headline_gives_each_policy_its_numbers(tables, page):
     assert rows["hlm"][4] == "1"
 
 
+def test_each_station_stands_beside_its_bound(page, tables):
+    """The uplink is in use 20 % of the time for X tokens a second. How large batches may be isn't known: no GPUs."""
+    rows = [row for row in page.rows if len(row) > 1 and row[1] in ("uplink", "GPUs", "phones")]
+    assert [row[1] for row in rows] == ["uplink", "phones"] * 3
+    assert [row[0].removesuffix("\u2009†") for row in rows[::2]] == list(POLICIES)
+    rate = tables.summary.set_index(["policy", "metric"])["mean"]["hlm", "token_throughput"]
+    demand = f"{1e3 * 0.2 / rate:.3g}"
+    assert [rows[0][column] for column in (2, 4, 5, 7)] == ["20.0", demand, demand, "20.0"]
+    assert rows[0][6].startswith(f"{rate / 0.2:.2f}±")
+
+
 def test_every_metric_is_in_the_full_table(page):
     assert set(UNITS) - set(ENERGY) <= {row[0] for row in page.rows if row}  # no phone's power is known here
 

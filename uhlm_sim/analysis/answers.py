@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from uhlm_sim.analysis.bottleneck import limits
 from uhlm_sim.analysis.by_class import classes_of, of_classes, of_energy
 from uhlm_sim.analysis.choices import of_choices
 from uhlm_sim.analysis.courses import course, level, percent, plain, times
@@ -15,9 +16,8 @@ from uhlm_sim.analysis.points import Estimate, Points, verdicts_of
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import listed
 
-FULL = 0.95  # of the time in use, of the largest batch
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
-FULL_SAID, PROMISE_SAID = f"{100 * FULL:g} %", f"{100 * PROMISE:g} %"
+PROMISE_SAID = f"{100 * PROMISE:g} %"
 LADDER = 3  # thresholds that make one
 RESOURCES = ("bandwidth_hz", "mean_snr_db", "gpus", "max_batch", "bits_per_probability", "bits_per_index")
 
@@ -30,10 +30,10 @@ def answers(results: Results) -> list[str]:
     to the LLM's answers; what choosing by uncertainty saves beside skipping as often at random; of a swept resource how
     much the first policy needs for what another commits; of swept words what each does to a policy, beside the first,
     and under which policy that is most; the rate of an answering phone; what each class of phones gets, and what a
-    token costs in joules; which station is full, under which policy and from where; and where fewer than 95 % of the
-    requests meet their SLO. With open arrivals the cell's throughput is the load offered, so there policies are
-    compared by the rate of an answering phone. Phones of unequal SNR are compared in a run of one point, from its
-    requests. Without intervals (one replication) nothing is compared.
+    token costs in joules; which station limits which policy and from where; and where fewer than 95 % of the requests
+    meet their SLO. With open arrivals the cell's throughput is the load offered, so there policies are compared by the
+    rate of an answering phone. Phones of unequal SNR are compared in a run of one point, from its requests. Without
+    intervals (one replication) nothing is compared.
     """
     points = Points.of(results)
     is_open = results.scenario["traffic"]["kind"] != "closed"
@@ -47,7 +47,7 @@ def answers(results: Results) -> list[str]:
         *(_phone_rates(results, points) if len(points) > 1 else _near_and_far(results)),
         *of_classes(results, points),
         *of_energy(results, points),
-        *_stations(results, points),
+        *limits(results, points),
         *_promises(results, points),
     ]
 
@@ -235,31 +235,6 @@ def _near_and_far(results: Results) -> Iterator[str]:
         f"For a token (mean TPOT) the {count} phones of least SNR ({far.min():.3g} to {far.max():.3g} dB) take this "
         f"many times as long as the {count} of most ({near.min():.3g} to {near.max():.3g} dB): {'; '.join(told)}."
     )
-
-
-def _stations(results: Results, points: Points) -> Iterator[str]:
-    """Say which station is full under which policy."""
-    settings = results.scenario.get("base_station", {}).get("max_batch", 1)
-    largest = [row.get("base_station.max_batch", settings) for row in points.rows]
-
-    def at_least(point: int, policy: str, metric: str) -> float:
-        mean, low, _ = points.get(point, policy, metric)
-        return mean if np.isnan(low) else low
-
-    def is_packed(point: int, policy: str) -> bool:
-        busy, jobs = (at_least(point, policy, metric) for metric in ("bs_utilisation", "batch_jobs"))
-        return busy >= FULL and jobs >= FULL * largest[point]
-
-    uplink = points.by_policy(
-        results.policies, lambda point, policy: at_least(point, policy, "uplink_utilisation") >= FULL
-    )
-    gpus = points.by_policy(results.policies, is_packed)
-    if uplink:
-        yield f"The uplink is full (in use at least {FULL_SAID} of the time) under {uplink}."
-    if gpus:
-        yield f"The GPUs are full (busy at least {FULL_SAID} of the time, with full batches) under {gpus}."
-    if not uplink and not gpus:
-        yield f"No station is full: neither uplink nor GPUs with full batches are in use {FULL_SAID} of the time."
 
 
 def _promises(results: Results, points: Points) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis import frontier, maps, plots, queues, sweeps, swept
+from uhlm_sim.analysis import bottleneck, bounds, frontier, maps, plots, queues, sweeps, swept
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES
 from uhlm_sim.analysis.style import Look, looks
@@ -133,6 +133,23 @@ class Plots:
     def legs_over(self) -> Figure:
         """Draw where a token's time goes at each value that is swept: a figure with a panel for each policy."""
         return sweeps.legs_over_figure(sweeps.legs_over_table(self.results.summary, self._swept(1)[0]))
+
+    def bottleneck(self, policy: str = "", ax: Axes | None = None) -> Axes | Figure:
+        """Draw the cell's throughput over its phones or their rate beside the bounds of its stations.
+
+        One policy's on axes, else all in panels of a figure. `bottleneck.bottleneck_table` has the numbers of any run.
+        """
+        x = self._swept(1)[0]
+        _require(x in bounds.LOADS, f"bounds are drawn over {' or '.join(bounds.LOADS)}; this run sweeps {x}")
+        table = bottleneck.load_table(self.results, x)
+        if ax is None and not policy:
+            return bounds.bounds_figure(table, self.results.policies)
+        label = self.results.named(policy)[0]
+        if ax is None:
+            return bounds.bounds_figure(table[table["policy"] == label], self.results.policies)
+        bounds.draw_bounds(ax, table, label, self.looks[label])
+        ax.set_ylabel("tokens/s")
+        return ax
 
     def _over(self, metrics: list[str]) -> pd.DataFrame:
         table = sweeps.over_table(self.results.summary, self._swept(1)[0], metrics)

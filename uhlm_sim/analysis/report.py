@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup, escape
 
 from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.bottleneck import bottleneck_table
 from uhlm_sim.analysis.by_class import classes_of, of_class
 from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.figures import ReportFigure, write_figures
@@ -165,6 +167,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
             if (at, name) in judged
         ],
         warmup=_warmup(points, tables.policies, warmups, start_s),
+        stations=_stations(points, bottleneck_table(tables)) if len(points) <= UNFOLDED else [],
         is_open=tables.scenario["traffic"]["kind"] != "closed",
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
@@ -228,6 +231,25 @@ def _point(points: Points, number: int, policies: Sequence[str], classes: Sequen
         ],
         "classes": _classes(points, number, present, classes),
     }
+
+
+def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
+    """Lay a `bottleneck_table` out for the template, point by point; cells are (text, interval)."""
+
+    def cells(row: dict[Any, Any]) -> dict[Any, Any]:
+        seconds = [row[name] for name in ("wait_s", "demand_s", "full_demand_s")]
+        bound = number(row["bound"], row["bound_low"], row["bound_high"])
+        return row | {
+            "cells": [
+                (f"{100 * row['utilisation']:.1f}", ""),
+                *((f"{1e3 * value:.3g}" if math.isfinite(value) else "–", "") for value in seconds),
+                bound,
+                (f"{100 * row['load']:.1f}", ""),
+            ]
+        }
+
+    rows = [cells(row) for row in table.to_dict("records")]
+    return [(points.words(point), [row for row in rows if row["point"] == point]) for point in points.in_order()]
 
 
 def _classes(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any] | None:

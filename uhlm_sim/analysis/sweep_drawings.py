@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from uhlm_sim.analysis import drawing, frontier, maps, sweeps, swept
+from uhlm_sim.analysis import bounds, drawing, frontier, maps, sweeps, swept
+from uhlm_sim.analysis.bottleneck import load_table
 from uhlm_sim.analysis.drawing import Drawing
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.plotting import frontier_of, joined_policies, latency_table, swept_threshold
@@ -81,6 +82,8 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
             table,
             sweeps.over_figure(table, sweeps.BATCHES, policies),
         )
+    if x in bounds.LOADS:
+        yield _bounds(results, x, f"{bands}{note}")
     table = sweeps.legs_over_table(summary, x)
     yield Drawing(
         "legs",
@@ -90,6 +93,24 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
         f"{drawing.over(results)}.{note}",
         table,
         sweeps.legs_over_figure(table),
+    )
+
+
+def _bounds(results: Results, x: str, note: str) -> Drawing:
+    table = load_table(results, x)
+    is_open = results.scenario["traffic"]["kind"] != "closed"
+    meets = "" if is_open else " Where it meets the least of the others is N*: beyond it phones queue."
+    offered = " Dotted: what the arrivals ask for." if is_open else ""
+    return Drawing(
+        "bottleneck",
+        f"What limits the cell over {swept.key_words(x)}",
+        "Tokens a second of the cell beside the asymptotic bounds of queueing theory. The grey line is N phones that "
+        "wait for nobody, taken from where they are fewest: a token holds its phone for Z + S, Z outside the shared "
+        f"stations and S in service.{meets} Each other line is a station in use all the time, 1/D, with D its time per "
+        "token at the most load and GPUs with full batches; one that lies above the frame doesn't limit."
+        f"{offered}{note}",
+        table,
+        bounds.bounds_figure(table, results.policies),
     )
 
 
