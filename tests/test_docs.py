@@ -1,6 +1,7 @@
 """The page of the tables names what there is, with its unit, and nothing else. The trace's page tells its numbers."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +11,13 @@ from worlds import cell, ready
 from uhlm_sim.analysis.intervals import summarise
 from uhlm_sim.analysis.metrics import UNITS, replication_metrics
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.kinds import KINDS
 from uhlm_sim.simulations import TABLES
 from uhlm_sim.tokens.quality import answer_quality
 from uhlm_sim.tokens.trace import Trace
 
-PAGE = (Path(__file__).parent.parent / "docs" / "tables.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "tables.md").read_text(encoding="utf-8")
 SECTIONS = {text.split("\n", 1)[0]: text for text in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
 METRIC_TABLES = [title for title in SECTIONS if title.startswith("Metrics: ")]
 KEYS = ["point", "policy", "replication"]
@@ -68,14 +71,24 @@ def test_a_column_whose_name_ends_in_a_unit_is_said_to_have_it() -> None:
     assert [row for row in ending if row[1] != row[2]] == []
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    told = runpy.run_path(str(DOCS / "reference.py"))["render"]()
+    there = {file.name: file.read_text(encoding="utf-8") for file in (DOCS / "reference").glob("*.md")}
+    stale = sorted(name for name in told.keys() | there.keys() if told.get(name) != there.get(name))
+    assert not stale, f"docs/reference is out of date in {', '.join(stale)}; write it again: python docs/reference.py"
+    pages = "\n".join(there.values())
+    names = [name for _, kinds in KINDS.values() for name in kinds]
+    assert [name for name in names if f"\n### {name}\n" not in pages] == []
+
+
 def test_every_file_that_the_page_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", PAGE)
     assert links
-    assert [link for link in links if not (Path(__file__).parent.parent / "docs" / link).exists()] == []
+    assert [link for link in links if not (DOCS / link).exists()] == []
 
 
 def test_the_quality_that_the_page_of_the_trace_tells_is_the_traces() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "trace.md").read_text(encoding="utf-8")
+    text = (DOCS / "trace.md").read_text(encoding="utf-8")
     section = next(part for part in text.split("\n## ") if part.startswith("How near the answers come"))
     found = answer_quality(Trace.read("smollm2-pair")).set_index("path")
     rows = re.findall(r"^\| ([^|, ]*(?:hlm|slm|llm)[^|, ]*)[^|]*\| (.*) \|$", section, flags=re.MULTILINE)

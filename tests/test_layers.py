@@ -9,7 +9,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # A module may import from its own layer and from earlier ones.
-LAYERS = ["errors", "rng", "names", "settings", "tokens", "scenario", "scenario_file", "cell", "analysis", "provenance"]
+LAYERS = [
+    "errors",
+    "rng",
+    "names",
+    "settings",
+    "tokens",
+    "scenario",
+    "scenario_file",
+    "cell",
+    "kinds",
+    "analysis",
+    "provenance",
+]
 LAYERS += ["simulations", "experiment", "search", "capacities", "validation", "cli"]
 MODULES = sorted(ROOT.glob("uhlm_sim/**/*.py"))
 

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,11 +111,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--point", type=int, default=0, metavar="N", help="a sweep's point")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/timeline.json")
 
-    command(
-        "list",
-        list_command,
-        "name the built-in scenarios, presets, policies, traffic, channels, allocators and batch rules",
-    )
+    command("list", list_command, "name every built-in scenario, preset and kind, with a line for each")
     command("schema", schema_command, "print the JSON schema of a scenario file")
     return top
 
@@ -245,45 +241,21 @@ def list_command(_args: argparse.Namespace) -> None:
     """Print every name that a scenario or a command takes."""
     import tomllib
 
-    from channel_models import CHANNELS
-    from uhlm_sim.cell.arrivals import ARRIVALS
-    from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
-    from uhlm_sim.cell.service import SERVICES
-    from uhlm_sim.cell.uplink import ALLOCATORS
+    from uhlm_sim.kinds import KINDS, one_line
     from uhlm_sim.names import load_presets, scenario_folder
 
     print("Scenarios")
     for file in sorted(scenario_folder().glob("*.toml")):
-        print(f"  {file.stem:<20} {tomllib.loads(file.read_text(encoding='utf-8')).get('description', '')}")
+        print(f"  {file.stem:<24} {tomllib.loads(file.read_text(encoding='utf-8')).get('description', '')}")
     for kind, key in (("slm", "device.slm"), ("llm", "base_station.llm")):
         print(f"Presets for {key}")
         for name, preset in load_presets()[kind].items():
-            print(f"  {name:<20} {preset['source']}")
-    print("Policies, policy.kind")
-    for name, words in POLICY_WORDS.items():
-        print(f"  {name:<20} {words}")
-    titles: dict[str, Mapping[str, object]] = {
-        "Traffic, traffic.kind": ARRIVALS,
-        "Channels, channel.kind": CHANNELS,
-        "Allocators, uplink.allocator": ALLOCATORS,
-        "Batch rules, base_station.batch_rule": BATCH_RULES,
-        "Orders, base_station.order": ORDERS,
-        "Service times, base_station.service.kind": SERVICES,
-    }
-    for title, functions in titles.items():
-        print(title)
-        for name, function in functions.items():
-            print(f"  {name:<20} {(function.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:<24} {preset['source']}")
+    for key, (title, kinds) in KINDS.items():
+        print(f"{title}, {key}")
+        for name, function in kinds.items():
+            print(f"  {name:<24} {one_line(function)}")
     print("A kind may also be code of your own, module:object, with --allow-plugins")
-
-
-POLICY_WORDS = {
-    "hlm": "send every draft; the LLM accepts or resamples it",
-    "u-hlm": "keep the drafts whose uncertainty u is at most `threshold`, send the others",
-    "rand-hlm": "keep a share `skip_rate` of the drafts, whatever their uncertainty",
-    "slm": "keep every draft: the phone answers alone",
-    "llm": "draft nothing: the base station generates",
-}
 
 
 def schema_command(_args: argparse.Namespace) -> None:

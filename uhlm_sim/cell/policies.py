@@ -34,7 +34,46 @@ def as_recorded(path: TokenPath) -> NDArray[np.bool_]:
     return path.skipped
 
 
-POLICIES: dict[str, Policy] = dict.fromkeys(("hlm", "u-hlm", "rand-hlm", "slm", "llm"), as_recorded)
+def hlm(path: TokenPath) -> NDArray[np.bool_]:
+    """Send every draft d ~ x; the LLM accepts it or resamples it.
+
+    Accepted with probability min(1, y_d / x_d), else a token is drawn from norm(max(y - x, 0)), so that the answer is
+    the LLM's in law (Leviathan, Kalman and Matias, Fast inference from transformers via speculative decoding, 2023).
+    The upload carries the SLM's whole distribution x.
+    """
+    return as_recorded(path)
+
+
+def u_hlm(path: TokenPath) -> NDArray[np.bool_]:
+    """Keep the drafts whose uncertainty u is at most `threshold`, send the others as HLM does.
+
+    u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
+    or a rule on the fitted law beta = a u + b: risk-averse -b/a, risk-prone (Delta - b)/a with Delta = P(y_d < x_d)
+    (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u.
+    """
+    return as_recorded(path)
+
+
+def rand_hlm(path: TokenPath) -> NDArray[np.bool_]:
+    """Keep a share `skip_rate` of the drafts, whatever their uncertainty, send the others as HLM does.
+
+    P(kept) = skip_rate for each draft; "matched" is the share that a u-hlm keeps (the baseline of arXiv 2412.12687,
+    2024): what it does less well than u-hlm is what choosing by uncertainty is worth.
+    """
+    return as_recorded(path)
+
+
+def slm(path: TokenPath) -> NDArray[np.bool_]:
+    """Keep every draft: the phone answers alone, with neither uplink nor LLM."""
+    return as_recorded(path)
+
+
+def llm(path: TokenPath) -> NDArray[np.bool_]:
+    """Draft nothing: the base station generates, the phone sends the prompt once and receives token by token."""
+    return as_recorded(path)
+
+
+POLICIES: dict[str, Policy] = {"hlm": hlm, "u-hlm": u_hlm, "rand-hlm": rand_hlm, "slm": slm, "llm": llm}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""Write docs/reference/ from the docstrings and dictionaries of the code: `python docs/reference.py`."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+import channel_models
+import uhlm_sim
+import uhlm_sim.analysis
+from uhlm_sim.analysis import bottleneck
+from uhlm_sim.analysis.metrics import UNITS
+from uhlm_sim.analysis.plotting import Plots
+from uhlm_sim.analysis.report import FAMILIES
+from uhlm_sim.analysis.results import Results
+from uhlm_sim.capacities import Capacity
+from uhlm_sim.cell.allocators import GIVEN
+from uhlm_sim.kinds import KINDS
+from uhlm_sim.names import load_presets
+from uhlm_sim.scenario import Scenario
+
+FOLDER = Path(__file__).parent / "reference"
+BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+WORDS = {"null": "unset", "object": "table"}
+Section = tuple[str, str, Mapping[str, Any]]  # heading, words below it, what is listed: text makes a table
+
+
+def pages() -> dict[str, tuple[str, list[Section]]]:
+    """Return file -> title and sections. What a scenario may name has a page by the table of its key."""
+    found: dict[str, tuple[str, list[Section]]] = {}
+    for key, (title, kinds) in KINDS.items():
+        room = key.partition(".")[0]
+        _, sections = found.setdefault(f"{room}.md", (room.replace("_", " ").capitalize(), []))
+        sections.append((title, f"What `{key}` may be.", kinds))
+    taken = [kind for _, kinds in KINDS.values() for kind in kinds.values()]
+    physics = [(name, getattr(channel_models, name)) for name in channel_models.__all__]
+    others = {name: each for name, each in physics if inspect.isroutine(each) and each not in taken}
+    found["channel.md"][1].append(("Functions", "Of `channel_models`, with the simulator or without.", others))
+    found["uplink.md"][1].append(("What an allocator may ask for", "By the name of a parameter.", GIVEN))
+    presets = [(f"{key}: {name}", told) for key, each in load_presets().items() for name, told in each.items()]
+    found["presets.md"] = ("Presets", [("Presets", "For `device.slm` and `base_station.llm`.", dict(presets))])
+    dash = "A dash: no default, or one that a preset or another key gives. In brackets: keys of one kind alone."
+    schema = Scenario.model_json_schema()
+    keys = {"key": "type | default | meaning", **dict(keys_of(schema, schema["$defs"]))}
+    found["scenario.md"] = ("Keys of a scenario", [("Keys of a scenario", dash, keys)])
+    family = {base: title for title, bases in FAMILIES.items() for base in bases}
+    units = {name: f"{unit} | {family.get(name.partition('.')[0], 'Others')}" for name, unit in UNITS.items()}
+    words = "Names and units in `summary.csv`; [tables.md](../tables.md) defines each."
+    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family", **units})])
+    front = {name: getattr(uhlm_sim, name) for name in uhlm_sim.__all__}
+    functions = {name: each for name, each in front.items() if inspect.isroutine(each)}
+    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Capacity)]
+    station = (bottleneck.__name__, inspect.getdoc(bottleneck) or "", public(bottleneck))
+    found["python.md"] = ("Python", [("uhlm_sim", "", functions), *classes, station])
+    rooms = [import_module(f"uhlm_sim.analysis.{each.name}") for each in iter_modules(uhlm_sim.analysis.__path__)]
+    drawn = [each for each in rooms if any(name.startswith("draw_") for name in public(each))]
+    modules = [(each.__name__, inspect.getdoc(each) or "", public(each)) for each in drawn]
+    found["figures.md"] = ("Figures", [("results.plot", "", members(Plots)), *modules])
+    return found
+
+
+def public(module: ModuleType) -> dict[str, Any]:
+    """Return a module's own public functions and classes."""
+    own = {name: each for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__}
+    return {name: each for name, each in own.items() if not name.startswith("_") and inspect.getdoc(each)}
+
+
+def members(owner: type) -> dict[str, Any]:
+    """Return a class with its public methods and properties."""
+    own = {name: each for name, each in vars(owner).items() if not name.startswith("_")}
+    told = {name: each for name, each in own.items() if isinstance(each, property) or inspect.isroutine(each)}
+    return {owner.__name__: owner, **{f".{name}": each for name, each in told.items()}}
+
+
+def keys_of(schema: Mapping[str, Any], tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Give (dotted key, "type and bounds | default | meaning") of a JSON schema and the tables in it."""
+    for name, told in schema.get("properties", {}).items():
+        options = [told, *told.get("anyOf", []), *told.get("oneOf", []), told.get("items", {})]
+        inner = [tables[each["$ref"].rpartition("/")[2]] for each in options if "$ref" in each]
+        for table in inner:
+            kind = f"[{table['properties']['kind']['const']}]" if len(inner) > 1 else ""
+            yield from keys_of(table, tables, f"{above}{name}{kind}.")
+        if not inner:
+            kinds = " or ".join(dict.fromkeys(kind_of(each) for each in told.get("anyOf", [told])))
+            default = "–" if told.get("default") is None else f"`{json.dumps(told['default'])}`"
+            yield f"{above}{name}", f"{kinds} | {default} | {told.get('description', '')}"
+
+
+def kind_of(told: Mapping[str, Any]) -> str:
+    """Say what a value may be: "number > 0, ≤ 10"."""
+    if "const" in told or "enum" in told:
+        return ", ".join(f"`{json.dumps(each)}`" for each in told.get("enum", [told.get("const")]))
+    if told.get("type") == "array":
+        return f"list of {kind_of(told['items'])}"
+    kind = str(told.get("type", "anything"))
+    return f"{WORDS.get(kind, kind)} {', '.join(f'{BOUNDS[b]} {told[b]:g}' for b in BOUNDS if b in told)}".strip()
+
+
+def entry(name: str, each: Any) -> str:
+    """Return an entry's heading, how it is called, and its docstring; of a preset its fields and its source."""
+    if isinstance(each, Mapping):
+        fields = "\n".join(f"- `{key}` = {value}" for key, value in each.items() if key != "source")
+        return f"### {name}\n\n{each['source']}.\n\n{fields}"
+    text = re.sub(r"(`[^`]*`)|([*<])", lambda found: found[1] or f"\\{found[2]}", inspect.getdoc(each) or "")
+    if isinstance(each, property) or inspect.isclass(each):
+        return f"### {name}\n\n{text}"
+    function = getattr(each, "__func__", each)
+    called = inspect.signature(function)
+    plain = [taken.replace(annotation=taken.empty) for taken in called.parameters.values()]
+    bare = called.replace(parameters=plain, return_annotation=called.empty)
+    plainly = re.sub(r"<function (\w+) at \w+>", r"\1", f"{function.__name__}{bare}")
+    return f"### {name}\n\n`{plainly}`\n\n{text}"
+
+
+def listing(listed: Mapping[str, Any]) -> str:
+    """Return what a section lists: texts as a table, whose first row names its columns, others one after the other."""
+    if not all(isinstance(each, str) for each in listed.values()):
+        return "\n\n".join(entry(name, each) for name, each in listed.items())
+    (first, columns), *rows = (listed if {"key", "metric"} & listed.keys() else {"name": "meaning", **listed}).items()
+    lines = [f"| {first} | {columns} |", "|---" * (columns.count("|") + 2) + "|"]
+    return "\n".join([*lines, *(f"| `{name}` | {told} |" for name, told in rows)])
+
+
+def render() -> dict[str, str]:
+    """Return every page's text by the name of its file."""
+    told = "Written by `python docs/reference.py` from the docstrings of the code: change those, and run it again."
+    lines, written = [], {}
+    for file, (title, sections) in pages().items():
+        lines.append(f"- [{title}]({file}): {', '.join(heading for heading, _, _ in sections)}")
+        parts = [f"# {title}"]
+        for heading, words, listed in sections:
+            parts += [f"## {heading}" if heading != title else "", words, listing(listed)]
+        written[file] = "\n\n".join(part for part in parts if part) + "\n"
+    return {"README.md": "\n\n".join(["# Reference", told, "\n".join(lines)]) + "\n", **written}
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for old in FOLDER.glob("*.md"):
+        old.unlink()
+    for name, text in render().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,144 @@
+"""What holds of everything that a scenario may name: said, sourced, found, picklable, and lawful in any company."""
+
+import inspect
+import pickle
+import re
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from worlds import cell, ready
+
+import channel_models
+import uhlm_sim.cell
+from uhlm_sim.cell.checks import check_scenario
+from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.records import LEGS
+from uhlm_sim.kinds import KINDS, one_line
+from uhlm_sim.names import find_kind
+
+EVERY = [(key, name, kind) for key, (_, kinds) in KINDS.items() for name, kind in kinds.items()]
+SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator")
+YEAR_OR_STANDARD = re.compile(r"\b(19|20)\d\d\b|\bT[RS] \d\d\.\d{3}\b")
+DEVICES = 3
+# What a kind can't do without, where its defaults aren't enough; all others get the same.
+NEEDS: dict[str, dict[str, dict[str, Any]]] = {
+    "trace": {"channel": {"params": {"path": "recording.csv"}}},
+    "constant": {"channel": {"min_snr_db": -100.0}},
+}
+
+every = pytest.mark.parametrize(
+    ("key", "name", "kind"), EVERY, ids=lambda value: value if isinstance(value, str) else ""
+)
+
+
+@every
+def test_a_kind_says_in_a_line_what_it_does_and_where_that_is_from(key: str, name: str, kind: Any) -> None:
+    line = one_line(kind)
+    assert 10 < len(line) <= 120
+    assert line.endswith(".")
+    text = inspect.getdoc(kind) or ""
+    if key in SOURCED:
+        assert YEAR_OR_STANDARD.search(text), f"{key} = {name}: name the source, with its year or a standard's number"
+        assert "=" in text or "~" in text or "0 <" in text, f"{key} = {name}: give the equation"
+
+
+@every
+def test_a_kind_is_found_by_its_name_and_travels_to_a_worker(key: str, name: str, kind: Any) -> None:
+    assert find_kind(name, KINDS[key][1], key, allow_plugins=False) is kind
+    assert pickle.loads(pickle.dumps(kind)) is kind
+    assert [other for other in KINDS[key][1].values() if other is kind] == [kind], "a kind has a function of its own"
+
+
+def test_every_dictionary_of_functions_is_one_of_the_kinds() -> None:
+    """So that `uhlm-sim list`, the reference and this file know whatever is new."""
+    known = [id(kinds) for _, kinds in KINDS.values()]
+    for package in (channel_models, uhlm_sim.cell):
+        for module in iter_modules(package.__path__):
+            for name, value in vars(import_module(f"{package.__name__}.{module.name}")).items():
+                if (
+                    name.isupper()
+                    and isinstance(value, dict)
+                    and value
+                    and all(map(inspect.isfunction, value.values()))
+                ):
+                    assert id(value) in known, f"{module.name}.{name} belongs into uhlm_sim/kinds.py"
+
+
+def names(key: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(list(KINDS[key][1]))
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Draw the tables of a legal scenario of a few phones and seconds, from all kinds."""
+    channel, allocator, traffic = (
+        draw(names("channel.kind")),
+        draw(names("uplink.allocator")),
+        draw(names("traffic.kind")),
+    )
+    tables: dict[str, dict[str, Any]] = {
+        "traffic": {
+            "kind": traffic,
+            "devices": DEVICES,
+            "max_tokens": 20,
+            "think_time_s": draw(st.floats(0.0, 1.0)),
+            "rate_per_s": draw(st.floats(0.1, 5.0)),
+        },
+        "channel": {
+            "kind": channel,
+            "coherence_s": draw(st.sampled_from([0.005, 0.02, 0.3])),
+            "mean_snr_db": draw(st.lists(st.floats(-5.0, 30.0), min_size=DEVICES, max_size=DEVICES)),
+        },
+        "uplink": {
+            "allocator": allocator,
+            "snr_rule": draw(st.sampled_from(["per-hertz", "power-limited"])),
+            "bandwidth_hz": draw(st.floats(1e6, 4e7)),
+            "tti_s": draw(st.sampled_from([5e-4, 4e-3])),
+            "weights": draw(st.lists(st.floats(0.1, 10.0), min_size=DEVICES, max_size=DEVICES)),
+        },
+        "base_station": {
+            "gpus": draw(st.integers(1, 2)),
+            "max_batch": draw(st.integers(1, 8)),
+            "sync": draw(st.sampled_from(["piggyback", "free"])),
+        },
+    }
+    for name in (channel, allocator, traffic):
+        for table, needed in NEEDS.get(name, {}).items():
+            tables[table] |= needed
+    return tables
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded channel for all phones."""
+    file = tmp_path_factory.mktemp("recording") / "recording.csv"
+    rng = np.random.default_rng(1)
+    np.savetxt(file, 10 + 5 * rng.standard_normal((50, DEVICES)), delimiter=",")
+    return file
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(tables=scenarios(), kind=st.sampled_from(["hlm", "u-hlm", "slm", "llm"]), skipped=st.floats(0.1, 0.9))
+def test_any_company_of_kinds_obeys_the_laws_and_repeats_itself(
+    recording: Path, tables: dict[str, dict[str, Any]], kind: str, skipped: float
+) -> None:
+    """`simulate` holds its tables against the stations' own counters; here they are also whole, and the same twice."""
+    params = tables["channel"].get("params", {})
+    if "path" in params:
+        tables["channel"]["params"] = {**params, "path": str(recording)}
+    scenario = cell(**tables, duration_s=3.0, warmup_s=0.5)
+    policy = ready(kind, tokens=20, skip_rate=skipped if kind == "u-hlm" else 0.0)
+    check_scenario(scenario, [policy])
+    records = simulate(scenario, policy, 0)
+    committed = records.tokens[records.tokens["committed_s"].notna()]
+    assert not committed[list(LEGS)].isna().to_numpy().any()
+    assert (committed[list(LEGS)].to_numpy() > -1e-9).all()
+    again = simulate(scenario, policy, 0)
+    for table in ("requests", "tokens", "stations"):
+        assert getattr(again, table).equals(getattr(records, table))
