@@ -207,7 +207,7 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
     it, it_is = ("they", "they are") if is_many else ("it", "it is")
     near = f"{it_is} at {_span(rows.loc[rows['station'].isin(names), 'load'])} of what {it} can carry."
     if len(names) > 1:
-        first = ", comes first as arrivals grow" if would_be else " limits"
+        first = " comes first as arrivals grow" if would_be else " limits"
         which = " or ".join(subject.rsplit(" and ", 1))
         return f"Which{first}, {which}, can't be told under {where}: {near}"
     if would_be:

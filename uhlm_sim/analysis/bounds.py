@@ -10,7 +10,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from uhlm_sim.analysis.bottleneck import PHONES, STATIONS
-from uhlm_sim.analysis.style import INK, LEG_COLOURS, PAGE_IN, QUIET, Look, looks, new_figure, policies_of
+from uhlm_sim.analysis.style import (
+    INK,
+    LEG_COLOURS,
+    PAGE_IN,
+    QUIET,
+    Look,
+    looks,
+    new_figure,
+    panel_columns,
+    policies_of,
+)
 from uhlm_sim.analysis.swept import DECADE, key_words, set_swept
 
 USERS, RATE = "traffic.devices", "traffic.rate_per_s"
@@ -113,7 +123,7 @@ def bounds_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     """Draw a panel for each policy of a `bottleneck_table` over one load, its first column, in one frame."""
     names = policies_of(table)
     styles, within = looks(policies or names), frame(table, names)
-    columns = 3 if len(names) in (3, 5, 6, 9) else min(4, max(2, len(names)))
+    columns = panel_columns(len(names))
     rows = -(-len(names) // columns)
     used = dict.fromkeys(name for policy in names for name in bounds_of(table, policy))
     with new_figure(PAGE_IN, 0.65 + 1.75 * rows) as figure:

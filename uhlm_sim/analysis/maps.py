@@ -100,7 +100,7 @@ def map_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
 
     `policies` are all of the run, the first of them the one that ratios are taken to.
     """
-    names = policies_of(table)
+    names = sorted(policies_of(table), key=lambda name: policies.index(name) if name in policies else len(policies))
     is_ratio = str(table["metric"].iloc[0]).endswith(RATIO)
     largest = float(np.nanmax(np.abs(np.log2(table["mean"].where(table["mean"] > 0))))) if is_ratio else 0.0
     reach = min(TELLABLE, max(0.5, largest))

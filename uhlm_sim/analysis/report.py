@@ -237,16 +237,12 @@ def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[
     """Lay a `bottleneck_table` out for the template, point by point; cells are (text, interval)."""
 
     def cells(row: dict[Any, Any]) -> dict[Any, Any]:
-        seconds = [row[name] for name in ("wait_s", "demand_s", "full_demand_s")]
+        wait_ms, demand_ms, full_ms = (1e3 * row[name] for name in ("wait_s", "demand_s", "full_demand_s"))
+        shown = [f"{value:.3g}" if value > 1e-6 else "0" for value in (wait_ms, demand_ms)]
+        shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
         bound = number(row["bound"], row["bound_low"], row["bound_high"])
-        return row | {
-            "cells": [
-                (f"{100 * row['utilisation']:.1f}", ""),
-                *((f"{1e3 * value:.3g}" if math.isfinite(value) else "–", "") for value in seconds),
-                bound,
-                (f"{100 * row['load']:.1f}", ""),
-            ]
-        }
+        used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
+        return row | {"cells": [(used, ""), *((text, "") for text in shown), bound, (reached, "")]}
 
     rows = [cells(row) for row in table.to_dict("records")]
     return [(points.words(point), [row for row in rows if row["point"] == point]) for point in points.in_order()]

@@ -116,6 +116,11 @@ def policies_of(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table["policy"].unique()]
 
 
+def panel_columns(panels: int) -> int:
+    """Return in how many columns panels stand: at most four, and so that the last row isn't one panel alone."""
+    return 3 if panels in (5, 6, 9) else min(4, max(2, panels))
+
+
 def line_widths(policies: Sequence[str]) -> list[float]:
     """Return line widths that fall, from the first policy's on: it is still seen under another of the same course."""
     return [2.6, *(float(width) for width in np.linspace(1.4, 1.0, max(1, len(policies) - 1)))][: len(policies)]

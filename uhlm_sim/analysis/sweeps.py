@@ -26,6 +26,7 @@ from uhlm_sim.analysis.style import (
     line_widths,
     looks,
     new_figure,
+    panel_columns,
     policies_of,
 )
 from uhlm_sim.analysis.swept import DECADE, is_numeric, key_words, places, set_swept, set_words, value_words
@@ -287,7 +288,7 @@ _ABOVE: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "color"
 def legs_over_figure(table: pd.DataFrame) -> Figure:
     """Draw a panel of stacked legs for each policy of a `legs_over_table`."""
     names = policies_of(table)
-    columns = min(4, max(2, len(names)))
+    columns = panel_columns(len(names))
     rows = -(-len(names) // columns)
     with new_figure(PAGE_IN, 0.5 + 1.75 * rows) as figure:
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True)

@@ -6,6 +6,7 @@ from numbers import Real
 from typing import Any
 
 SMALL = 1e-4  # below it, numbers are written with an exponent
+NOISE = 1e-12  # what times and shares that add up to nothing leave by rounding
 # How the value of a swept key is said, by how the key ends: factor, what follows one value, what follows others.
 SAID = {
     "_hz": (1e-6, "MHz", "MHz"),
@@ -31,7 +32,7 @@ def number(mean: float, low: float, high: float, scale: float = 1.0) -> tuple[st
         half = 0.0  # replications that agree but for rounding
     if not math.isfinite(mean):
         return "–", ""
-    if mean == 0 and not half > 0:
+    if abs(mean) < NOISE and not half > NOISE:
         return "0", ""
     if not math.isfinite(half):
         return f"≈{_fixed(round(mean, 1 - _magnitude(mean)), max(1 - _magnitude(mean), 0), rough=True)}", ""

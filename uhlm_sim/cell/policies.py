@@ -97,7 +97,7 @@ class ReadyPolicy:
         """Say in words what decides, for reports: what a threshold comes to on the grid of u, above all."""
         if self.threshold is not None:
             return f"threshold {self.threshold:.4f} {words(self.threshold, self.source.uncertainty_samples)}"
-        return f"skips {self.skip_rate:.1%} of the tokens at random" if self.skip_rate is not None else ""
+        return f"skips {100 * self.skip_rate:.1f} % of the tokens at random" if self.skip_rate is not None else ""
 
 
 def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:

@@ -157,7 +157,7 @@ def cells(row: Mapping[Any, Any]) -> list[str]:
     )
     interval = f"({low:.4g}, {high:.4g})"
     if not math.isnan(error):
-        interval = f"error {error:.0e}"
+        interval = f"error {error:.0e}" if error else "error 0"
     elif math.isnan(low):
         interval = "" if math.isnan(limit) else f"up to {limit:.3g}"
     unit = "" if row["unit"] in ("1", "any", "ratio") else f" [{row['unit']}]"
