@@ -267,6 +267,14 @@ def test_a_policy_that_uses_no_station_is_limited_by_its_phones():
     assert said(tables) == ["The phones themselves limit slm: they wait for a station 0 % of the time."]
 
 
+def test_a_cell_that_committed_nothing_has_no_demands():
+    nothing = dict.fromkeys(("uplink_wait_s", "bs_wait_s", "token_delay_s.mean", "batch_jobs"), math.nan)
+    tables = made_up([{}], {"hlm": {**nothing, "token_throughput": 0.0, "uplink_utilisation": 1.0}})
+    uplink = row(bottleneck_table(tables), station="uplink")
+    assert (uplink["load"], uplink["bound"], math.isnan(uplink["demand_s"])) == (1.0, 0.0, True)
+    assert said(tables) == ["The uplink limits hlm: it is busy 100 % of the time."]
+
+
 def test_lines_are_drawn_where_the_table_says(users):
     """The phones' through their fewest in proportion, the uplink's flat; N* where they meet."""
     table = load_table(users, "traffic.devices")

@@ -62,10 +62,11 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
 
     Columns: the sweep's; `point` (its place in the run), `policy`, `station`, `servers`; `utilisation`, the share of
     the servers' time in use; `wait_s`, what a token waits there, as a mean over all tokens, and `wait_share` of a
-    token's time; `demand_s` of the servers' time per token at the load of the run, and `full_demand_s` with full
-    batches; `bound`, the most tokens a second; `load` = X/bound. `token_throughput` X and `offered`, what open arrivals
-    ask for, stand in each row. `bound`, `load` and `token_throughput` have 95 % intervals: `_low`, `_high`. `limits`
-    says which station is nearest to its bound: several where chance may part them, in pairs of replications.
+    token's time (the phones': of theirs); `demand_s` of the servers' time per token at the load of the run, and
+    `full_demand_s` with full batches; `bound`, the most tokens a second; `load` = X/bound. `token_throughput` X and
+    `offered`, what open arrivals ask for, stand in each row. `bound`, `load` and `token_throughput` have 95 %
+    intervals: `_low`, `_high`. `limits` says which station is nearest to its bound: several where chance may part them,
+    in pairs of replications.
 
     Demands are those of the load at which they were measured. That of a GPU falls as batches grow: `full_demand_s` is
     demand_s x mean jobs in a batch / max_batch, which takes for granted that a full batch takes no less time than a
@@ -74,8 +75,8 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
     limited power each holds less of the band, and an allocator may choose the best.
 
     The phones' row: N/X less all waits is how long a token holds one of N phones while nobody makes it wait, the think
-    time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer,
-    and 1 - their share is idle. Left out: a bound from below, and what a policy would do at another load.
+    time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer.
+    Left out: a bound from below, and what a policy would do at another load.
     """
     is_open = results.scenario["traffic"]["kind"] != "closed"
     answers = _answering(results.requests, *results.window_s) if is_open else None
@@ -114,14 +115,14 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         return float(swept.get(key, scenario.get(section, {}).get(name, np.nan)))
 
     def row(
-        name: str, servers: float, busy: Floats, load: Floats, wait_s: Floats, of_s: Floats
+        name: str, servers: float, busy: Floats, load: Floats, wait_s: Floats, waiting: Floats, whole: Floats
     ) -> tuple[dict[str, Any], Floats]:
         told = {
             "station": name,
             "servers": servers,
             "utilisation": float(student_t(busy)[0]),
             "wait_s": float(student_t(wait_s)[0]),
-            "wait_share": float(paired_ratio(wait_s, of_s)[0]),
+            "wait_share": float(paired_ratio(waiting, whole)[0]),
             "demand_s": float(paired_ratio(servers * busy, rate)[0]),
             "full_demand_s": float(paired_ratio(servers * load, rate)[0]),
             **_estimate("bound", paired_ratio(rate, load)),
@@ -141,12 +142,12 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         servers = setting(station.servers) if station.servers else 1.0
         load = np.minimum(busy * filled, 1.0)
         if np.isfinite(load).any():
-            yield row(station.name, servers, busy, load, wait_s, get("token_delay_s.mean"))
+            yield row(station.name, servers, busy, load, wait_s, wait_s, get("token_delay_s.mean"))
     phones = setting("traffic.devices")
-    held_s = runs.get("answering", np.full(len(rate), phones)) / rate
-    load = np.clip((held_s - waits_s) * rate / phones, 0.0, 1.0)
+    held, waiting = runs.get("answering", np.full(len(rate), phones)), rate * waits_s  # phones, on average
+    load = np.clip((held - waiting) / phones, 0.0, 1.0)
     if np.isfinite(load).any():
-        yield row(PHONES, phones, load, load, waits_s, held_s)
+        yield row(PHONES, phones, load, load, waits_s, waiting, held)
 
 
 def _estimate(name: str, estimate: Sequence[Any]) -> dict[str, float]:
@@ -218,10 +219,9 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
         most = f", and no station is above {100 * others['load'].max():.0f} % of what it can carry."
         return f"{said}{most if len(others) else '.'}"
     filled = f" with batches {_span(its['load'] / its['utilisation'])} full" if stations[0].batch else ""
-    return (
-        f"{said}: {it_is} busy {_span(its['utilisation'])} of the time{filled}, and "
-        f"{_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
-    )
+    said += f": {it_is} busy {_span(its['utilisation'])} of the time{filled}"
+    waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
+    return f"{said}{waits if its['wait_share'].notna().any() else '.'}"
 
 
 def _span(shares: pd.Series) -> str:

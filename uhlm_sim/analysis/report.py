@@ -238,7 +238,7 @@ def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[
 
     def cells(row: dict[Any, Any]) -> dict[Any, Any]:
         wait_ms, demand_ms, full_ms = (1e3 * row[name] for name in ("wait_s", "demand_s", "full_demand_s"))
-        shown = [f"{value:.3g}" if value > 1e-6 else "0" for value in (wait_ms, demand_ms)]
+        shown = ["–" if math.isnan(ms) else f"{ms:.3g}" if ms > 1e-6 else "0" for ms in (wait_ms, demand_ms)]
         shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
         bound = number(row["bound"], row["bound_low"], row["bound_high"])
         used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
