@@ -30,6 +30,7 @@ DEVICES = 3
 NEEDS: dict[str, dict[str, dict[str, Any]]] = {
     "trace": {"channel": {"params": {"path": "recording.csv"}}},
     "constant": {"channel": {"min_snr_db": -100.0}},
+    "replay": {"traffic": {"file": "requests.csv"}},
 }
 
 every = pytest.mark.parametrize(
@@ -115,23 +116,28 @@ def scenarios(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recorded channel for all phones."""
-    file = tmp_path_factory.mktemp("recording") / "recording.csv"
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that NEEDS names: a recorded channel for all phones, and requests of some seconds."""
+    folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(1)
-    np.savetxt(file, 10 + 5 * rng.standard_normal((50, DEVICES)), delimiter=",")
-    return file
+    np.savetxt(folder / "recording.csv", 10 + 5 * rng.standard_normal((50, DEVICES)), delimiter=",")
+    rows = [f"{at_s:.3f},{rng.integers(1, 40)},{rng.integers(1, 20)}" for at_s in np.sort(rng.uniform(0, 4, 20))]
+    (folder / "requests.csv").write_text("\n".join(["arrived_s,prompt_tokens,output_tokens", *rows]), encoding="utf-8")
+    return folder
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(tables=scenarios(), kind=st.sampled_from(["hlm", "u-hlm", "slm", "llm"]), skipped=st.floats(0.1, 0.9))
 def test_any_company_of_kinds_obeys_the_laws_and_repeats_itself(
-    recording: Path, tables: dict[str, dict[str, Any]], kind: str, skipped: float
+    files: Path, tables: dict[str, dict[str, Any]], kind: str, skipped: float
 ) -> None:
     """`simulate` holds its tables against the stations' own counters; here they are also whole, and the same twice."""
-    params = tables["channel"].get("params", {})
-    if "path" in params:
-        tables["channel"]["params"] = {**params, "path": str(recording)}
+    for table, key in (("channel", "params"), ("traffic", "file")):
+        needed = tables[table].get(key)
+        if isinstance(needed, dict):
+            tables[table][key] = {name: str(files / file) for name, file in needed.items()}
+        elif needed is not None:
+            tables[table][key] = str(files / needed)
     scenario = cell(**tables, duration_s=3.0, warmup_s=0.5)
     policy = ready(kind, tokens=20, skip_rate=skipped if kind == "u-hlm" else 0.0)
     check_scenario(scenario, [policy])
