@@ -138,7 +138,7 @@ class Trace:
         self._arrays = _replay_arrays(header, columns)
         keys = np.stack([columns[name] for name in ("prompt", "sample", "path")], axis=1).astype(np.int64)
         starts = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(axis=1)][: len(keys)])
-        ends = np.r_[starts[1:], len(keys)].astype(np.int64)
+        ends = np.r_[starts[1:], len(keys)].astype(np.int64)[: len(starts)]
         run_starts = np.repeat(starts, ends - starts)
         if not np.array_equal(columns["position"], np.arange(len(keys)) - run_starts):
             raise TraceError(f"trace {file}: positions of an answer don't count 0, 1, 2, ...")
@@ -146,6 +146,8 @@ class Trace:
             (int(path), int(prompt), int(sample)): slice(int(start), int(end))
             for (prompt, sample, path), start, end in zip(keys[starts].tolist(), starts, ends, strict=True)
         }
+        if len(self._answers) < len(starts):
+            raise TraceError(f"trace {file}: an answer is there twice")
         for number, entry in enumerate(header.paths):
             for prompt in range(self.prompts):
                 for sample in range(header.samples):

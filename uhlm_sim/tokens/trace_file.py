@@ -10,25 +10,29 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from uhlm_sim.errors import InputError, TraceError, did_you_mean
+from uhlm_sim.tokens.prompts import SPLITS
 from uhlm_sim.tokens.rules import DecodingRule
 
 SCHEMA_VERSION = 2
 READABLE = (1, SCHEMA_VERSION)  # version 1 knew no quality: it is read as not known
 HEADER_KEY, DIGEST_KEY = b"uhlm_sim.trace", b"uhlm_sim.sha256"
+MOST_ROWS = 10**8  # some 5 GB in memory
 UNKNOWN_LEVEL = 255  # the rule `llm` drafts nothing, so it has no uncertainty
 BUILT_IN = Path(__file__).parent / "data"
 
 Columns = dict[str, NDArray[Any]]
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 # name -> dtype on disk; `tail` stands for one column per member of the header's tail ladder
 COLUMNS: dict[str, str] = {
@@ -57,18 +61,20 @@ QUALITY = ("quality_cosine", "quality_cosine_reference")
 class PromptEntry:
     """One prompt of a trace: evaluation prompts come first, then those that thresholds are fitted on."""
 
+    __pydantic_config__ = STRICT
     id: str
     split: str
     category: str
     prompt: str
     reference: str
-    tokens: int  # of the prompt as the models see it, chat header included
+    tokens: Annotated[int, Field(ge=0, le=10_000_000)]  # as the models see it, chat header included
 
 
 @dataclass(frozen=True)
 class PathEntry:
     """One recorded path: its name and the rule that decoded it."""
 
+    __pydantic_config__ = STRICT
     name: str
     kind: str
     threshold: float | None = None
@@ -87,16 +93,17 @@ class TraceHeader:
     (None: it wasn't).
     """
 
+    __pydantic_config__ = STRICT
     schema_version: int
     models: Mapping[str, Mapping[str, Any]]
     dtype: str
-    temperature: float
-    uncertainty_samples: int
+    temperature: Annotated[float, Field(gt=0)]
+    uncertainty_samples: Annotated[int, Field(ge=1, le=250)]
     theta_law: str
-    vocabulary_size: int
-    max_tokens: int
-    samples: int
-    seed: int
+    vocabulary_size: Annotated[int, Field(ge=2, le=10_000_000)]
+    max_tokens: Annotated[int, Field(ge=1, le=65_536)]
+    samples: Annotated[int, Field(ge=1, le=256)]
+    seed: Annotated[int, Field(ge=0)]
     prompts_sha256: str
     packages: Mapping[str, str]
     how_to_make_again: str
@@ -108,21 +115,30 @@ class TraceHeader:
 
     @classmethod
     def from_json(cls, text: str) -> "TraceHeader":
-        """Build a header from its JSON. Raises ValueError, KeyError or TypeError where it isn't one."""
-        raw = json.loads(text)
-        if raw["schema_version"] == 1:
-            raw["encoder"] = None
-        known = {field.name for field in fields(cls)}
-        if set(raw) != known:
-            raise ValueError(f"fields {sorted(set(raw) ^ known)} are missing or unknown")
-        return cls(
-            **{
-                **raw,
-                "paths": tuple(PathEntry(**entry) for entry in raw["paths"]),
-                "prompts": tuple(PromptEntry(**entry) for entry in raw["prompts"]),
-                "tail_ladder": tuple(raw["tail_ladder"]),
-            }
-        )
+        """Build a header from its JSON. Raises ValueError where it isn't one: nothing in it is taken on trust."""
+        try:
+            header = TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            told = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, told['loc']))}: {told['msg']}") from None
+        for role in ("slm", "llm"):
+            model = header.models.get(role, {})
+            dropped, parameters = model.get("dropped_layers", []), model.get("parameters", 0)
+            if not (isinstance(model.get("name"), str) and isinstance(dropped, list) and isinstance(parameters, int)):
+                raise ValueError(f"models: says nothing of the {role}, or not as it should")
+        if header.encoder is not None and not isinstance(header.encoder.get("name"), str):
+            raise ValueError("encoder: has no name")
+        splits = [entry.split for entry in header.prompts]
+        if splits != sorted(splits, key=SPLITS.index):
+            raise ValueError("prompts: those of the evaluation come first")
+        for what, names in (
+            ("prompts", [entry.id for entry in header.prompts]),
+            ("paths", [entry.name for entry in header.paths]),
+            ("tail_ladder", header.tail_ladder),
+        ):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what}: one is there twice")
+        return header
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
@@ -159,10 +175,13 @@ def locate(name_or_path: str | Path) -> Path:
     """Return the file of a built-in trace or of a path. Raises TraceError, naming the built-in ones."""
     given = Path(name_or_path)
     built_in = BUILT_IN / f"{given.name}.parquet"
-    if given.parent == Path(".") and not given.suffix and built_in.is_file():
-        return built_in
-    if given.is_file():
-        return given
+    try:
+        if given.parent == Path(".") and not given.suffix and built_in.is_file():
+            return built_in
+        if given.is_file():
+            return given
+    except OSError as problem:  # a name too long for a file, or a folder that can't be entered
+        raise TraceError(f"trace '{name_or_path}': can't be read ({problem})") from None
     names = sorted(file.stem for file in BUILT_IN.glob("*.parquet"))
     hint = did_you_mean(str(name_or_path), names)
     raise TraceError(f"trace '{name_or_path}': no such file, and not a built-in trace ({', '.join(names)}){hint}")
@@ -208,43 +227,63 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
     another schema version.
     """
     try:
-        table = pq.read_table(path, use_threads=False)
-        metadata = table.schema.metadata or {}
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise TraceError(f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}") from None
-    if HEADER_KEY not in metadata or DIGEST_KEY not in metadata:
-        raise TraceError(f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)")
-    try:
-        version = json.loads(metadata[HEADER_KEY])["schema_version"]
-        if version not in READABLE:
-            raise TraceError(
-                f"trace {path}: schema version {version}, but this package reads {SCHEMA_VERSION}; "
-                "record it again with `uhlm-sim record`"
-            )
-        header = TraceHeader.from_json(metadata[HEADER_KEY].decode())
-        expected = column_dtypes(header.tail_ladder)
-        if version == 1:
-            expected = {name: dtype for name, dtype in expected.items() if name not in QUALITY}
-        if set(table.column_names) != set(expected):
-            raise ValueError(f"columns {sorted(set(table.column_names) ^ set(expected))} are missing or unknown")
-        if any(column.null_count for column in table.columns):
-            raise ValueError("a column has empty cells")
-        columns = {name: table[name].to_numpy().astype(dtype, copy=False) for name, dtype in expected.items()}
-        digest = content_digest(metadata[HEADER_KEY], columns)
-        if digest != metadata[DIGEST_KEY].decode():
-            raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
-        for entry in header.paths:
-            entry.rule  # noqa: B018 - a header with an impossible rule is refused here, not in the middle of a run
+        with pq.ParquetFile(path) as file:
+            header, told, digest = _announced(path, file)
+            table = file.read(use_threads=False)
     except TraceError:
         raise
-    except (pa.ArrowException, InputError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise TraceError(f"trace {path}: a damaged header: {problem}") from None
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise TraceError(f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}") from None
+    if any(column.null_count for column in table.columns):
+        raise TraceError(f"trace {path}: a column has empty cells")
+    names = column_dtypes(header.tail_ladder)
+    version = header.schema_version
+    columns = {name: table[name].to_numpy() for name in names if name in table.column_names}
+    if content_digest(told, columns) != digest:
+        raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
     if version == 1:
         header = replace(header, schema_version=SCHEMA_VERSION)
         columns |= no_quality(len(columns["prompt"]))
     check_ranges(path, header, columns)
     return header, columns, digest
+
+
+def _announced(path: Path, file: pq.ParquetFile) -> tuple[TraceHeader, bytes, str]:
+    """Return the header of a trace file, also as it stands there, and its digest, before any column is read.
+
+    Raises TraceError unless it is a header of ours and the file's footer announces its columns, and no more rows than
+    its answers can have: a few bytes may stand for more than fits into memory.
+    """
+    schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
+    if HEADER_KEY not in metadata or DIGEST_KEY not in metadata:
+        raise TraceError(f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)")
+    try:
+        version = json.loads(metadata[HEADER_KEY])["schema_version"]
+        if type(version) is not int or version not in READABLE:
+            raise TraceError(
+                f"trace {path}: schema version {version}, but this package reads {SCHEMA_VERSION}; "
+                "record it again with `uhlm-sim record`"
+            )
+        header = TraceHeader.from_json(metadata[HEADER_KEY].decode())
+        for entry in header.paths:
+            entry.rule  # noqa: B018 - a header with an impossible rule is refused here, not in the middle of a run
+        expected = column_dtypes(header.tail_ladder)
+        if version == 1:
+            expected = {name: dtype for name, dtype in expected.items() if name not in QUALITY}
+        types = {name: pa.from_numpy_dtype(dtype) for name, dtype in expected.items()}
+        found = dict(zip(schema.names, schema.types, strict=True))
+        if found != types or len(schema.names) != len(found):
+            wrong = sorted(name for name in {*found, *types} if found.get(name) != types.get(name))
+            raise ValueError(f"columns {wrong} are missing, unknown or of another type")
+        answers = len(header.paths) * len(header.prompts) * 256  # samples of a calibration prompt: a byte
+        if file.metadata.num_rows > min(answers * header.max_tokens, MOST_ROWS):
+            raise ValueError(f"{file.metadata.num_rows} rows are more than its answers can have")
+    except TraceError:
+        raise
+    except (InputError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise TraceError(f"trace {path}: a damaged header: {problem}") from None
+    return header, metadata[HEADER_KEY], metadata[DIGEST_KEY].decode("ascii", "replace")
 
 
 def check_ranges(path: Path, header: TraceHeader, columns: Columns) -> None:
