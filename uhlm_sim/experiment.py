@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uhlm_sim import __version__
+from uhlm_sim.analysis.checksums import sealed
 from uhlm_sim.analysis.energy import ENERGY
 from uhlm_sim.analysis.intervals import summarise, write_table
 from uhlm_sim.analysis.metrics import UNITS
@@ -157,7 +158,7 @@ def _results(
 
     told = [parts.metrics(task) for task in tasks]
     rows = [
-        (task.point, *points[task.point].values.values(), label(task), task.replication, metric, value)
+        (task.point, *points[task.point].cells, label(task), task.replication, metric, value)
         for task, each in zip(tasks, told, strict=True)
         for metric, value in each["metrics"].items()
     ]
@@ -186,11 +187,12 @@ def _results(
             }
             for failure in failures
         ]
+    with_tokens = [task for task in tasks if task.scenario.output.tokens]
     return Results(
         summary=summarise(replications, ready[0].policies[0].label),
         replications=replications,
         requests=_gather("requests", tasks, parts, out),
-        tokens=_gather("tokens", tasks, parts, out) if scenario.output.tokens else None,
+        tokens=_gather("tokens", with_tokens, parts, out) if with_tokens else None,
         stations=_gather("stations", tasks, parts, None),
         scenario=scenario.model_dump(mode="json", exclude_none=True),
         provenance=origin,
@@ -283,38 +285,48 @@ def _own_modules(points: Sequence[Point]) -> list[ModuleType]:
 def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:
     """Make the run folder ours; return whether the run in it is finished already. Raises InputError."""
     marker = out / "scenario.resolved.toml"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not resume:
-            raise InputError(
-                f"{out}: is there already; --out names another folder, --resume goes on with an interrupted run"
-            )
-        if not marker.is_file() or f"# run {identity}" not in marker.read_text(encoding="utf-8", errors="replace"):
-            raise InputError(
-                f"{out}: holds something else than a run of this scenario, trace and version; --out names the folder"
-            )
-        return (out / "summary.csv").is_file()
     try:
-        (out / PARTS).mkdir(parents=True)
+        there = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        if there:
+            if not resume:
+                raise InputError(
+                    f"{out}: is there already; --out names another folder, --resume goes on with an interrupted run"
+                )
+            if not marker.is_file() or f"# run {identity}" not in marker.read_text(encoding="utf-8", errors="replace"):
+                raise InputError(
+                    f"{out}: holds something else than a run of this scenario, trace and version; "
+                    "--out names the folder"
+                )
+            if (out / "summary.csv").is_file():
+                return True
+        (out / PARTS).mkdir(parents=True, exist_ok=resume)
     except OSError as error:
         raise InputError(f"{out}: can't be made ({error})") from None
+    if there:
+        return False
     being_written = marker.with_suffix(".tmp")
-    being_written.write_text(f"# run {identity}\n{write_scenario(scenario)}", encoding="utf-8")
-    being_written.replace(marker)
+    try:
+        being_written.write_text(f"# run {identity}\n{write_scenario(scenario)}", encoding="utf-8")
+        being_written.replace(marker)
+    except OSError:  # a full disk: what is left would be nobody's run
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     return False
 
 
 def _write(results: Results, out: Path) -> None:
     """Write what is made of the tables; `summary.csv` last, since where it is, the run is whole."""
+    tables = ["replications.csv", "stations.csv", "requests.parquet", "scenario.resolved.toml"]
+    tables += ["tokens.parquet"] if results.tokens is not None else []
+    summary, being_written = PARTIAL if results.failed else "summary.csv", out / "summary.tmp"
     write_table(results.replications, out / "replications.csv")
     write_table(results.stations, out / "stations.csv")
-    (out / "provenance.json").write_text(json.dumps(results.provenance, indent=2) + "\n", encoding="utf-8")
+    write_table(results.summary, being_written)
+    told = sealed(results.provenance, {summary: being_written} | {name: out / name for name in tables})
+    (out / "provenance.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     figures = write_figures(results, out / "figures")
     write_report(results, figures, out / "report.html")
-    if results.failed:
-        write_table(results.summary, out / PARTIAL)
-        return
-    being_written = out / "summary.tmp"
-    write_table(results.summary, being_written)
-    being_written.replace(out / "summary.csv")
-    (out / PARTIAL).unlink(missing_ok=True)
-    shutil.rmtree(out / PARTS)
+    being_written.replace(out / summary)
+    if not results.failed:
+        (out / PARTIAL).unlink(missing_ok=True)
+        shutil.rmtree(out / PARTS)

@@ -70,6 +70,11 @@ class Point:
     scenario: Scenario
 
     @property
+    def cells(self) -> tuple[Any, ...]:
+        """Return the values as tables hold them: a list or a table of the file as its text."""
+        return tuple(str(value) if isinstance(value, list | dict) else value for value in self.values.values())
+
+    @property
     def words(self) -> str:
         return ", ".join(f"{key} = {value}" for key, value in self.values.items())
 

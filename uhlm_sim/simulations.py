@@ -2,9 +2,10 @@
 
 A worker gets values and returns bytes, so it needs no disk in common with the experiment: a core of this machine and a
 node of a cluster do the same. A part is one zip file of parquet tables and metrics, kept as soon as it arrives, under a
-temporary name until it is whole.
+temporary name until it is whole, and behind a checksum.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -37,6 +38,7 @@ from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 TABLES = ("requests", "tokens", "stations")
 METRICS = "metrics.json"
+SEAL = 64  # bytes before a part
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Task:
     def name(self) -> str:
         return f"{self.point:05d}-{self.policy:03d}-{self.replication:05d}"
 
+    def seal(self, part: bytes) -> bytes:
+        """Return what goes before a part in its file: a SHA-256 that no other part has, nor this one of another run."""
+        told = (self.name, self.scenario.model_dump_json(), self.trace_sha256, self.version)
+        return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -73,21 +80,23 @@ class Parts:
         self._kept: dict[str, bytes] = {}
 
     def __contains__(self, task: Task) -> bool:
-        """Say whether a task's part is there and whole; a damaged one counts as absent."""
+        """Say whether a task's part is there and whole; a damaged one counts as absent, and so does another's."""
+        if self._folder is None:
+            return task.name in self._kept
         try:
-            with self._open(task) as part:
-                return part.testzip() is None and METRICS in part.namelist()
-        except (OSError, KeyError, zipfile.BadZipFile):
+            sealed = self._file(task).read_bytes()
+        except OSError:
             return False
+        return sealed[:SEAL] == task.seal(sealed[SEAL:])
 
     def keep(self, task: Task, part: bytes) -> None:
         """Keep a part: whole or not at all."""
         if self._folder is None:
             self._kept[task.name] = part
             return
-        file = self._folder / f"{task.name}.zip"
+        file = self._file(task)
         being_written = file.with_suffix(f".{os.getpid()}.tmp")
-        being_written.write_bytes(part)
+        being_written.write_bytes(task.seal(part) + part)
         being_written.replace(file)
 
     def metrics(self, task: Task) -> dict[str, Any]:
@@ -104,7 +113,11 @@ class Parts:
     def _open(self, task: Task) -> zipfile.ZipFile:
         if self._folder is None:
             return zipfile.ZipFile(io.BytesIO(self._kept[task.name]))
-        return zipfile.ZipFile(self._folder / f"{task.name}.zip")
+        return zipfile.ZipFile(self._file(task))  # it looks for its beginning from the end
+
+    def _file(self, task: Task) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{task.name}.zip"
 
 
 def simulate_missing(
@@ -134,7 +147,7 @@ def simulate_missing(
             progress("simulating", done, total)
     except BrokenProcessPool as error:
         raise SimulationError(
-            f"a worker process died, perhaps for want of memory; --resume goes on ({error})"
+            f"a worker process died, perhaps for want of memory; --resume goes on ({str(error).partition(chr(10))[0]})"
         ) from None
     return sorted(failures, key=lambda failure: failure.task.name)
 
@@ -177,7 +190,7 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
         return number, _part(task)
     except UhlmError as error:
         return number, str(error)
-    except Exception as error:  # a user's own policy, channel or allocator may raise anything
+    except (Exception, SystemExit) as error:  # a user's own policy, channel or allocator may raise anything
         origin: BaseException = error
         while origin.__cause__ is not None:  # SimPy raises what a process raised once more
             origin = origin.__cause__

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis import wording
+from uhlm_sim.analysis.checksums import unsealed
 from uhlm_sim.analysis.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.metrics import LEGS, OUTPUT_LAW
 from uhlm_sim.analysis.notebook import results_html
@@ -69,16 +71,17 @@ class Results:
         """Read a run folder; of tokens.parquet only the columns that figures need.
 
         A run whose failed points were left out is read as what it is: `failed` tells them. InputError, in one sentence,
-        for a folder that is neither that nor a finished run (summary.csv is written last) or whose files can't be read.
+        for a folder that is neither that nor a finished run (summary.csv is written last), and for files that can't be
+        read or aren't what the run wrote.
         """
         folder = Path(run_dir)
-        is_partial = not (folder / "summary.csv").is_file() and (folder / PARTIAL).is_file()
-        summary = PARTIAL if is_partial else "summary.csv"
-        for name in (summary, *FILES):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder}: not a finished run, it has no {name}")
         tokens = folder / "tokens.parquet"
         try:
+            is_partial = not (folder / "summary.csv").is_file() and (folder / PARTIAL).is_file()
+            summary = PARTIAL if is_partial else "summary.csv"
+            for name in (summary, *FILES):
+                if not (folder / name).is_file():
+                    raise InputError(f"{folder}: not a finished run, it has no {name}")
             columns = ["point", *TOKEN_COLUMNS]
             tables = cls(
                 summary=_read_csv(folder / summary),
@@ -89,7 +92,9 @@ class Results:
                 scenario=tomllib.loads((folder / "scenario.resolved.toml").read_text(encoding="utf-8")),
                 provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
             )
-        except (OSError, ValueError) as problem:
+        except InputError:
+            raise
+        except (OSError, ValueError, RecursionError, OverflowError, pa.ArrowException) as problem:
             reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise InputError(f"{folder}: can't be read as a run: {reason}") from None
         needed: dict[str, tuple[Sequence[str], pd.DataFrame | dict[str, Any]]] = {
@@ -107,6 +112,7 @@ class Results:
         numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
         if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
             raise InputError(f"{folder}: can't be read as a run: {summary} holds text where numbers belong")
+        tables = replace(tables, provenance=unsealed(tables.provenance, folder))
         if is_partial and not tables.failed:
             raise InputError(f"{folder}: not a finished run, it has no summary.csv")
         return tables

@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from uhlm_sim.analysis.checksums import unsealed
 from uhlm_sim.errors import InputError, did_you_mean
 
 PHONES, UPLINK, GPUS = 1, 2, 3  # process ids: one group of tracks each
+COLUMNS = ["policy", "device", "request", "position", "started_s", "committed_s", "outcome", "uncertainty"]
+COLUMNS += ["payload_bits", "device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "llm_tokens"]
+COLUMNS += ["batch_jobs", "batch_tokens"]
 PHASES = (("draft", "device_s"), ("uplink", "uplink_s"), ("queue", "bs_wait_s"), ("verify", "verify_s"))
 
 
@@ -82,13 +88,32 @@ def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | No
     `policy` is a label, the first one if None. Raises InputError if the folder is no run, has no tokens or no such
     simulation.
     """
-    file = run_dir / "tokens.parquet"
+    try:
+        chosen = _read(run_dir, point, policy, replication)
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError, OverflowError, pa.ArrowException) as problem:
+        raise InputError(f"{run_dir}: can't be read as a run: {str(problem).partition(chr(10))[0]}") from None
+    text = json.dumps({"traceEvents": timeline_events(chosen), "displayTimeUnit": "ms"}, allow_nan=False)
+    being_written = out.with_name(f"{out.name}.tmp")
+    being_written.write_text(text, encoding="utf-8")
+    being_written.replace(out)
+    return len(chosen)
+
+
+def _read(run_dir: Path, point: int, policy: str | None, replication: int) -> pd.DataFrame:
+    file, origin = run_dir / "tokens.parquet", run_dir / "provenance.json"
     if not (run_dir / "scenario.resolved.toml").is_file():
         raise InputError(f"{run_dir}: isn't a run folder, it has no scenario.resolved.toml")
     if not file.is_file():
         raise InputError(f"{file}: no such file; a run without token tables has no timeline")
-    tokens = pd.read_parquet(file, filters=[("point", "==", point), ("replication", "==", replication)])
+    if origin.is_file():
+        unsealed(dict(json.loads(origin.read_text(encoding="utf-8"))), run_dir)
+    filters = [("point", "==", point), ("replication", "==", replication)]
+    tokens = pd.read_parquet(file, columns=COLUMNS, filters=filters)
     if tokens.empty:
+        if pq.read_metadata(file).num_rows == 0:
+            raise InputError(f"{run_dir}: no token was begun in this run, so there is no timeline")
         there = pd.read_parquet(file, columns=["point", "replication"]).drop_duplicates()
         _require_known(run_dir, "point", point, there["point"])
         _require_known(run_dir, "replication", replication, there.loc[there["point"] == point, "replication"])
@@ -99,11 +124,7 @@ def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | No
             f"{run_dir}: no policy '{policy}' at point {point}; there are {', '.join(labels)}"
             f"{did_you_mean(str(policy), labels)}"
         )
-    text = json.dumps({"traceEvents": timeline_events(chosen), "displayTimeUnit": "ms"}, allow_nan=False)
-    being_written = out.with_name(f"{out.name}.tmp")
-    being_written.write_text(text, encoding="utf-8")
-    being_written.replace(out)
-    return len(chosen)
+    return chosen
 
 
 def _require_known(run_dir: Path, what: str, number: int, known: pd.Series) -> None:
