@@ -223,10 +223,10 @@ def _claimed(folder: Path | None) -> Iterator[None]:
 
 def _claim(folder: Path) -> list[Path]:
     """Make a folder unless it is there and empty; return what was made, the innermost first."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already; --out names another folder")
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: is there already; --out names another folder")
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be made ({error})") from None

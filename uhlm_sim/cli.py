@@ -184,6 +184,18 @@ def _check_jobs_and_path(args: argparse.Namespace) -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
+def _check_folder(folder: Path) -> None:
+    """Make a folder for what is to come and try it, before the work. Raises InputError."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: can't be written to ({error.strerror})") from None
+
+
 def record_command(args: argparse.Namespace) -> None:
     """Record what the scenario's trace lacks."""
     from uhlm_sim.experiment import find_trace
@@ -210,6 +222,7 @@ def validate_command(args: argparse.Namespace) -> None:
     _check_jobs_and_path(args)
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: must be at least 0")
+    _check_folder(args.out)
     with progress_bar() as progress:
         found = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
     print(found.text())
@@ -224,6 +237,7 @@ def report_command(args: argparse.Namespace) -> None:
     from uhlm_sim.analysis.results import Results
 
     tables = Results.read(args.run_dir)
+    _check_folder(args.run_dir / "figures")
     write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
     print(args.run_dir / "report.html")
 
@@ -233,6 +247,8 @@ def timeline_command(args: argparse.Namespace) -> None:
     from uhlm_sim.analysis.timeline import write_timeline
 
     out = args.out or args.run_dir / "timeline.json"
+    if args.out:
+        _check_folder(out.parent)
     write_timeline(args.run_dir, out, point=args.point, policy=args.policy, replication=args.replication)
     print(out)
 
@@ -306,6 +322,7 @@ def calibrate_command(args: argparse.Namespace) -> None:
     from uhlm_sim.tokens.trace import Trace
 
     trace = Trace.read(args.trace)
+    _check_folder(args.out)
     law = trace.calibration()
 
     def interval(name: str) -> str:

@@ -53,5 +53,6 @@ def find_kind(kind: str, table: Mapping[str, Any], key: str, *, allow_plugins: b
         raise ScenarioError(f"{key} = '{kind}': code of your own runs only with --allow-plugins")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ScenarioError(f"{key} = '{kind}': can't be imported ({error})") from None
+    except Exception as error:  # the user's own module may raise anything
+        told = f"{type(error).__name__}: {error}"
+        raise ScenarioError(f"{key} = '{kind}': can't be imported ({told})") from None

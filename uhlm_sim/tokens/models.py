@@ -227,7 +227,24 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
         return str(path.parent), {"gguf_file": path.name}
     if name.startswith((".", "~", os.sep)) or len(path.parts) > 2:
         raise InputError(f"model '{name}': no such folder")
-    return name, {}
+    return name, {"local_files_only": not hub_answers(name)}
+
+
+def hub_answers(name: str) -> bool:
+    """Say whether the Hugging Face hub says anything of a model, if only that there is none.
+
+    Without an answer only what is on this machine can be loaded: asked for more, the hub's client would wait and try
+    again for most of a minute before it said so.
+    """
+    import huggingface_hub
+
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=10)
+    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError):
+        return True
+    except Exception:  # no connection: each version of the client has its own errors for that
+        return False
+    return True
 
 
 def _revision(source: str, options: dict[str, Any], network: Any) -> str:

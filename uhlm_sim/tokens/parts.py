@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.trace_file import Columns
+
+
+def check_writable(out: Path) -> None:
+    """Raise InputError unless a file can be made where `out` is to be, in folders that need not be there yet."""
+    try:
+        is_folder = out.is_dir()
+        folder = next(each for each in out.absolute().parents if each.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            os.lstat(out)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{out}: can't be written ({problem})") from None
+    if is_folder:
+        raise InputError(f"{out}: is a folder; name a file")
 
 
 class PartStore:

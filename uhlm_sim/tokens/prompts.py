@@ -32,7 +32,7 @@ def read_prompts(path: str | Path | None = None) -> list[Prompt]:
     file = BUILT_IN_PROMPTS if path is None or path == "built-in" else Path(path)
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, ValueError) as problem:
         raise InputError(f"prompts '{file}': can't be read: {problem}") from None
     prompts: list[Prompt] = []
     for number, line in enumerate(lines, start=1):

@@ -24,6 +24,7 @@ from uhlm_sim.tokens.models import (
     PACKAGE_PREFIX,
     file_revision,
     first_line,
+    hub_answers,
     need_libraries,
     no_progress_bars,
     package_file,
@@ -94,10 +95,11 @@ def load_encoder(name: str) -> Encoder | None:
         raise InputError(f'{problem}, or record without quality: encoder = "{NO_ENCODER}"') from None
     import transformers
 
+    options = {"trust_remote_code": False, "local_files_only": Path(source).is_dir() or not hub_answers(source)}
     try:
         with no_progress_bars():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            network: Any = transformers.AutoModel.from_pretrained(source, trust_remote_code=False)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+            network: Any = transformers.AutoModel.from_pretrained(source, **options)
     except (OSError, ValueError, ImportError, KeyError) as problem:
         raise InputError(f"{what} can't be loaded as a sentence encoder: {first_line(problem)}") from None
     weights = Path(source) / "model.safetensors"

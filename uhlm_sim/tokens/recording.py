@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.parts import check_writable
 from uhlm_sim.tokens.prompts import read_prompts
 from uhlm_sim.tokens.quality import is_scored, load_encoder
 from uhlm_sim.tokens.recorder import HLM, Progress, Recorder
@@ -33,11 +34,12 @@ def record(
     stopped. A trace that is there already with the same settings only gains paths and the quality that it lacks; its
     tokens stay. ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the
     same of answers for their quality. Raises InputError for bad settings, prompts, models or encoder, and where
-    ``out`` holds something else.
+    ``out`` can't be written or holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
     identity = recording_identity(settings, prompts)
+    check_writable(out)
     existing = _existing(out, identity)
     if (
         existing is not None
