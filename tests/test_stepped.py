@@ -170,6 +170,26 @@ def test_token_by_token_the_difference_is_that_of_the_step(seed: int, devices: i
     assert abs(finest / mean_s - 1) < 1e-3
 
 
+def test_the_error_falls_in_proportion_to_the_step() -> None:
+    """Steps of 200 to 25 us: commit times and the mean token time go to the simulator's with slope 1 on a log scale."""
+    steps_s = [2e-4, 1e-4, 5e-5, 2.5e-5]
+    tokens, worlds = both_cells(steps_s, 2, 8.0, 4)
+    exact_s = {device: rows["committed_s"].to_numpy() for device, rows in tokens.groupby("device")}
+    mean_s = (tokens["committed_s"] - tokens["started_s"]).mean()
+    apart_s, relative = [], []
+    for phones in worlds:
+        counts = [min(len(phone.committed_s), len(exact_s[device])) for device, phone in enumerate(phones)]
+        differences = [
+            np.subtract(p.committed_s[:n], exact_s[d][:n]) for d, (p, n) in enumerate(zip(phones, counts, strict=True))
+        ]
+        apart_s.append(np.abs(np.concatenate(differences)).mean())
+        relative.append(abs(np.concatenate([phone.delays_s for phone in phones]).mean() / mean_s - 1))
+    for errors in (apart_s, relative):
+        slope = np.polyfit(np.log(steps_s), np.log(errors), 1)[0]
+        assert 0.85 < slope < 1.15
+    assert relative[-1] < 1e-3
+
+
 def test_a_busy_cell_with_batches_has_the_same_mean_token_time() -> None:
     """Eight phones, two GPUs, batches of up to four: over worlds, the paired difference of means is chance or steps."""
     step_s, ratios = 2e-4, []
