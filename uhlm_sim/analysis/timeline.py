@@ -16,7 +16,7 @@ from uhlm_sim.errors import InputError, did_you_mean
 PHONES, UPLINK, GPUS = 1, 2, 3  # process ids: one group of tracks each
 COLUMNS = ["policy", "device", "request", "position", "started_s", "committed_s", "outcome", "uncertainty"]
 COLUMNS += ["payload_bits", "device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "llm_tokens"]
-COLUMNS += ["batch_jobs", "batch_tokens"]
+COLUMNS += ["steps", "batch_jobs", "batch_tokens"]
 PHASES = (("draft", "device_s"), ("uplink", "uplink_s"), ("queue", "bs_wait_s"), ("verify", "verify_s"))
 
 
