@@ -119,6 +119,16 @@ def test_a_preset_of_the_roofline_is_exchanged_as_a_whole():
     assert times == pytest.approx([13.48e9 / 2.039e12, 13.48e9 / 3.35e12])
 
 
+def test_a_preset_beside_times_of_ones_own_keeps_its_name_and_must_have_one(tmp_path):
+    """It still says what a position of the KV cache takes, and what a GPU draws."""
+    (tmp_path / "times.csv").write_text("new_tokens,seconds\n8,0.01\n")
+    service = {"kind": "table", "path": str(tmp_path / "times.csv")}
+    station = cell(base_station={"llm": "llama2-7b-a40", "kv_bytes": 1e9, "service": service}).base_station
+    assert station.kv_capacity_tokens == int(1e9 // 524_288)
+    with pytest.raises(ScenarioError, match="no preset 'llama3'"):
+        cell(base_station={"llm": "llama3", "service": service})
+
+
 def tabled(path):
     scenario = cell(base_station={"service": {"kind": "table", "path": str(path)}})
     check_scenario(scenario, [ready()])

@@ -26,7 +26,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Return the contents of `provenance.json`: plain values only."""
     header = trace.header
-    llm_table = "roofline" if scenario.base_station.service.kind == "roofline" else "llm"
+    presets = load_presets()
+    llm_table = {"roofline": "roofline", "table": ""}.get(scenario.base_station.service.kind, "llm")
     return {
         "version": __version__,
         "git_revision": git_revision(),
@@ -61,7 +62,7 @@ def provenance(
             for policy, clamped in zip(policies, clamped_uploads, strict=True)
         ],
         "presets": [
-            {"key": key, "name": name, "source": _source(load_presets()[kind][name], used.model_dump())}
+            {"key": key, "name": name, "source": _source(presets[kind][name], used.model_dump())}
             for key, kind, name, used in (
                 ("device.slm", "slm", scenario.device.slm, scenario.device),
                 *(
@@ -70,7 +71,7 @@ def provenance(
                 ),
                 ("base_station.llm", llm_table, scenario.base_station.llm, scenario.base_station.service),
             )
-            if name is not None
+            if name is not None and kind in presets and name in presets[kind]
         ],
         "assumptions": assumptions(scenario, trace, policies, sum(clamped_uploads)),
     }

@@ -96,7 +96,9 @@ class BaseStation(Section):
         whole = kind == "table" or (kind == "roofline" and given.keys() >= set(ROOFLINE))
         name = values.get("llm", None if whole or (kind != "roofline" and "c_s" in given) else "llama2-7b-a100")
         filled = given
-        if name is not None and not whole:
+        if name is not None and whole:
+            with_preset({"llm": name}, "llm", set())  # for its name
+        elif name is not None:
             table = "roofline" if kind == "roofline" else "llm"
             filled = with_preset({"llm": name, **given}, "llm", set(Service.model_fields), table=table)
         service = {k: v for k, v in filled.items() if k != "llm"}
