@@ -160,3 +160,20 @@ def test_a_token_a_second_in_one_batch_of_all_keeps_the_gpu_busy() -> None:
     records, metrics = run(base_station=station, duration_s=60.0)
     assert metrics["bs_utilisation"] == pytest.approx(1.0, abs=0.1)
     assert len(committed(records)) > 0
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"presence": {"mean_present_s": 1e-6, "mean_absent_s": 100.0}},
+        {"kind": "poisson", "rate_per_s": 1e-6, "presence": {"mean_present_s": 1e-6, "mean_absent_s": 100.0}},
+        {"kind": "bursty", "burst": {"mean_burst_s": 1e-5, "mean_calm_s": 1e-5, "factor": 2.0}, "rate_per_s": 1e-6},
+    ],
+    ids=["a phone that is hardly ever there", "nor asked then", "bursts that bring nothing"],
+)
+def test_what_may_never_be_asked_is_looked_for_until_the_run_ends(traffic: dict[str, object]) -> None:
+    """A first request might come after as many comings and goings as there are seconds in a year."""
+    records, _ = run(traffic=SMALL | traffic, duration_s=0.1)
+    assert records.requests.empty
+    with pytest.raises(ScenarioError, match=r"(comings and goings|bursts and calms): up to .* in one simulation"):
+        cell(traffic=SMALL | traffic | {"devices": 100_000, "think_time_s": 1e6}, duration_s=1e6, warmup_s=0.0)

@@ -181,6 +181,15 @@ class Scenario(Section):
         if traffic.kind in READ_BY["rate_per_s"]:
             rate = max(group.traffic.rate_per_s for group in self.groups)
             most["traffic.devices x rate_per_s x duration_s: requests"] = traffic.devices * self.duration_s * rate
+        for each in (group.traffic for group in self.groups):
+            cycles_s = {}
+            if each.presence is not None:
+                cycles_s["presence: comings and goings"] = each.presence.mean_present_s + each.presence.mean_absent_s
+            if each.burst is not None:
+                cycles_s["burst: bursts and calms"] = each.burst.mean_burst_s + each.burst.mean_calm_s
+            for what, cycle_s in cycles_s.items():
+                changes = 2 * traffic.devices * self.duration_s / cycle_s
+                most[f"traffic.{what}"] = max(changes, most.get(f"traffic.{what}", 0.0))
         own_s = min(group.own_s for group in self.groups)
         asked_s = own_s + service.least_s
         for policy in self.policy:

@@ -75,11 +75,11 @@ def bursty(scenario: Scenario, rng: np.random.Generator, *, who: Who, replicatio
     def next_arrival(_free_s: float) -> float:
         nonlocal state, end_s, now_s
         need = rng.standard_exponential()
-        while (end_s - now_s) * rates[state] < need:
+        while now_s <= scenario.duration_s and (end_s - now_s) * rates[state] < need:
             need -= (end_s - now_s) * rates[state]
             now_s = end_s
             state, end_s = next(sojourns)
-        now_s += need / rates[state]
+        now_s += need / rates[state] if now_s <= scenario.duration_s else need
         return now_s
 
     return next_arrival
@@ -152,7 +152,7 @@ def asked_of_the_cell(kind: Arrivals, params: Mapping[str, float]) -> set[str]:
 
 
 def _think_while_present(
-    next_arrival: NextArrival, there: Iterator[tuple[int, float]], _duration_s: float
+    next_arrival: NextArrival, there: Iterator[tuple[int, float]], duration_s: float
 ) -> NextArrival:
     """Let a think time pass only while the phone is on the cell, so that its n-th think is the same whatever happens.
 
@@ -163,7 +163,7 @@ def _think_while_present(
     def next_present(free_s: float) -> float:
         nonlocal away, end_s
         at_s, left_s = free_s, next_arrival(0.0)
-        while at_s < inf and (away or end_s - at_s < left_s):
+        while at_s <= duration_s and (away or end_s - at_s < left_s):  # nothing after the end is looked at
             if end_s > at_s:
                 left_s -= 0.0 if away else end_s - at_s
                 at_s = end_s
