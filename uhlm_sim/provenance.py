@@ -16,16 +16,15 @@ from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes
-from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.token_set import TokenSet
 
 PACKAGES = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "joblib", "pydantic")
 
 
 def provenance(
-    scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], clamped_uploads: list[int], wall_s: float
+    scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy], clamped_uploads: list[int], wall_s: float
 ) -> dict[str, Any]:
     """Return the contents of `provenance.json`: plain values only."""
-    header = trace.header
     presets = load_presets()
     llm_table = {"roofline": "roofline", "table": ""}.get(scenario.base_station.service.kind, "llm")
     return {
@@ -35,19 +34,7 @@ def provenance(
         "wall_s": round(wall_s, 3),
         "machine": f"{platform.system()} {platform.machine()}, Python {sys.version.split()[0]}",
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "trace": {
-            "file": Path(trace.file).name,
-            "digest": trace.digest,
-            "models": {role: dict(model) for role, model in header.models.items()},
-            "dtype": header.dtype,
-            "temperature": header.temperature,
-            "uncertainty_samples": header.uncertainty_samples,
-            "theta_law": header.theta_law,
-            "vocabulary_size": header.vocabulary_size,
-            "evaluation_prompts": trace.prompts,
-            "encoder": None if header.encoder is None else dict(header.encoder),
-            "how_to_make_again": header.how_to_make_again,
-        },
+        **tokens.provenance(),
         "policies": [
             {
                 "label": policy.label,
@@ -73,7 +60,7 @@ def provenance(
             )
             if name is not None and kind in presets and name in presets[kind]
         ],
-        "assumptions": assumptions(scenario, trace, policies, sum(clamped_uploads)),
+        "assumptions": assumptions(scenario, tokens, policies, sum(clamped_uploads)),
     }
 
 
@@ -99,11 +86,12 @@ def git_revision() -> str | None:
     return told[0].strip() + ("+" if told[1].strip() else "")
 
 
-def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], clamped: int) -> list[str]:
+def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy], clamped: int) -> list[str]:
     """Say in sentences what the figures of this run take for granted."""
-    channel, uplink, station, header = scenario.channel, scenario.uplink, scenario.base_station, trace.header
-    payload = uplink.payload
-    vocabulary = scenario.tokens.vocabulary_size or header.vocabulary_size
+    channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
+    payload, own_vocabulary = uplink.payload, policies[0].source.vocabulary_size
+    vocabulary = scenario.tokens.vocabulary_size or own_vocabulary
+    matched = any(policy.skip_rate == "matched" for policy in scenario.policy)
     said = [
         f"Metrics are cut by time: tokens count by when they are committed, requests by when they arrive, both "
         f"in [{scenario.warmup_s:g}, {scenario.duration_s:g}] s; the tables hold the whole run, which stops "
@@ -112,12 +100,10 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         "open arrivals that includes waiting for the phone, which answers one request at a time.",
         "Throughput comes in both readings of the literature: 1/mean(delay) is token_throughput_per_device, "
         "mean(1/delay) is mean_token_rate; token_throughput is what all phones together commit.",
-        f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "
-        f"{_called(header.models['slm'])} as SLM at temperature {header.temperature:g}; how long they take comes from "
-        "the scenario and its presets, not from these models.",
+        *tokens.assumptions(scenario.traffic.max_tokens, matched=matched),
         f"An upload carries {vocabulary:,} probabilities of {payload.bits_per_probability} bits"
         + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
-        + ("." if scenario.tokens.vocabulary_size is None else ", billed for another vocabulary than the trace's."),
+        + ("." if vocabulary == own_vocabulary else ", billed for another vocabulary than the trace's."),
     ]
     said += [
         f"{policy.label} is teacher-forced where the trace has no path of its own: there it decides along the text of "
@@ -125,19 +111,6 @@ def assumptions(scenario: Scenario, trace: Trace, policies: list[ReadyPolicy], c
         for policy in policies
         if not policy.exact
     ]
-    said.append(
-        f"Quality is the cosine of sentence embeddings ({header.encoder['name']}) of whole recorded answers, up to "
-        f"{header.max_tokens} tokens, whatever max_tokens lets through here. To the LLM's answer HLM's own is the "
-        "mark, not 1: its answers are other draws from the LLM's law. Intervals over replications take the answers as "
-        f"recorded; how much {trace.prompts} prompts leave open, `uhlm-sim calibrate` says."
-        if header.encoder is not None
-        else "The trace was recorded without a sentence encoder, so the cosines are left empty."
-    )
-    if scenario.traffic.max_tokens < header.max_tokens and any(p.skip_rate == "matched" for p in scenario.policy):
-        said.append(
-            f"A matched skip rate is that of whole recorded answers, up to {header.max_tokens} tokens; answers end at "
-            f"{scenario.traffic.max_tokens} here, so the rate that it was matched to may differ by a little."
-        )
     if channel.kind == "constant":
         said.append("The channel is constant at its mean SNR: no fading.")
     elif channel.coherence_s == "per-upload":
@@ -277,9 +250,3 @@ def about_energy(scenario: Scenario) -> list[str]:
             "preset's figure is the thermal design power: an upper bound."
         )
     return said
-
-
-def _called(model: Mapping[str, Any]) -> str:
-    dropped, parameters = model.get("dropped_layers"), model.get("parameters")
-    pruned = f" without {len(dropped)} of its layers" if dropped else ""
-    return f"{model['name']}{pruned}" + (f" ({parameters / 1e6:.0f} million parameters)" if parameters else "")

@@ -5,7 +5,7 @@ decision from the path itself, where their decoding rule has made it (`uhlm_sim.
 models in the loop, or teacher-forced on the path of plain HLM. A function of the user's own is always teacher-forced.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import ceil, log2
 from typing import Protocol, cast
@@ -20,7 +20,8 @@ from uhlm_sim.names import find_kind
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.rules import DecodingRule, RuleKind
-from uhlm_sim.tokens.trace import TokenPath, TokenSource, Trace
+from uhlm_sim.tokens.token_set import TokenSet
+from uhlm_sim.tokens.trace import TokenPath, TokenSource
 
 
 class Policy(Protocol):
@@ -80,7 +81,7 @@ POLICIES: dict[str, Policy] = {"hlm": hlm, "u-hlm": u_hlm, "rand-hlm": rand_hlm,
 class ReadyPolicy:
     """A policy of the scenario with its thresholds resolved and its answers found.
 
-    `threshold` and `skip_rate` are the numbers that the words "risk-averse" and "matched" came to on this trace.
+    `threshold` and `skip_rate` are the numbers that the words "risk-averse" and "matched" came to on these tokens.
     """
 
     label: str
@@ -106,20 +107,22 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(index: int, scenario: settings.Scenario, trace: Trace, *, allow_plugins: bool = False) -> ReadyPolicy:
-    """Resolve the scenario's policy number `index` on a trace. Raises ScenarioError or TraceError."""
+def ready_policy(
+    index: int, scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
+) -> ReadyPolicy:
+    """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
     keeps = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
     if policy.kind not in POLICIES:
-        source = replace(trace.source(DecodingRule("hlm")), exact=False)
+        source = tokens.source(DecodingRule("hlm"), forced=True)
         keeps = partial(keeps, **policy.params)
-        return ReadyPolicy(policy.label, policy.kind, source, False, keeps, source.recorded)
+        return ReadyPolicy(policy.label, policy.kind, source, source.exact, keeps, source.recorded)
     if policy.params:
         raise ScenarioError(f"policy.{index}.params: '{policy.kind}' takes none")
     request = rule_request(policy, scenario)
     fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
-    rule = resolve_rule(request, trace.calibration().law if fitted else None, trace.skip_rate)
-    source = trace.source(rule)
+    rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
+    source = tokens.source(rule)
     return ReadyPolicy(
         label=policy.label,
         kind=policy.kind,

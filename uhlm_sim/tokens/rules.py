@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from uhlm_sim.errors import InputError, did_you_mean
 from uhlm_sim.tokens.speculative import grid_level
 
@@ -59,3 +62,13 @@ class DecodingRule:
                 return ("rand-hlm", round(self.skip_rate, 9))
             return ("hlm" if self.skip_rate == 0 else "slm", 0.0)
         return (self.kind, 0.0)
+
+    def skips(
+        self, level: NDArray[np.number], coin: NDArray[np.float64], uncertainty_samples: int
+    ) -> NDArray[np.bool_]:
+        """Return which tokens the rule skips, by their K u (``level``) and rand-hlm's coin in [0, 1): arrays (n,)."""
+        if self.threshold is not None:
+            return np.asarray(level <= grid_level(self.threshold, uncertainty_samples))
+        if self.skip_rate is not None:
+            return np.asarray(coin < self.skip_rate)
+        return np.full(len(level), self.kind == "slm")

@@ -1,5 +1,6 @@
 """Recorded token paths: what each token risks and costs, replayed in any network without a language model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from uhlm_sim.errors import TraceError
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.rules import DecodingRule, RuleKind
-from uhlm_sim.tokens.speculative import accept_probability, grid_level
+from uhlm_sim.tokens.speculative import LinearLaw, accept_probability
 from uhlm_sim.tokens.trace_file import QUALITY, UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
 
 if TYPE_CHECKING:
@@ -177,15 +178,15 @@ class Trace:
         wanted = rule.same_as(grid)
         return next((entry.name for entry in self.header.paths if entry.rule.same_as(grid) == wanted), None)
 
-    def source(self, rule: DecodingRule) -> TraceSource:
+    def source(self, rule: DecodingRule, *, forced: bool = False) -> TraceSource:
         """Return the rule's answers: exact where recorded, else teacher-forced on the path `hlm`.
 
-        Raises TraceError if neither is possible: `llm` and `slm` write their own text and have no
-        teacher-forced form.
+        ``forced``: of a policy that decides otherwise along the rule's text, which makes them not exact. Raises
+        TraceError if neither is possible: `llm` and `slm` write their own text and have no teacher-forced form.
         """
         found = self.find(rule)
         if found is not None:
-            return TraceSource(self, rule, found, exact=True)
+            return TraceSource(self, rule, found, exact=not forced)
         names = ", ".join(entry.name for entry in self.header.paths)
         kind = rule.same_as(self.header.uncertainty_samples)[0]
         if kind in ("llm", "slm"):
@@ -210,12 +211,11 @@ class Trace:
     def decide(self, rule: DecodingRule, answer: TokenPath) -> NDArray[np.bool_]:
         """Return which tokens of an answer the rule would skip, given the answer's own prefixes."""
         grid = self.header.uncertainty_samples
-        if rule.kind == "u-hlm" and rule.threshold is not None:
-            return np.rint(answer.uncertainty * grid) <= grid_level(rule.threshold, grid)
-        if rule.kind == "rand-hlm" and rule.skip_rate is not None:
+        coin = np.empty(0)
+        if rule.kind == "rand-hlm":
             key = self.header.prompts[answer.prompt].id
-            return answer_draws(self.header.seed, key, answer.sample, len(answer), grid).skip < rule.skip_rate
-        return np.full(len(answer), rule.kind == "slm")
+            coin = answer_draws(self.header.seed, key, answer.sample, len(answer), grid).skip
+        return rule.skips(np.rint(answer.uncertainty * grid), coin, grid)
 
     # -- what it says about the models -----------------------------------------------------------------------
 
@@ -254,6 +254,10 @@ class Trace:
         """
         return self._calibration
 
+    def law(self) -> LinearLaw:
+        """Return the law of `calibration`, with its errors."""
+        return self.calibration().law
+
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise TraceError if ``max_tokens`` is more than was recorded and some answers were cut there."""
         if max_tokens <= self.header.max_tokens:
@@ -266,6 +270,53 @@ class Trace:
                 f"trace {self.file}: max_tokens = {max_tokens}, but it has {self.header.max_tokens} and "
                 f"{cut} of its {len(last)} answers were cut there; ask for at most {self.header.max_tokens}"
             )
+
+    # -- what a run says of it -------------------------------------------------------------------------------
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what `provenance.json` says of it, under the key "trace"."""
+        header = self.header
+        told = {
+            "file": Path(self.file).name,
+            "digest": self.digest,
+            "models": {role: dict(model) for role, model in header.models.items()},
+            "dtype": header.dtype,
+            "temperature": header.temperature,
+            "uncertainty_samples": header.uncertainty_samples,
+            "theta_law": header.theta_law,
+            "vocabulary_size": header.vocabulary_size,
+            "evaluation_prompts": self.prompts,
+            "encoder": None if header.encoder is None else dict(header.encoder),
+            "how_to_make_again": header.how_to_make_again,
+        }
+        return {"trace": told}
+
+    def assumptions(self, max_tokens: int, *, matched: bool) -> list[str]:
+        """Say what a run that replays it up to ``max_tokens`` takes for granted."""
+        header = self.header
+        said = [
+            f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "
+            f"{_called(header.models['slm'])} as SLM at temperature {header.temperature:g}; how long they take comes "
+            "from the scenario and its presets, not from these models.",
+            f"Quality is the cosine of sentence embeddings ({header.encoder['name']}) of whole recorded answers, up to "
+            f"{header.max_tokens} tokens, whatever max_tokens lets through here. To the LLM's answer HLM's own is the "
+            "mark, not 1: its answers are other draws from the LLM's law. Intervals over replications take the answers "
+            f"as recorded; how much {self.prompts} prompts leave open, `uhlm-sim calibrate` says."
+            if header.encoder is not None
+            else "The trace was recorded without a sentence encoder, so the cosines are left empty.",
+        ]
+        if matched and max_tokens < header.max_tokens:
+            said.append(
+                f"A matched skip rate is that of whole recorded answers, up to {header.max_tokens} tokens; answers end "
+                f"at {max_tokens} here, so the rate that it was matched to may differ by a little."
+            )
+        return said
+
+
+def _called(model: Mapping[str, Any]) -> str:
+    dropped, parameters = model.get("dropped_layers"), model.get("parameters")
+    pruned = f" without {len(dropped)} of its layers" if dropped else ""
+    return f"{model['name']}{pruned}" + (f" ({parameters / 1e6:.0f} million parameters)" if parameters else "")
 
 
 def _replay_arrays(header: TraceHeader, columns: Columns) -> dict[str, NDArray[Any]]:

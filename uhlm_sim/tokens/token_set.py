@@ -1,0 +1,49 @@
+"""The seam between where tokens come from and the cell that they are replayed in."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.speculative import LinearLaw
+from uhlm_sim.tokens.trace import TokenSource
+
+
+class RuleSource(TokenSource, Protocol):
+    """Answers under one rule; ``recorded`` is the name of the path they were recorded as, if they were."""
+
+    @property
+    def recorded(self) -> str: ...
+
+
+class TokenSet(Protocol):
+    """The tokens of one model pair for a set of prompts, measured or made: what an experiment asks of them.
+
+    ``digest`` tells two sets apart: equal digests, equal tokens.
+    """
+
+    @property
+    def digest(self) -> str: ...
+
+    def source(self, rule: DecodingRule, *, forced: bool = False) -> RuleSource:
+        """Return the answers under a rule; ``forced``: of a policy that decides otherwise along its text."""
+        ...
+
+    def law(self) -> LinearLaw:
+        """Return a, b and Delta, which the words "risk-averse" and "risk-prone" stand for."""
+        ...
+
+    def skip_rate(self, rule: DecodingRule) -> float:
+        """Return the share of tokens that the rule skips."""
+        ...
+
+    def check_max_tokens(self, max_tokens: int) -> None:
+        """Raise InputError if answers of so many tokens can't be had."""
+        ...
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return what `provenance.json` says of the tokens, as plain values under one key."""
+        ...
+
+    def assumptions(self, max_tokens: int, *, matched: bool) -> list[str]:
+        """Say in sentences what the tokens take for granted; ``matched``: a policy meets another's skip rate."""
+        ...
