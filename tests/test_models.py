@@ -288,7 +288,7 @@ def test_the_shipped_trace_is_of_this_model_pair():
 
 def test_the_shipped_trace_is_what_its_scenario_records(tmp_path):
     """Its settings are the scenario's and no path is missing: recording again finds nothing to do."""
-    from uhlm_sim.experiment import find_trace
+    from uhlm_sim.experiment import record_missing
     from uhlm_sim.scenario_file import read_scenario
 
     shipped = Trace.read("smollm2-pair")
@@ -296,5 +296,5 @@ def test_the_shipped_trace_is_what_its_scenario_records(tmp_path):
     copy.write_bytes(Path(shipped.file).read_bytes())
     file = Path(__file__).parent.parent / "scenarios" / "smollm2_pair.toml"
     scenario = read_scenario(file, overrides=[f"tokens.path={copy}"])
-    assert find_trace(scenario).digest == shipped.digest
+    assert record_missing(scenario).digest == shipped.digest
     assert [entry.name for entry in tmp_path.iterdir()] == ["copy.parquet"]

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from uhlm_sim.analysis.capacity_figure import capacity_figure, knee, write_capacity_figure
 from uhlm_sim.analysis.intervals import write_table
 from uhlm_sim.analysis.objectives import Objective
+from uhlm_sim.analysis.results import source_of
+from uhlm_sim.analysis.style import note_source
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import no_progress, run
 from uhlm_sim.scenario import Scenario
@@ -47,13 +49,21 @@ class Capacity:
 
     def figure(self) -> Figure:
         """Draw each objective's metric against the load."""
-        return capacity_figure(self.capacities, self.loads, self.vary, self.objectives)
+        figure = capacity_figure(self.capacities, self.loads, self.vary, self.objectives)
+        note_source(figure, self.source)
+        return figure
+
+    @property
+    def source(self) -> str:
+        """Return "synthetic" where no model was run for the tokens, else nothing."""
+        return source_of(self.provenance)
 
     def text(self) -> str:
         """Return the table that a terminal shows, and what must be known to read it."""
         told = self.scenario
         lines = [
-            f"{told['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}",
+            f"{told['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}"
+            + (f"; {self.source.upper()} TOKENS" if self.source else ""),
             f"{told['replications']} replications of {told['duration_s']:g} s, the first {told['warmup_s']:g} s cut, "
             f"seed {told['seed']}; (low, high) are 95 % intervals",
             "a ratio's joins the ends of both, at least 95 %; the knee is where throughput over delay is greatest",
@@ -173,14 +183,15 @@ def write_capacity(found: Capacity, folder: Path | str) -> None:
     """
     folder = Path(folder)
     _claim(folder)
-    write_table(found.loads, folder / "loads.csv")
+    source = found.source
+    write_table(found.loads, folder / "loads.csv", source)
     (folder / "provenance.json").write_text(json.dumps(found.provenance, indent=2) + "\n", encoding="utf-8")
     asked = "".join(f"# --slo {objective}\n" for objective in found.objectives)
     resolved = write_scenario(Scenario.model_validate(found.scenario))
     (folder / "scenario.resolved.toml").write_text(f"# --vary {found.vary}\n{asked}{resolved}", encoding="utf-8")
-    write_capacity_figure(found.figure(), found.capacities, found.loads, found.objectives, folder / "figures")
+    write_capacity_figure(found.figure(), found.capacities, found.loads, found.objectives, folder / "figures", source)
     being_written = folder / "capacity.tmp"
-    write_table(found.capacities, being_written)
+    write_table(found.capacities, being_written, source)
     being_written.replace(folder / "capacity.csv")
 
 

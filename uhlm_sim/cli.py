@@ -91,7 +91,10 @@ def parser() -> argparse.ArgumentParser:
     scenario_arguments(sub)
 
     sub = command("calibrate", calibrate_command, "fit the uncertainty law and the thresholds on a trace")
-    sub.add_argument("trace", metavar="TRACE", nargs="?", default="smollm2-pair", help="a trace file or built-in name")
+    sub.add_argument(
+        "trace", metavar="TRACE", nargs="?", default="smollm2-pair",
+        help="a trace file or built-in name, or a scenario whose tokens are meant",
+    )  # fmt: skip
     sub.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="where the figure goes")
 
     sub = command("validate", validate_command, "hold the simulator against theory, claim by claim")
@@ -198,17 +201,14 @@ def _check_folder(folder: Path) -> None:
 
 def record_command(args: argparse.Namespace) -> None:
     """Record what the scenario's trace lacks."""
-    from uhlm_sim.experiment import find_trace
+    from uhlm_sim.experiment import record_missing
     from uhlm_sim.names import find_scenario
-    from uhlm_sim.scenario import ModelsTokens
     from uhlm_sim.scenario_file import read_scenario
 
     scenario = read_scenario(find_scenario(args.scenario), args.overrides)
-    if not isinstance(scenario.tokens, ModelsTokens):
-        raise InputError(f'{args.scenario}: tokens.kind = "{scenario.tokens.kind}": only "models" can be recorded')
     with progress_bar() as progress:
-        trace = find_trace(scenario, progress)
-    print(f"{scenario.tokens.path}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
+        trace = record_missing(scenario, progress)
+    print(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
     for entry in trace.header.paths:
         print(f"  {entry.name}")
 
@@ -315,12 +315,23 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def calibrate_command(args: argparse.Namespace) -> None:
-    """Print the law, the thresholds and their risk on a trace, and draw the law."""
+    """Print the law, the thresholds and their risk on a trace, and draw the law; of synthetic tokens what they are."""
     from uhlm_sim.analysis.plots import uncertainty_figure
     from uhlm_sim.analysis.style import save
+    from uhlm_sim.names import find_scenario, scenario_folder
+    from uhlm_sim.scenario import SyntheticTokens
+    from uhlm_sim.scenario_file import read_scenario
     from uhlm_sim.tokens.quality import answer_quality
+    from uhlm_sim.tokens.synthetic_law import SyntheticLaw
     from uhlm_sim.tokens.trace import Trace
 
+    names = [file.stem for file in scenario_folder().glob("*.toml")]
+    if args.trace in names or Path(args.trace).suffix == ".toml":
+        tokens = read_scenario(find_scenario(args.trace)).tokens
+        if isinstance(tokens, SyntheticTokens):
+            print(SyntheticLaw(tokens).text())
+            return
+        args.trace = tokens.path
     trace = Trace.read(args.trace)
     _check_folder(args.out)
     law = trace.calibration()

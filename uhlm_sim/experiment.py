@@ -34,8 +34,9 @@ from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
-from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, portable, read_trace, simulate_missing
+from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
 from uhlm_sim.tokens.recording import RecordingSettings, record
+from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
 
 PARTS = ".parts"
@@ -75,7 +76,7 @@ def run(
     own = _own_modules(points)
     parts = Parts(None if out is None else out / PARTS)
     with cluster_of(cluster, [str(module.__file__) for module in own]):
-        identity = _identity(scenario, points, [each.trace for each in ready], own)
+        identity = _identity(scenario, points, [each.tokens for each in ready], own)
         if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
@@ -107,9 +108,9 @@ def _simulate(
     more = {number: _first_replications(point.scenario) for number, point in enumerate(points)}
     while more:
         wanted = [
-            Task(number, policy, replication, scenario, portable(scenario.tokens.path), trace.digest, allow_plugins)
+            Task(number, policy, replication, scenario, ready[number].tokens.digest, allow_plugins)
             for number, added in more.items()
-            for scenario, trace in [(points[number].scenario, ready[number].trace)]
+            for scenario in [portable(points[number].scenario)]
             for policy in range(len(scenario.policy))
             for replication in range(have[number], have[number] + added)
         ]
@@ -172,7 +173,7 @@ def _results(
     forced = {policy.label for each in ready for policy in each.policies if not policy.exact}
     origin = provenance(
         points[0].scenario,
-        ready[0].trace,
+        ready[0].tokens,
         [replace(policies[name], exact=name not in forced) for name in clamped],
         list(clamped.values()),
         time.perf_counter() - began_s,
@@ -201,17 +202,18 @@ def _results(
 
 @dataclass(frozen=True)
 class Ready:
-    """A point with its trace read and its policies resolved: all that can be wrong with it was looked at."""
+    """A point with its tokens found and its policies resolved: all that can be wrong with it was looked at."""
 
-    trace: Trace
+    tokens: TokenSet
     policies: list[ReadyPolicy]
 
 
 def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
-    trace = find_trace(scenario, progress)
-    trace.check_max_tokens(scenario.traffic.max_tokens)
+    settings = scenario.tokens
+    tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
+    tokens.check_max_tokens(scenario.traffic.max_tokens)
     policies = [
-        ready_policy(index, scenario, trace, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
+        ready_policy(index, scenario, tokens, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
     ]
     check_scenario(scenario, policies, allow_plugins=allow_plugins)
     metric = "" if scenario.precision is None else scenario.precision.metric
@@ -220,14 +222,17 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
     if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
         raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
-    return Ready(trace, policies)
+    return Ready(tokens, policies)
 
 
-def find_trace(scenario: Scenario, progress: Progress = no_progress) -> Trace:
-    """Return the scenario's trace; with tokens of kind "models", record first what it lacks."""
+def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:
+    """Return the trace of a scenario with tokens of kind "models", having recorded what it lacks.
+
+    Raises InputError for tokens of another kind.
+    """
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
-        return read_trace(tokens.path)
+        raise InputError(f'{scenario.name}: tokens.kind = "{tokens.kind}": only "models" can be recorded')
     fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size", "context_tokens"})
     fields["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
     fields["prompts"] = None if tokens.prompts == "built-in" else tokens.prompts
@@ -257,10 +262,12 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
     return pd.read_parquet(file, columns=columns)
 
 
-def _identity(scenario: Scenario, points: Sequence[Point], traces: Sequence[Trace], own: Sequence[ModuleType]) -> str:
+def _identity(
+    scenario: Scenario, points: Sequence[Point], tokens: Sequence[TokenSet], own: Sequence[ModuleType]
+) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
 
-    Edited code of the user's own, another trace, recording of SNR or file of requests make another run.
+    Edited code of the user's own, other tokens, another recording of SNR or file of requests make another run.
     """
     channels = [point.scenario.channel for point in points]
     recordings = sorted({str(channel.params["path"]) for channel in channels if channel.kind == "trace"})
@@ -268,7 +275,7 @@ def _identity(scenario: Scenario, points: Sequence[Point], traces: Sequence[Trac
     recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
     sources = [inspect.getsource(module) for module in own]
-    told = [__version__, write_scenario(scenario), *(trace.digest for trace in traces), *sources, *digests]
+    told = [__version__, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
@@ -319,9 +326,9 @@ def _write(results: Results, out: Path) -> None:
     tables = ["replications.csv", "stations.csv", "requests.parquet", "scenario.resolved.toml"]
     tables += ["tokens.parquet"] if results.tokens is not None else []
     summary, being_written = PARTIAL if results.failed else "summary.csv", out / "summary.tmp"
-    write_table(results.replications, out / "replications.csv")
-    write_table(results.stations, out / "stations.csv")
-    write_table(results.summary, being_written)
+    write_table(results.replications, out / "replications.csv", results.source)
+    write_table(results.stations, out / "stations.csv", results.source)
+    write_table(results.summary, being_written, results.source)
     told = sealed(results.provenance, {summary: being_written} | {name: out / name for name in tables})
     (out / "provenance.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     figures = write_figures(results, out / "figures")

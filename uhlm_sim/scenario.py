@@ -14,13 +14,13 @@ from uhlm_sim.settings.channel import Channel, Geometry
 from uhlm_sim.settings.device import Device, Radio
 from uhlm_sim.settings.device_class import DeviceClass, check_classes
 from uhlm_sim.settings.section import Kind, Positive, Seconds, Section
-from uhlm_sim.settings.tokens import ModelsTokens, TraceTokens
+from uhlm_sim.settings.tokens import ModelsTokens, SkipRate, SyntheticTokens, TraceTokens
 from uhlm_sim.settings.traffic import Burst, Presence, Traffic
 from uhlm_sim.settings.uplink import Payload, Uplink
 
 __all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Geometry", "ModelsTokens", "Output", "Payload"]
-__all__ += ["Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service", "Slo", "TraceTokens"]
-__all__ += ["Traffic", "Uplink"]
+__all__ += ["Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service", "SkipRate", "Slo"]
+__all__ += ["SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
 READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "think_time_s": ("closed",),
@@ -100,7 +100,7 @@ class Scenario(Section):
     duration_s: float = Field(120.0, gt=0, le=1e6, description="simulated; the run stops hard there")
     warmup_s: Seconds = Field(20.0, description="cut from every metric")
     traffic: Traffic = Traffic()
-    tokens: Annotated[TraceTokens | ModelsTokens, Field(discriminator="kind")]
+    tokens: Annotated[TraceTokens | ModelsTokens | SyntheticTokens, Field(discriminator="kind")]
     device: Device = Field(default_factory=lambda: Device.model_validate({}))
     uplink: Uplink = Uplink()
     channel: Channel = Channel()

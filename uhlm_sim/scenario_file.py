@@ -13,7 +13,20 @@ from pydantic import ValidationError
 
 from uhlm_sim.errors import ScenarioError, did_you_mean
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
-from uhlm_sim.scenario import DeviceClass, ModelsTokens, Policy, Scenario, TraceTokens
+from uhlm_sim.scenario import (
+    DeviceClass,
+    ModelsTokens,
+    Policy,
+    Scenario,
+    Section,
+    SkipRate,
+    SyntheticTokens,
+    TraceTokens,
+)
+
+TOKENS: dict[str, type[Section]] = {"trace": TraceTokens, "models": ModelsTokens, "synthetic": SyntheticTokens}
+LISTED: dict[Any, type[Section]] = {"policy": Policy, "device_class": DeviceClass, "skip_rates": SkipRate}
+ONE_KIND = f"must be one of {', '.join(TOKENS)}"
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -212,15 +225,15 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     value = error.get("input")
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        fields = _fields_of(parts[:-1])
+        fields = list(TOKENS[loc[1]].model_fields) if loc[0] == "tokens" and len(loc) == 3 else _fields_of(parts[:-1])
         hint = did_you_mean(str(parts[-1]), fields)
         return f"unknown key '{key}'", f"allowed here are {', '.join(fields)}{hint}"
     if error["type"] == "missing":
         return key, "is missing"
     if error["type"] == "union_tag_not_found":
-        return f"{key}.kind", "is missing; it must be 'trace' or 'models'"
+        return f"{key}.kind", f"is missing; it {ONE_KIND}"
     if error["type"] == "union_tag_invalid":
-        return f"{key}.kind = '{error['ctx']['tag']}'", "must be 'trace' or 'models'"
+        return f"{key}.kind = '{error['ctx']['tag']}'", ONE_KIND
     if parts[:1] == ["sweep"] and len(parts) > 1:
         return f"sweep.{_dotted(parts[1:], values['sweep'])} = {value!r}", "must be a list of values"
     if isinstance(value, float) and not math.isfinite(value):
@@ -247,19 +260,15 @@ def _either(messages: list[str]) -> str:
 
 def _is_branch(part: Any) -> bool:
     """Tell pydantic's names for the branches of a union from the keys of the file."""
-    return isinstance(part, str) and (part in ("trace", "models", "float", "str") or "[" in part or "-" in part)
+    return isinstance(part, str) and (part in (*TOKENS, "float", "str") or "[" in part or "-" in part)
 
 
 def _fields_of(path: Sequence[Any]) -> list[str]:
     """Return the keys that are allowed in the table at a path."""
     section: Any = Scenario
     for part in path:
-        if part == "policy":
-            return list(Policy.model_fields)  # its table is told by its label
-        if part == "device_class":
-            return list(DeviceClass.model_fields)
-        if part == "tokens":
-            return list(TraceTokens.model_fields | ModelsTokens.model_fields)
+        if part in LISTED:
+            return list(LISTED[part].model_fields)  # what follows says which one, a policy's label or a number
         if isinstance(part, str):
             section = section.model_fields[part].annotation
             section = next(iter(get_args(section)), section)  # of a table that may be left out: Precision | None

@@ -31,7 +31,9 @@ from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.policies import class_policies, ready_policy
 from uhlm_sim.cell.population import population
 from uhlm_sim.errors import InputError, SimulationError, UhlmError
-from uhlm_sim.scenario import Scenario
+from uhlm_sim.scenario import ModelsTokens, Scenario, SyntheticTokens, TraceTokens
+from uhlm_sim.tokens.synthetic import Synthetic
+from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 
@@ -43,14 +45,13 @@ SEAL = 64  # bytes before a part
 
 @dataclass(frozen=True)
 class Task:
-    """One simulation: a policy in one random world, with the trace that it replays and its SHA-256."""
+    """One simulation: a policy in one random world, with the digest of the tokens that it replays."""
 
     point: int
     policy: int
     replication: int
     scenario: Scenario
-    trace_file: str
-    trace_sha256: str
+    tokens_digest: str
     allow_plugins: bool = False
     version: str = __version__
 
@@ -200,11 +201,11 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
 
 def _part(task: Task) -> bytes:
     scenario = task.scenario
-    trace = read_trace(task.trace_file)
-    if (trace.digest, __version__) != (task.trace_sha256, task.version):
-        raise SimulationError("this worker has another trace, or another version of uhlm-sim, than the experiment")
-    policy = ready_policy(task.policy, scenario, trace, allow_plugins=task.allow_plugins)
-    of_class = class_policies(scenario, trace, allow_plugins=task.allow_plugins)
+    tokens = find_tokens(scenario.tokens)
+    if (tokens.digest, __version__) != (task.tokens_digest, task.version):
+        raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
+    policy = ready_policy(task.policy, scenario, tokens, allow_plugins=task.allow_plugins)
+    of_class = class_policies(scenario, tokens, allow_plugins=task.allow_plugins)
     records = simulate(scenario, policy, task.replication, of_class=of_class, allow_plugins=task.allow_plugins)
     groups = [who.group for who in population(scenario)]
     metrics = replication_metrics(
@@ -229,19 +230,20 @@ def _part(task: Task) -> bytes:
             table: pd.DataFrame = getattr(records, name)
             names = pd.CategoricalDtype([policy.label])  # the same of a table without rows
             keyed = pd.concat([pd.DataFrame(keys, index=table.index).astype({"policy": names}), table], axis=1)
+            if isinstance(scenario.tokens, SyntheticTokens) and name != "stations":
+                keyed["source"] = pd.Categorical(["synthetic"] * len(keyed), ["synthetic"])
             part.writestr(f"{name}.parquet", keyed.to_parquet(index=False, compression="zstd"))
     return written.getvalue()
 
 
-def portable(path: str) -> str:
-    """Return a trace's name or path so that a worker finds it: a built-in one by name, a file by its whole path."""
-    file = locate(path)
-    return path if file.parent == BUILT_IN else str(file.resolve())
+def find_tokens(settings: TraceTokens | ModelsTokens | SyntheticTokens) -> TokenSet:
+    """Return tokens that are there: a trace is read once per process and version of its file, synthetic ones are made.
 
-
-def read_trace(name_or_path: str) -> Trace:
-    """Read a trace, once per process and version of its file."""
-    file = locate(name_or_path)
+    Raises TraceError or ScenarioError.
+    """
+    if isinstance(settings, SyntheticTokens):
+        return Synthetic(settings)
+    file = locate(settings.path)
     seen = file.stat()
     return _trace(file, seen.st_mtime_ns, seen.st_size)
 
@@ -249,3 +251,12 @@ def read_trace(name_or_path: str) -> Trace:
 @lru_cache(maxsize=4)
 def _trace(file: Path, _mtime_ns: int, _size: int) -> Trace:
     return Trace.read(file)
+
+
+def portable(scenario: Scenario) -> Scenario:
+    """Return a scenario whose trace any worker finds: a built-in one by name, a file by its whole path."""
+    tokens = scenario.tokens
+    if isinstance(tokens, SyntheticTokens) or locate(tokens.path).parent == BUILT_IN:
+        return scenario
+    whole = tokens.model_copy(update={"path": str(locate(tokens.path).resolve())})
+    return scenario.model_copy(update={"tokens": whole})

@@ -176,9 +176,14 @@ def _legend(figure: Figure, styles: Mapping[str, Look], columns: int, used: Coll
 
 
 def write_capacity_figure(
-    figure: Figure, capacities: pd.DataFrame, loads: pd.DataFrame, objectives: Sequence[Objective], folder: Path
+    figure: Figure,
+    capacities: pd.DataFrame,
+    loads: pd.DataFrame,
+    objectives: Sequence[Objective],
+    folder: Path,
+    source: str = "",
 ) -> Path:
     """Write capacity.png, .pdf and .csv, the latter holding exactly what is drawn; return the first."""
-    png = save(figure, folder, "capacity")
-    write_table(capacity_table(capacities, loads, objectives), folder / "capacity.csv")
+    png = save(figure, folder, "capacity", source)
+    write_table(capacity_table(capacities, loads, objectives), folder / "capacity.csv", source)
     return png

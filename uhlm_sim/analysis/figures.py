@@ -39,9 +39,9 @@ def write_figures(results: Results, folder: Path | str) -> list[ReportFigure]:
     written = []
     ladder, others = list(frontier_drawing(results)), [*sweep_drawings(results), *point_drawings(results)]
     for drawing in ladder + others if swept_threshold(results) else others + ladder:
-        png = style.save(drawing.figure, folder, drawing.name)
+        png = style.save(drawing.figure, folder, drawing.name, results.source)
         data = folder / f"{drawing.name}.csv"
-        write_table(drawing.table, data)
+        write_table(drawing.table, data, results.source)
         width_in = float(drawing.figure.get_figwidth())
         written.append(ReportFigure(drawing.name, drawing.title, drawing.caption, png, data, width_in))
     return written

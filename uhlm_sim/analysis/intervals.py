@@ -128,8 +128,12 @@ def _tidy(
     return table
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write results as CSV, nine significant digits, nulls empty: same table, same bytes."""
+def write_table(table: pd.DataFrame, path: Path, source: str = "") -> None:
+    """Write results as CSV, nine significant digits, nulls empty: same table, same bytes.
+
+    `source` marks every row of what no model was run for, in a last column of that name.
+    """
+    table = table.assign(source=source) if source else table
     table.to_csv(path, index=False, float_format="%.9g", lineterminator="\n")
 
 

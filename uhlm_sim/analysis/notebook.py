@@ -58,7 +58,8 @@ def results_html(results: "Results") -> str:
                 cells.append(f"{text} ({ends})" if ends and not scale else f"{text} {ends}".strip())
             rows.append([*cells, words.get((point["point"], policy), "")])
     titles = [*results.sweep, "policy", *(title for title, _, _ in HEADLINE), ""]
-    notes = [f"Ratios are to {policies[0]}, paired; intervals are 95 % over replications."]
+    notes = [f"<b>{results.source.upper()} tokens: no model was run.</b>"] if results.source else []
+    notes += [f"Ratios are to {policies[0]}, paired; intervals are 95 % over replications."]
     if len(points) > POINTS:
         notes.append(f"{len(points) - POINTS} more points are in <code>.summary</code>.")
     if results.forced:

@@ -1,8 +1,9 @@
 """A run's figures for a notebook: on axes of yours, or as figures of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from uhlm_sim.analysis import bottleneck, bounds, frontier, maps, plots, queues, sweeps, swept
 from uhlm_sim.analysis.intervals import RATIO
 from uhlm_sim.analysis.metrics import LATENCIES
-from uhlm_sim.analysis.style import Look, looks
+from uhlm_sim.analysis.style import Look, looks, note_source
 from uhlm_sim.analysis.verdicts import verdicts
 from uhlm_sim.errors import InputError, did_you_mean
 
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from uhlm_sim.analysis.results import Results
 
 TITLES = {**sweeps.PANELS, **sweeps.LATENCIES, **sweeps.BATCHES}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _noted(draw: "Callable[Concatenate[Plots, P], T]") -> "Callable[Concatenate[Plots, P], T]":
+    """Mark the figure that a method returns with where its tokens come from; axes are the caller's own."""
+
+    @wraps(draw)
+    def noted(self: "Plots", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        drawn = draw(self, *args, **kwargs)
+        if isinstance(drawn, Figure):
+            note_source(drawn, self.results.source)
+        return drawn
+
+    return noted
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class Plots:
         """Return each policy's colour and line, the same in all figures of the run."""
         return looks(self.results.policies)
 
+    @_noted
     def throughput(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw the cell's tokens a second by policy; the figure has a phone's rate beside it."""
         one = self.results.middle_point()
@@ -45,6 +62,7 @@ class Plots:
         plots.draw_metric(ax, one.summary, "token_throughput", self.looks)
         return ax
 
+    @_noted
     def legs(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw where a token's time goes."""
         table = plots.legs_table(self.results.middle_point().summary)
@@ -53,6 +71,7 @@ class Plots:
         plots.draw_legs(ax, table)
         return ax
 
+    @_noted
     def energy(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw what a token costs in joules, and where."""
         table = plots.energy_table(self.results.middle_point().summary)
@@ -62,6 +81,7 @@ class Plots:
         plots.draw_energy(ax, table)
         return ax
 
+    @_noted
     def batches(self, ax: Axes | None = None, metric: str = "batch_tokens") -> Axes | Figure:
         """Draw the mean size of a batch, in new tokens or (`batch_jobs`) in jobs; the figure has both."""
         table = plots.batch_table(self.results.middle_point().summary)
@@ -71,12 +91,14 @@ class Plots:
         plots.draw_metric(ax, table, metric, self.looks)
         return ax
 
+    @_noted
     def token_time(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw the distribution of the time per token."""
         one = self.results.middle_point()
         table = plots.token_time_table(_tokens(one), one.window_s)
         return self._ecdf(ax, table, "delay_s", "time per token, s", "tokens")
 
+    @_noted
     def ttft(self, ax: Axes | None = None) -> Axes | Figure:
         """Draw the distribution of the time to first token."""
         one = self.results.middle_point()
@@ -90,6 +112,7 @@ class Plots:
         ax.set(xlabel=label, ylabel=f"share of {counted}")
         return ax
 
+    @_noted
     def queues(self, ax: Axes | None = None, station: str = "uplink") -> Axes | Figure:
         """Draw jobs present over time, at the "uplink" or the "base_station"; the figure has both."""
         one = self.results.middle_point()
@@ -100,6 +123,7 @@ class Plots:
         queues.draw_queue(ax, table, station, self.looks, warmup_s)
         return ax
 
+    @_noted
     def over(self, metric: str = "token_throughput", ax: Axes | None = None) -> Axes | Figure:
         """Draw a metric over the one value that is swept, with the guides that the report draws."""
         summary = self.results.summary
@@ -115,6 +139,7 @@ class Plots:
         ax.set_ylabel(title)
         return ax
 
+    @_noted
     def sweep(self) -> Figure:
         """Draw throughput, utilisation and attainment over the one value that is swept.
 
@@ -122,6 +147,7 @@ class Plots:
         """
         return sweeps.over_figure(self._over(list(sweeps.PANELS)), policies=joined_policies(self.results))
 
+    @_noted
     def latency(self) -> Figure:
         """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO.
 
@@ -130,6 +156,7 @@ class Plots:
         x = self._swept(1)[0]
         return sweeps.latency_figure(latency_table(self.results, x), joined_policies(self.results))
 
+    @_noted
     def legs_over(self) -> Figure:
         """Draw where a token's time goes at each value that is swept: a figure with a panel for each policy."""
         return sweeps.legs_over_figure(sweeps.legs_over_table(self.results.summary, self._swept(1)[0]))
@@ -155,10 +182,12 @@ class Plots:
         table = sweeps.over_table(self.results.summary, self._swept(1)[0], metrics)
         return sweeps.with_guides(table, self.results.scenario.get("slo", {}))
 
+    @_noted
     def ratio_map(self, policy: str = "", ax: Axes | None = None, metric: str = "token_throughput") -> Axes | Figure:
         """Draw a metric's ratio to the first policy over two swept values: one policy's on axes, else all."""
         return self._map(f"{metric}{RATIO}", policy, ax)
 
+    @_noted
     def attainment_map(self, policy: str = "", ax: Axes | None = None) -> Axes | Figure:
         """Draw the share of requests that meet the SLOs over two swept values: one policy's on axes, else all."""
         return self._map(maps.ATTAINMENT, policy, ax)
@@ -177,6 +206,7 @@ class Plots:
         maps.draw_map(ax, table, label)
         return ax
 
+    @_noted
     def frontier(self, ax: Axes | None = None, cost: str = "distribution_error") -> Axes | Figure:
         """Draw accuracy against speed over the thresholds: one cost (see `frontier.COSTS`) on axes, else all known."""
         table = frontier_of(self.results)

@@ -135,6 +135,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
     counts = tables.replications.groupby("point")["replication"].nunique()
     text = template.render(
         scenario=tables.scenario,
+        source=tables.source,
         provenance=tables.provenance,
         failed=len(tables.failed),
         failures=failures_of(tables),

@@ -156,6 +156,11 @@ class Results:
         return list(self.provenance.get("failed", []))
 
     @property
+    def source(self) -> str:
+        """Return "synthetic" where no model was run for the tokens, else nothing: the mark of tables and figures."""
+        return source_of(self.provenance)
+
+    @property
     def plot(self) -> Plots:
         """Give the run's figures, each on axes of yours or as a figure of its own."""
         return Plots(self)
@@ -263,6 +268,12 @@ class Results:
         )
 
 
+def source_of(provenance: Mapping[str, Any]) -> str:
+    """Return "synthetic" for a run whose tokens were drawn from a fitted law, else nothing."""
+    return "synthetic" if "synthetic" in provenance else ""
+
+
 def _read_csv(path: Path) -> pd.DataFrame:
-    # A policy may be called NA: only an empty field is null.
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"policy": str})
+    # A policy may be called NA: only an empty field is null. The mark on the rows is in the provenance, too.
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"policy": str})
+    return table.drop(columns="source", errors="ignore")

@@ -169,8 +169,18 @@ def new_figure(width_in: float, height_in: float) -> Iterator[Figure]:
             ax.tick_params(axis="x", which="minor", width=RC["xtick.minor.width"])
 
 
-def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write folder/name.png and .pdf, without a date, and return the former: same figure, same bytes."""
+def note_source(figure: Figure, source: str) -> None:
+    """Say small above a figure where its tokens come from, if not from models: `source` is "synthetic", or nothing."""
+    if source:
+        figure.suptitle(f"{source} tokens", x=0.995, ha="right", fontsize=6.5, color=QUIET, style="italic")
+
+
+def save(figure: Figure, folder: Path, name: str, source: str = "") -> Path:
+    """Write folder/name.png and .pdf, without a date, and return the former: same figure, same bytes.
+
+    What has a `source` is marked with it (`note_source`).
+    """
+    note_source(figure, source)
     folder.mkdir(parents=True, exist_ok=True)
     png = folder / f"{name}.png"
     figure.savefig(png, metadata={"Software": None})

@@ -50,6 +50,7 @@ def summary_text(tables: Results) -> str:
     for failure in failures_of(tables):
         lines += [f"FAILED: {failure}", ""]
     names = {label: f"{label} *" if label in tables.forced else label for label in told}
+    mark = f" ({tables.source})" if tables.source else ""
     if len(points) == 1:
         lines += [points.words(0)] if tables.sweep else []
         joules = points.get(0, tables.policies[0], ENERGY[0])[0]
@@ -58,7 +59,7 @@ def summary_text(tables: Results) -> str:
             [names[name], *(_cell(points.get(0, name, metric), interval) for _, metric, interval in shown)]
             for name in tables.policies
         ]
-        lines += [*_aligned([["policy", *(title for title, _, _ in shown)], *rows]), ""]
+        lines += [*_aligned([[f"policy{mark}", *(title for title, _, _ in shown)], *rows]), ""]
     title, metric = SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])
     both = ((title, metric, "half"), (f"ratio to {tables.policies[0]}", f"{metric}{RATIO}", "range"))
     for title, metric, interval in both if len(points) > 1 else ():
@@ -67,7 +68,7 @@ def summary_text(tables: Results) -> str:
             for at in points.in_order()
         ]
         heads = [*tables.sweep, *(names[name] for name in tables.policies)]
-        lines += [title, *_aligned([heads, *rows]), ""]
+        lines += [f"{title}{mark}", *_aligned([heads, *rows]), ""]
     for sentence in answers(tables):
         lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
     lines.append("")
@@ -94,6 +95,7 @@ def _heading(tables: Results) -> list[str]:
     start_s, end_s = tables.window_s
     return [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
+        *(["SYNTHETIC TOKENS: drawn from a law fitted to given statistics; no model was run"] if tables.source else ()),
         f"{replications_of(tables)} of {end_s:g} s, the first {start_s:g} s cut, seed {scenario['seed']}"
         + ("; ± and (low to high) are 95 % intervals" if tables.summary["replications"].max() > 1 else ""),
     ]

@@ -134,12 +134,14 @@ def ready_policy(
     )
 
 
-def class_policies(scenario: settings.Scenario, trace: Trace, *, allow_plugins: bool = False) -> dict[str, ReadyPolicy]:
-    """Return by their labels the policies that some class of devices always runs, resolved on a trace."""
+def class_policies(
+    scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
+) -> dict[str, ReadyPolicy]:
+    """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
     wanted = {each.policy for each in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
     return {
-        label: ready_policy(index, scenario, trace, allow_plugins=allow_plugins)
+        label: ready_policy(index, scenario, tokens, allow_plugins=allow_plugins)
         for index, label in labels
         if label in wanted
     }

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from uhlm_sim.settings.section import Section
 
@@ -46,3 +46,40 @@ class ModelsTokens(Section):
     vocabulary_size: int | None = Field(
         None, ge=2, le=10_000_000, description="bill uploads for another vocabulary than the models'"
     )
+
+
+class SkipRate(Section):
+    """A published point: the share of tokens that a threshold skips."""
+
+    threshold: float = Field(ge=0, lt=1, description="u_th, taken on the grid of u: floor(K u_th)")
+    rate: float = Field(ge=1e-6, le=1 - 1e-6, description="P(u <= u_th)")
+
+
+class SyntheticTokens(Section):
+    """Tokens drawn from published statistics of a pair that can't be run; see `uhlm_sim.tokens.synthetic`."""
+
+    kind: Literal["synthetic"]
+    a: float = Field(gt=0, le=100, description="slope of E[beta | u] = clip(a u + b, 0, 1)")
+    b: float = Field(gt=-100, lt=1, description="its intercept")
+    skip_rates: list[SkipRate] = Field(min_length=1, max_length=2, description="what the law of u is fitted to")
+    delta: float | None = Field(None, gt=0, le=1, description="P(beta > 0), the share of drafts with y_d < x_d")
+    correlation: float = Field(0.0, ge=0, lt=1, description="of successive u in an answer: r of a Gaussian copula")
+    uncertainty_samples: int = Field(20, ge=1, le=250, description="K, the grid of u")
+    vocabulary_size: int = Field(32_000, ge=2, le=10_000_000, description="that uploads are billed for")
+    prompts: int = Field(1000, ge=1, le=100_000, description="different answers; each is drawn when it is asked for")
+    prompt_tokens: int = Field(50, ge=1, le=1_000_000, description="of every prompt")
+    context_tokens: Context = 0
+    answer_tokens: int = Field(100, ge=1, le=8192, description="of an answer, or their mean")
+    length_law: Literal["fixed", "geometric"] = Field("fixed", description="of an answer")
+    seed: int = Field(1, ge=0, le=2**63 - 1, description="of the tokens' draws; not the scenario's")
+
+    @model_validator(mode="after")
+    def rising(self) -> "SyntheticTokens":
+        levels = [int(self.uncertainty_samples * point.threshold + 1e-9) for point in self.skip_rates]
+        rates = [point.rate for point in self.skip_rates]
+        if len(rates) == 2 and not (levels[0] < levels[1] and rates[0] < rates[1]):
+            raise ValueError(
+                "skip_rates must rise: a larger threshold, at least one step of the grid "
+                f"1/{self.uncertainty_samples} away, with a larger rate"
+            )
+        return self
