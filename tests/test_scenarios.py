@@ -63,10 +63,12 @@ def test_the_testbeds_token_time_is_drafting_plus_the_share_sent_of_the_rest() -
     for point in sweep_points(scenario):
         bandwidth_hz, draft_s, verify_s = point.values.values()
         rest_s = 256e3 / bandwidth_hz + verify_s
-        predicted_s = []
+        predicted_s, sent = {}, {}
         for policy in results.policies:
-            sent = means[bandwidth_hz, policy, "transmission_rate"]
-            delay_s = means[bandwidth_hz, policy, "token_delay_s.mean"]
-            assert delay_s == pytest.approx(draft_s + sent * rest_s, rel=2e-3)  # means of ratios over replications
-            predicted_s.append(delay_s)
-        assert predicted_s[2] - 0.004 < measured_s[bandwidth_hz] < predicted_s[1]
+            sent[policy] = means[bandwidth_hz, policy, "transmission_rate"]
+            predicted_s[policy] = means[bandwidth_hz, policy, "token_delay_s.mean"]
+            theory_s = draft_s + sent[policy] * rest_s
+            assert predicted_s[policy] == pytest.approx(theory_s, rel=2e-3)  # means of ratios over replications
+        # Bars are read to 2 ms: HLM's three parts, all the same way, and the total that was measured.
+        misread_s = 0.002 * (1 + 2 * sent["41 % sent"]) + 0.002
+        assert predicted_s["41 % sent"] - misread_s < measured_s[bandwidth_hz] < predicted_s["52 % sent"]

@@ -61,7 +61,7 @@ class Task:
 
     def seal(self, part: bytes) -> bytes:
         """Return what goes before a part in its file: a SHA-256 that no other part has, nor this one of another run."""
-        told = (self.name, self.scenario.model_dump_json(), self.trace_sha256, self.version)
+        told = (self.name, self.scenario.model_dump_json(), self.tokens_digest, self.version)
         return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
 
 

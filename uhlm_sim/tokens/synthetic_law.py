@@ -5,8 +5,8 @@ On the grid u = l/K with l = 0..K:
 - u ~ Beta-binomial(K, alpha, beta), which meets the given P(u <= u_th) at one or two thresholds. With one threshold
   alpha + beta = 2, the value of the uniform law.
 - E[beta | u] = m(u) = clip(a u + b, 0, 1) exactly [P]. Single tokens are noisy around it: beta = 0 with probability
-  1 - m^g, else beta ~ Beta(n mu, n (1 - mu)) with mu = m^(1-g) and n = 1. The exponent g in [0, 1] is the one at which
-  P(beta > 0) = Delta; without Delta it is 1/2, as on the shipped pair (0.48). At g = 1 every beta is 0 or 1.
+  1 - m^g, else it has a Beta law of mean m^(1-g) whose smaller parameter is 1/2. The exponent g in [0, 1] is the one at
+  which P(beta > 0) = Delta; without Delta it is 1/2, as on the shipped pair (0.48). At g = 1 every beta is 0 or 1.
 
 [P] (arXiv 2412.12687) gives a, b and rates; the families are our choice. Left out: that beta depends on anything but u.
 """
@@ -29,7 +29,7 @@ FLAT = 2.0  # alpha + beta of the uniform law
 SPREADS = (0.02, 1e4)  # of alpha + beta, between all mass at the two ends and a binomial law
 MEANS = (1e-9, 1 - 1e-9)
 PLAIN_EXPONENT = 0.5
-POSITIVE_SPREAD = 1.0  # n: no mean of a run depends on it
+LESS_PARAMETER = 0.5  # of the law of a positive beta, about as wide as on the shipped pair; no mean depends on it
 
 
 def beta_binomial(samples: int, mean: float, spread: float) -> Floats:
@@ -124,7 +124,8 @@ class SyntheticLaw:
         share = np.where(mean > 0, mean ** (1 - self.exponent), 0.5)
         certain = share >= 1.0
         share = np.where(certain, 0.5, share)
-        drawn = betainccinv(POSITIVE_SPREAD * share, POSITIVE_SPREAD * (1 - share), uniforms[:, 1])
+        spread = LESS_PARAMETER / np.minimum(share, 1 - share)
+        drawn = betainccinv(spread * share, spread * (1 - share), uniforms[:, 1])
         is_positive = uniforms[:, 0] < self._positive(mean, self.exponent)
         return np.asarray(np.where(is_positive, np.where(certain, 1.0, drawn), 0.0))
 
