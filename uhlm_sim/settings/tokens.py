@@ -59,7 +59,7 @@ class SyntheticTokens(Section):
     """Tokens drawn from published statistics of a pair that can't be run; see `uhlm_sim.tokens.synthetic`."""
 
     kind: Literal["synthetic"]
-    a: float = Field(gt=0, le=100, description="slope of E[beta | u] = clip(a u + b, 0, 1)")
+    a: float = Field(gt=0, le=100, description="slope of the mean of beta at u, clip(a u + b, 0, 1)")
     b: float = Field(gt=-100, lt=1, description="its intercept")
     skip_rates: list[SkipRate] = Field(min_length=1, max_length=2, description="what the law of u is fitted to")
     delta: float | None = Field(None, gt=0, le=1, description="P(beta > 0), the share of drafts with y_d < x_d")
