@@ -3,6 +3,7 @@
 Run `python benchmarks/allocators.py`. Every upload that ends is followed at once by another of the same device, on a
 channel that stands still, so an upload is an arrival and a departure; fading adds one more step for every block's edge.
 Allocators by slots take one for every slot too, here of 1 ms on 10 MHz: the last column tells how many an upload has.
+So does the adaptive link whoever allots, and its slots are dearer: blocks are coded, fail and are sent again.
 Each figure is the least of five, since a machine shared with others only ever adds to it; a bare timeout of SimPy tells
 how much (0.7 us where nothing else runs).
 """
@@ -16,6 +17,7 @@ import simpy
 from main_loop import bare_timeout_s
 
 from channel_models import spectral_efficiency
+from uhlm_sim.cell.adaptive import AdaptiveUplink, Link
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
 from uhlm_sim.cell.jobs import Job
@@ -23,7 +25,9 @@ from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import Uplink
 
 
-def upload_s(name: str, active: int, uploads: int, *, power_limited: bool) -> tuple[float, float]:
+def upload_s(
+    name: str, active: int, uploads: int, *, power_limited: bool, adaptive: bool = False
+) -> tuple[float, float]:
     """Return the seconds that one upload takes this machine, and how many slots pass meanwhile."""
     env, rng, ended = simpy.Environment(), np.random.default_rng(1), 0
     bits = rng.exponential(2.56e5, uploads + 2 * active).tolist()
@@ -39,9 +43,14 @@ def upload_s(name: str, active: int, uploads: int, *, power_limited: bool) -> tu
 
     air = Air(10 ** rng.uniform(0.0, 3.0, active), efficiency_of)
     weights = rng.uniform(1.0, 2.0, active)
-    slots = Slots(active, 1e-3, 0.1) if SLOTTED & set(asked_of_the_uplink(ALLOCATORS[name], {})) else None
+    by_slots = adaptive or SLOTTED & set(asked_of_the_uplink(ALLOCATORS[name], {}))
+    slots = Slots(active, 1e-3, 0.1) if by_slots else None
     options = {"allocator": ALLOCATORS[name], "weights": weights, "slots": slots, "power_limited": power_limited}
-    uplink = Uplink(env, bandwidth_hz=1e7, air=air, deliver=deliver, **options)
+    make = Uplink
+    if adaptive:
+        make = AdaptiveUplink
+        options |= {"known": air, "link": Link(overhead=0.14), "coins_of": np.random.default_rng}
+    uplink = make(env, bandwidth_hz=1e7, air=air, deliver=deliver, **options)
     for device in range(active):
         send(device)
     begun, began_s = ended, time.perf_counter()
@@ -55,15 +64,19 @@ def main() -> None:
     print(f"us an upload, per hertz / power-limited; a bare timeout takes {bare_timeout_s() * 1e6:.2f} us\n")
     sizes = (10, 100, 1_000)
     print("allocator                " + "".join(f"{active:>9,} active   " for active in sizes) + " slots")
-    for name in ALLOCATORS:
+    lines = [(name, False) for name in ALLOCATORS] + [(name, True) for name in ("equal-share", "round-robin")]
+    for name, adaptive in lines:
         cells, slots = [], 0.0
         for active in sizes:
             both = []
             for limited in (False, True):
-                seconds, slots = min(upload_s(name, active, 2_000, power_limited=limited) for _ in range(5))
+                count = 200 if adaptive else 2_000
+                options = {"power_limited": limited, "adaptive": adaptive}
+                seconds, slots = min(upload_s(name, active, count, **options) for _ in range(5))
                 both.append(seconds * 1e6)
             cells.append(f"{both[0]:>8.0f} / {both[1]:<8.0f}")
-        print(f"{name:<24}" + "".join(cells) + (f"{slots:>6.1f}" if slots else ""))
+        title = f"{name}, adaptive" if adaptive else name
+        print(f"{title:<24}" + "".join(cells) + (f"{slots:>6.1f}" if slots else ""))
         sys.stdout.flush()
 
 

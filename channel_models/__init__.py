@@ -9,6 +9,14 @@ from collections.abc import Callable, Iterator
 from channel_models.fading import FadingModel, Gains, constant, jakes, jakes_field, nakagami, rayleigh, rician
 from channel_models.geometry import Drop, drop_phones, transmit_power_dbm, uplink_snr_db
 from channel_models.link import db_to_linear, ergodic_spectral_efficiency, linear_to_db, spectral_efficiency
+from channel_models.modulation import (
+    MCS_EFFICIENCY,
+    best_mcs,
+    block_error,
+    mcs_thresholds,
+    snr_gap,
+    snr_threshold,
+)
 from channel_models.path_loss import PATH_LOSS, rma, shadowing_sd_db, sight_probability, uma, umi
 from channel_models.recorded import read_recording, trace
 
@@ -23,9 +31,12 @@ CHANNELS: dict[str, Callable[..., Iterator[Gains]]] = {
 
 __all__ = [
     "CHANNELS",
+    "MCS_EFFICIENCY",
     "PATH_LOSS",
     "Drop",
     "FadingModel",
+    "best_mcs",
+    "block_error",
     "constant",
     "db_to_linear",
     "drop_phones",
@@ -33,6 +44,7 @@ __all__ = [
     "jakes",
     "jakes_field",
     "linear_to_db",
+    "mcs_thresholds",
     "nakagami",
     "rayleigh",
     "read_recording",
@@ -40,6 +52,8 @@ __all__ = [
     "rma",
     "shadowing_sd_db",
     "sight_probability",
+    "snr_gap",
+    "snr_threshold",
     "spectral_efficiency",
     "trace",
     "transmit_power_dbm",

@@ -78,6 +78,24 @@ def test_alone_in_the_cell_a_device_has_the_whole_band_whoever_allots_it(name, s
     np.testing.assert_allclose(here.to_numpy(dtype=float), equal.to_numpy(dtype=float), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", SLOTS)
+@pytest.mark.parametrize("snr_rule", ["per-hertz", "power-limited"])
+def test_alone_in_the_cell_slots_add_the_wait_for_an_edge_at_most(name, snr_rule):
+    def stay_s(**uplink):
+        scenario = cell(
+            traffic={"devices": 1, "think_time_s": 0.5, "max_tokens": 20},
+            uplink={"snr_rule": snr_rule, **uplink},
+            channel={"kind": "constant", "mean_snr_db": 3.0},
+        )
+        tokens = simulate(scenario, ready(), 0).tokens.dropna(subset="committed_s")
+        return (tokens["airtime_s"] + tokens["uplink_wait_s"]).groupby([tokens["request"], tokens["position"]]).sum()
+
+    waits_s = (stay_s(allocator=name, tti_s=0.004) - stay_s(allocator="equal-share")).dropna()
+    assert len(waits_s) > 100
+    assert waits_s.between(-1e-9, 0.004 + 1e-9).all()
+    assert waits_s.max() > 0.003
+
+
 # Timelines to draw by hand.
 
 

@@ -102,6 +102,12 @@ def scenarios(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
             "bandwidth_hz": draw(st.floats(1e6, 4e7)),
             "tti_s": draw(st.sampled_from([5e-4, 4e-3])),
             "weights": draw(st.lists(st.floats(0.1, 10.0), min_size=DEVICES, max_size=DEVICES)),
+            "link": {"kind": draw(names("uplink.link.kind")), "csi_delay_s": draw(st.sampled_from([0.0, 0.01]))},
+        },
+        "downlink": {
+            "kind": draw(st.sampled_from(["constant", "shared"])),
+            "bandwidth_hz": draw(st.floats(1e4, 1e7)),
+            "on_resample": draw(st.sampled_from(["id", "distribution"])),
         },
         "base_station": {
             "gpus": draw(st.integers(1, 2)),

@@ -17,10 +17,12 @@ from scipy import stats
 
 import channel_models
 import uhlm_sim.cell.base_station
+import uhlm_sim.cell.downlink
 import uhlm_sim.cell.engine
 import uhlm_sim.cell.fading
 from uhlm_sim.analysis import energy, intervals
 from uhlm_sim.cell import arrivals, chunks, population
+from uhlm_sim.cell.adaptive import SNR, AdaptiveUplink
 from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
@@ -312,6 +314,41 @@ def an_amplifier_draws_what_it_radiates(patch: Patch) -> None:
     patch.setattr(traffic, "powers_of", lossless)
 
 
+@defect(caught_by={"outer loop"}, missed_by={"block error", "saturated link"})
+def the_outer_loop_steps_the_wrong_way(patch: Patch) -> None:
+    honest = AdaptiveUplink.__init__
+
+    def astray(self: AdaptiveUplink, *arguments: Any, **options: Any) -> None:
+        honest(self, *arguments, **options)
+        self._after_error, self._after_none = 1 / self._after_error, 1 / self._after_none
+
+    patch.setattr(AdaptiveUplink, "__init__", astray)
+
+
+@defect(caught_by={"chase combining", "round trips", "saturated link"}, missed_by={"block error", "outer loop"})
+def a_block_sent_again_forgets_what_came_before(patch: Patch) -> None:
+    honest = AdaptiveUplink._again
+
+    def forgetful(self: AdaptiveUplink, number: int) -> Floats:
+        blocks = honest(self, number)
+        blocks[SNR] = 0.0
+        return blocks
+
+    patch.setattr(AdaptiveUplink, "_again", forgetful)
+
+
+@defect(caught_by={"shared downlink"}, missed_by={"one phone, HLM"})
+def the_downlink_forgets_its_payload(patch: Patch) -> None:
+    """Bits counted are bits billed, and Little's law holds: only theory tells that they took no time."""
+
+    class Light(Uplink):
+        def send(self, job: Job) -> None:
+            job.payload_bits = min(job.payload_bits, 1.0)
+            super().send(job)
+
+    patch.setattr(uhlm_sim.cell.downlink, "Uplink", Light)
+
+
 @defect(caught_by={"coverage, normal"})
 def intervals_take_few_replications_for_many(patch: Patch) -> None:
     patch.setattr(intervals, "stdtrit", lambda freedom, p: stats.norm.ppf(p) + 0.0 * freedom)
@@ -381,8 +418,8 @@ def test_a_claim_that_there_is_not_is_refused() -> None:
 
 def test_the_page_of_the_validation_tells_each_defect() -> None:
     rows = re.findall(r"^\| (.*) \| .* \|$", PAGE.partition("## Does it notice?")[2], flags=re.MULTILINE)
-    assert len(rows) - 1 == len(DEFECTS) == 27
-    assert "plants twenty-seven defects" in PAGE
+    assert len(rows) - 1 == len(DEFECTS) == 30
+    assert "plants thirty defects" in PAGE
 
 
 def test_every_claim_has_a_name_of_its_own_a_source_and_words() -> None:

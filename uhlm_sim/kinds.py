@@ -8,6 +8,7 @@ from uhlm_sim.cell.allocators import ALLOCATORS
 from uhlm_sim.cell.arrivals import ARRIVALS
 from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
 from uhlm_sim.cell.policies import POLICIES
+from uhlm_sim.cell.radio import LINKS
 from uhlm_sim.cell.service import SERVICES
 
 Kinds = Mapping[str, Callable[..., Any]]
@@ -18,6 +19,7 @@ KINDS: dict[str, tuple[str, Kinds]] = {
     "channel.kind": ("Channels", CHANNELS),
     "channel.geometry.model": ("Path loss", PATH_LOSS),
     "uplink.allocator": ("Allocators", ALLOCATORS),
+    "uplink.link.kind": ("Links", LINKS),
     "base_station.batch_rule": ("Batch rules", BATCH_RULES),
     "base_station.order": ("Orders", ORDERS),
     "base_station.service.kind": ("Service times", SERVICES),

@@ -111,6 +111,7 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         for policy in policies
         if not policy.exact
     ]
+    shannon = uplink.link.kind == "shannon"
     if channel.kind == "constant":
         said.append("The channel is constant at its mean SNR: no fading.")
     elif channel.coherence_s == "per-upload":
@@ -121,11 +122,11 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
     else:
         said.append(
             f"Fading ({channel.kind}) is constant for {channel.coherence_s:g} s at a time, in blocks that begin "
-            f"together for all phones; below {channel.min_snr_db:g} dB nothing is sent."
+            f"together for all phones"
+            + (f"; below {channel.min_snr_db:g} dB nothing is sent." if shannon else ", looked at once a slot.")
         )
     said += [
-        f"Rate per hertz is log2(1 + SNR / gap) with a gap of {channel.snr_gap_db:g} dB, at most "
-        f"{channel.max_spectral_efficiency:g} bit/s/Hz; there are no block errors.",
+        _of_the_link(scenario),
         "The SNR is that of the power density, whatever share of the band a phone has (per-hertz)."
         if uplink.snr_rule == "per-hertz"
         else "A phone puts all its power into its share of the band: the SNR grows as the share shrinks "
@@ -133,11 +134,30 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         "Skipped ids reach the LLM on the next upload and are processed with it (piggyback)."
         if station.sync == "piggyback"
         else "Skipped ids and the prompt reach the LLM at no cost (free), as in the paper.",
-        f"The downlink takes {station.downlink_s:g} s a token, whatever the load.",
+        f"The downlink takes {station.downlink_s:g} s a token, whatever the load."
+        if scenario.downlink.kind == "constant"
+        else f"Answers share a downlink of {scenario.downlink.bandwidth_hz:g} Hz, then take {station.downlink_s:g} s.",
         *about_traffic(scenario),
         *about_energy(scenario),
     ]
     return said + _of_the_gpus(scenario)
+
+
+def _of_the_link(scenario: Scenario) -> str:
+    """Say how bits become a signal."""
+    channel, link = scenario.channel, scenario.uplink.link
+    if link.kind == "shannon":
+        return (
+            f"Rate per hertz is log2(1 + SNR / gap) with a gap of {channel.snr_gap_db:g} dB, at most "
+            f"{channel.max_spectral_efficiency:g} bit/s/Hz; there are no block errors."
+        )
+    aim = f"a target of {link.target_block_error:g}" + (", met by an outer loop" if link.outer_loop else "")
+    return (
+        f"Uploads go in blocks, one a phone and slot of {scenario.uplink.tti_s:g} s, with modulation and coding by the "
+        f"SNR of {link.csi_delay_s:g} s ago and {aim}. A block that fails is sent again {link.harq_round_trip_slots} "
+        f"slots after and combined, {link.max_transmissions} transmissions at most; {100 * link.overhead:.0f} % of a "
+        "slot carry no data."
+    )
 
 
 def _of_the_gpus(scenario: Scenario) -> list[str]:

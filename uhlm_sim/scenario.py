@@ -13,14 +13,26 @@ from uhlm_sim.settings.base_station import BaseStation, Service
 from uhlm_sim.settings.channel import Channel, Geometry
 from uhlm_sim.settings.device import Device, Radio
 from uhlm_sim.settings.device_class import DeviceClass, check_classes
+from uhlm_sim.settings.downlink import Downlink
 from uhlm_sim.settings.section import Kind, Positive, Seconds, Section
 from uhlm_sim.settings.tokens import ModelsTokens, SkipRate, SyntheticTokens, TraceTokens
 from uhlm_sim.settings.traffic import Burst, Presence, Traffic
-from uhlm_sim.settings.uplink import Payload, Uplink
+from uhlm_sim.settings.uplink import Link, Payload, Uplink
 
-__all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Geometry", "ModelsTokens", "Output", "Payload"]
-__all__ += ["Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service", "SkipRate", "Slo"]
-__all__ += ["SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
+__all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Downlink", "Geometry", "Link", "ModelsTokens"]
+__all__ += [
+    "Output",
+    "Payload",
+    "Policy",
+    "Precision",
+    "Presence",
+    "Radio",
+    "Scenario",
+    "Section",
+    "Service",
+    "SkipRate",
+]
+__all__ += ["Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
 READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "think_time_s": ("closed",),
@@ -105,6 +117,7 @@ class Scenario(Section):
     uplink: Uplink = Uplink()
     channel: Channel = Channel()
     base_station: BaseStation = Field(default_factory=lambda: BaseStation.model_validate({}))
+    downlink: Downlink = Downlink()
     slo: Slo = Slo()
     precision: Precision | None = Field(None, description="more replications than `replications`, until this is met")
     policy: list[Policy] = Field(min_length=1)
@@ -176,8 +189,9 @@ class Scenario(Section):
         most = {}
         if isinstance(self.channel.coherence_s, float | int) and self.channel.kind != "constant":
             most["duration_s / channel.coherence_s: fading blocks"] = self.duration_s / self.channel.coherence_s
-        if self.uplink.tti_s is not None:
-            most["duration_s / uplink.tti_s: slots"] = self.duration_s / self.uplink.tti_s
+        for key, tti_s in (("uplink", self.uplink.tti_s), ("downlink", self.downlink.tti_s)):
+            if tti_s is not None:
+                most[f"duration_s / {key}.tti_s: slots"] = self.duration_s / tti_s
         if traffic.kind in READ_BY["rate_per_s"]:
             rate = max(group.traffic.rate_per_s for group in self.groups)
             most["traffic.devices x rate_per_s x duration_s: requests"] = traffic.devices * self.duration_s * rate

@@ -50,8 +50,13 @@ UNITS: dict[str, str] = {
     **{f"{leg}.{statistic}": "s" for leg in LEGS for statistic in ("leg_mean", "leg_p95")},
     "uplink_utilisation": "1",
     "bs_utilisation": "1",
+    "downlink_utilisation": "1",
     "uplink_present": "jobs",
     "bs_present": "jobs",
+    "downlink_present": "jobs",
+    "block_error_rate": "1",
+    "retransmissions": "1",
+    "mcs": "1",
     "batch_jobs": "jobs",
     "batch_tokens": "tokens",
     "kv_cache_usage": "1",
@@ -112,7 +117,9 @@ def replication_metrics(
     (uplink_wait_s, airtime_s), a job at the base station (bs_wait_s, verify_s, downlink_s), device_s > 0.
 
     Stations: time averages over the window by the stations' own counters: `uplink_utilisation` share of the
-    band held, `bs_utilisation` busy GPU time over gpus x time, `_present` jobs waiting or in service.
+    band held, `bs_utilisation` busy GPU time over gpus x time, `_present` jobs waiting or in service; those of the
+    downlink are NaN where it is a constant. Per transport block, NaN for a link without them: `block_error_rate` is the
+    share of first transmissions that failed, `retransmissions` how many followed, `mcs` the mean index.
     `batch_jobs`, `batch_tokens` are means over batches: n rows see a batch of n jobs, so each weighs 1/n, and that for
     each of its steps. Where the LLM's memory is limited, `kv_cache_usage` is the time average of positions held over
     its capacity, `evictions` are the requests that lost theirs in the window, and `recomputed_share` is that of the
@@ -314,7 +321,7 @@ def _gaps(tokens: pd.DataFrame, committed_s: Floats, cut: Mask) -> Floats:
 def _of_stations(stations: pd.DataFrame, warmup_s: float, duration_s: float) -> dict[str, float]:
     at_s = _floats(stations["at_s"])
     found: dict[str, float] = {}
-    for station, name in (("uplink", "uplink"), ("base_station", "bs")):
+    for station, name in (("uplink", "uplink"), ("base_station", "bs"), ("downlink", "downlink")):
         here = _is(stations["station"], station)
         start, end = stations[here & (at_s == warmup_s)], stations[here & (at_s == duration_s)]
         for counter, metric in (("busy_s", "utilisation"), ("present_s", "present")):
@@ -323,7 +330,19 @@ def _of_stations(stations: pd.DataFrame, warmup_s: float, duration_s: float) -> 
                 grown = _floats(end[counter])[0] - _floats(start[counter])[0]
                 servers = _floats(end["servers"])[0] if counter == "busy_s" else 1.0
                 found[f"{name}_{metric}"] = grown / (servers * (duration_s - warmup_s))
-    return found
+    return found | _of_blocks(stations[_is(stations["station"], "uplink")], warmup_s, duration_s)
+
+
+def _of_blocks(uplink: pd.DataFrame, warmup_s: float, duration_s: float) -> dict[str, float]:
+    counted = uplink.reindex(columns=["at_s", "blocks", "block_errors", "retransmissions", "mcs_sum"]).set_index("at_s")
+    ends = [counted[counted.index == at_s].sum() for at_s in (warmup_s, duration_s)]
+    blocks, errors, retransmissions, mcs_sum = (ends[1] - ends[0]).to_numpy(dtype=np.float64)
+    per_block = 1 / blocks if blocks > 0 else np.nan
+    return {
+        "block_error_rate": errors * per_block,
+        "retransmissions": retransmissions * per_block,
+        "mcs": mcs_sum * per_block,
+    }
 
 
 def _of_memory(tokens: pd.DataFrame, stations: pd.DataFrame, warmup_s: float, duration_s: float) -> dict[str, float]:

@@ -97,6 +97,8 @@ FAMILIES = {
     "Legs of a token": LEGS,
     "Energy": ("energy_per_token_j",),
     "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
+    "Blocks of the uplink": ("block_error_rate", "retransmissions", "mcs"),
+    "Downlink": ("downlink_utilisation", "downlink_present"),
     "Memory of the LLM": ("kv_cache_usage", "evictions", "recomputed_share"),
     "Counts, a replication": (
         "requests",

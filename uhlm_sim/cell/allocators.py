@@ -9,13 +9,18 @@ edges only: an arrival waits for the next, and what a departure leaves of its sl
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uhlm_sim.cell.slots import Slots
+from uhlm_sim.errors import SimulationError
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Allocator = Callable[..., Floats]
+Asked = list[tuple[str, Callable[[Indices], object]]]
 
 GIVEN = {  # arrays have one value for each active upload, in device order
     "devices": "how many devices the cell has",
@@ -193,6 +198,53 @@ def asked_of_the_uplink(allocator: Allocator, params: Mapping[str, float]) -> li
             f"{', '.join(GIVEN)}, and the constants in uplink.params"
         ) from None
     return asked
+
+
+def bind_allocator(
+    allocator: Allocator,
+    params: Mapping[str, float],
+    *,
+    constant: Mapping[str, object],
+    changing: Mapping[str, Callable[[Indices], object]],
+    devices: int,
+    weights: Floats | None,
+    slots: Slots | None,
+) -> tuple[Allocator, Asked]:
+    """Return an allocator with its constants, and how to get what else it asks for, for the active devices.
+
+    `constant` and `changing` are what the uplink gives; weights and what slots remember are added here. Raises
+    ValueError if it asks for what isn't there.
+    """
+    name = name_of(allocator)
+    asked = asked_of_the_uplink(allocator, params)
+    every_weight = np.ones(devices) if weights is None else np.asarray(weights, dtype=np.float64)
+    offered = {**changing, "weight": lambda active: every_weight[active]}
+    if slots is not None:
+        offered["last_slot"] = lambda active: slots.last_slot[active]
+        offered["average_rate"] = lambda active: slots.average_rate[active]
+    elif SLOTTED & set(asked):
+        raise ValueError(f"{name} needs slots")
+    if "weight" in asked and weights is None:
+        raise ValueError(f"{name} asks for the devices' weights")
+    bound = dict(params) | {each: constant[each] for each in asked if each in constant}
+    return partial(allocator, **bound), [(each, offered[each]) for each in asked if each in offered]
+
+
+def checked_shares(name: str, given: object, uploads: int) -> tuple[Floats, float]:
+    """Return what an allocator gave as shares of the band, and their sum. Raises SimulationError for what are none."""
+    shares: Floats = np.asarray(given, dtype=np.float64)
+    in_use = float(np.add.reduce(shares)) if shares.shape == (uploads,) else np.nan
+    if not (in_use <= 1.0 + 1e-9 and np.minimum.reduce(shares) >= 0.0):
+        raise SimulationError(
+            f"{name}: returned the shares {shares} for {uploads} uploads; it must return one for "
+            "each, none negative and together at most 1"
+        )
+    return shares, in_use
+
+
+def name_of(allocator: Allocator) -> str:
+    """Return what messages call an allocator."""
+    return getattr(allocator, "__name__", "allocator")
 
 
 def _whole_band_to(upload: int, uploads: int) -> Floats:

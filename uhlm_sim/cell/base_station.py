@@ -37,8 +37,9 @@ class BaseStation:
 
     A free GPU looks at its queue after all other events of that instant and takes jobs in the queue's order: at once,
     or when `rule(waiting, oldest_s)` says so (see `uhlm_sim.cell.batching`). A step of n new positions, the sum of the
-    jobs' `llm_tokens`, takes `service_s(n)` seconds and ends for all its jobs together: `done` of each happens then, or
-    its `rest_s` later. Nothing is preempted. `order(job)` is the queue's key, arrival if None.
+    jobs' `llm_tokens`, takes `service_s(n)` seconds and ends for all its jobs together: they go to `send_down`; without
+    one `done` of each happens then, or its `rest_s` later. Nothing is preempted. `order(job)` is the queue's key,
+    arrival if None.
 
     With `join_shortest` each GPU has a queue of its own, and a job goes to the one with the fewest jobs waiting or in
     service, of equals to the first. With `kv_tokens` the GPUs behind one queue remember so many positions together (see
@@ -61,6 +62,7 @@ class BaseStation:
         order: Order | None = None,
         kv_tokens: int | None = None,
         chunk_tokens: int | None = None,
+        send_down: Callable[[Job], None] | None = None,
     ) -> None:
         self.counters = Counters()
         self.kv_counters = Counters()
@@ -69,6 +71,7 @@ class BaseStation:
         self._env = env
         self._service_s = service_s
         self._max_batch = max_batch
+        self._send_down = send_down
         self._rule = rule
         self._chunk_tokens = chunk_tokens
         self._lines = []
@@ -223,7 +226,13 @@ class BaseStation:
             line.memory.serve(jobs)
         for job in jobs:
             job.verified_s = now
-            job.done.after(job.rest_s)
+            if self._send_down is None:
+                job.returned_s = now
+                job.done.after(job.rest_s)
+                continue
+            self._send_down(job)
+            if job.last:
+                self.end_request(job.device)
 
 
 def _present(line: Line) -> int:

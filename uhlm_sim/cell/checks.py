@@ -4,13 +4,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from channel_models import CHANNELS
+import numpy as np
+from numpy.typing import NDArray
+
+from channel_models import CHANNELS, linear_to_db, mcs_thresholds
 from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
 from uhlm_sim.cell.arrivals import ARRIVALS, asked_of_the_cell
 from uhlm_sim.cell.fading import find_fading
 from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import ReadyPolicy
 from uhlm_sim.cell.population import population, weights_of
+from uhlm_sim.cell.radio import downlink_snr_db
 from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.service import SERVICES, service_arguments, service_times
 from uhlm_sim.cell.serving import check_base_station
@@ -19,6 +23,7 @@ from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
 
+Floats = NDArray[np.float64]
 Params = Mapping[str, object]
 
 
@@ -26,7 +31,10 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
     """Find everything that the scenario names, before the first event. Raises ScenarioError."""
     channel, service = scenario.channel, scenario.base_station.service
     _check_traffic(scenario, policies, allow_plugins=allow_plugins)
-    _check_allocator(scenario, allow_plugins=allow_plugins)
+    _check_allocator(scenario, downlink=False, allow_plugins=allow_plugins)
+    if scenario.downlink.kind == "shared":
+        _check_allocator(scenario, downlink=True, allow_plugins=allow_plugins)
+    _check_radio(scenario)
     fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
     _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
     parameters = inspect.signature(fading.func).parameters
@@ -39,7 +47,9 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
         except (TypeError, ValueError) as error:
             raise ScenarioError(f"channel.params of {channel.kind}: {error}") from None
     for replication in range(scenario.replications if channel.kind == "constant" else 1):
-        mean_snr_db(scenario, replication)
+        snr_db = mean_snr_db(scenario, replication)
+        if channel.kind == "constant":
+            _check_reach(scenario, snr_db)
     times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
     arguments = service_arguments(times, scenario)
     _check_call(f"base_station.service.params of {service.kind}", times, (service, None), arguments)
@@ -51,19 +61,53 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
         _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
 
 
-def _check_allocator(scenario: Scenario, *, allow_plugins: bool) -> None:
-    uplink = scenario.uplink
-    allocator = find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
+def _check_allocator(scenario: Scenario, *, downlink: bool, allow_plugins: bool) -> None:
+    table, key = (scenario.downlink, "downlink") if downlink else (scenario.uplink, "uplink")
+    allocator = find_kind(table.allocator, ALLOCATORS, f"{key}.allocator", allow_plugins=allow_plugins)
     try:
-        asked = asked_of_the_uplink(allocator, uplink.params)
+        asked = asked_of_the_uplink(allocator, table.params)
     except ValueError as error:
-        raise ScenarioError(f"uplink.params of {uplink.allocator}: {error}") from None
+        raise ScenarioError(f"{key}.params of {table.allocator}: {error}") from None
     if "weight" in asked and weights_of(scenario, population(scenario)) is None:
         raise ScenarioError(
-            f"uplink.weights: {uplink.allocator} needs one for each phone, or a device class with a weight"
+            f"uplink.weights: {table.allocator} needs one for each phone, or a device class with a weight"
         )
-    if SLOTTED & set(asked) and uplink.tti_s is None:
-        raise ScenarioError(f"uplink.tti_s: {uplink.allocator} needs the length of a slot")
+    if SLOTTED & set(asked) and table.tti_s is None:
+        raise ScenarioError(f"{key}.tti_s: {table.allocator} needs the length of a slot")
+
+
+def _check_radio(scenario: Scenario) -> None:
+    """Refuse an adaptive link or a shared downlink on a channel, or with slots, that it can't have."""
+    adaptive, shared = scenario.uplink.link.kind == "adaptive", scenario.downlink.kind == "shared"
+    if adaptive and scenario.uplink.tti_s is None:
+        raise ScenarioError("uplink.tti_s: the adaptive link needs the length of a slot, such as 0.001")
+    moving = scenario.channel.kind != "constant"
+    for key, here in (("uplink.link.kind = 'adaptive'", adaptive), ("downlink.kind = 'shared'", shared)):
+        if here and moving and scenario.channel.coherence_s == "per-upload":
+            raise ScenarioError(
+                f"channel.coherence_s = 'per-upload': {key} needs a channel that goes on between uploads; "
+                "give a block's seconds"
+            )
+
+
+def _check_reach(scenario: Scenario, snr_db: Floats) -> None:
+    """Refuse a constant channel on which a phone could never send, or never receive."""
+    channel, uplink, link = scenario.channel, scenario.uplink, scenario.uplink.link
+    if link.kind == "adaptive" and uplink.tti_s is not None:
+        uses = uplink.bandwidth_hz * uplink.tti_s * (1.0 - link.overhead)
+        least_db = float(linear_to_db(mcs_thresholds(uses, link.target_block_error)[0]))
+        if snr_db.min() < least_db + 0.1:  # thresholds are kept to less
+            raise ScenarioError(
+                f"channel.mean_snr_db: {snr_db.min():.1f} dB is too little for the lowest modulation and coding, which "
+                f"needs {least_db + 0.1:.1f} dB: on a constant channel such a device could never send"
+            )
+    if scenario.downlink.kind == "shared":
+        lowest_db = float(downlink_snr_db(scenario, snr_db).min())
+        if lowest_db < channel.min_snr_db:
+            raise ScenarioError(
+                f"downlink: a mean SNR of {lowest_db:.1f} dB is below channel.min_snr_db = {channel.min_snr_db:g}: "
+                "on a constant channel such a device could never receive"
+            )
 
 
 def _check_traffic(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool) -> None:

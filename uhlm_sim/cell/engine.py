@@ -6,22 +6,19 @@ import numpy as np
 import pandas as pd
 import simpy
 
-from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, Allocator, asked_of_the_uplink
 from uhlm_sim.cell.answers import Answers
 from uhlm_sim.cell.arrivals import arrivals_of
 from uhlm_sim.cell.device import Answer, Log, Phone
-from uhlm_sim.cell.fading import find_fading, make_air, upload_gains
+from uhlm_sim.cell.fading import find_fading, upload_gains
 from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.places import mean_snr_db
 from uhlm_sim.cell.policies import ReadyPolicy, payload_costs
-from uhlm_sim.cell.population import Who, population, weights_of
-from uhlm_sim.cell.records import Records, make_records
+from uhlm_sim.cell.population import Who, population
+from uhlm_sim.cell.radio import make_downlink, make_uplink
+from uhlm_sim.cell.records import AnswerBits, Records, make_records
 from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.serving import make_base_station
-from uhlm_sim.cell.slots import Slots
-from uhlm_sim.cell.uplink import Uplink
-from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario, Traffic
 from uhlm_sim.tokens.trace import TokenPath
 
@@ -50,20 +47,16 @@ def simulate(
     answers = [Answers(own, cost, paths) for own, cost in zip(runs, costs, strict=True)]
     fading_of = find_fading(scenario, allow_plugins=allow_plugins)
     snr_db = mean_snr_db(scenario, replication)
-    air = make_air(scenario, fading_of, replication, snr_db)
-    base_station = make_base_station(env, scenario, replication, allow_plugins=allow_plugins)
-    allocator = find_kind(scenario.uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins)
-    uplink = Uplink(
+    downlink = make_downlink(env, scenario, replication, snr_db, allow_plugins=allow_plugins)
+    base_station = make_base_station(
         env,
-        bandwidth_hz=scenario.uplink.bandwidth_hz,
-        air=air,
-        deliver=base_station.submit,
-        allocator=allocator,
-        params=scenario.uplink.params,
-        weights=weights_of(scenario, people),
-        slots=make_slots(scenario, allocator),
-        power_limited=scenario.uplink.snr_rule == "power-limited",
-        count_sending=scenario.device.radio is not None,
+        scenario,
+        replication,
+        allow_plugins=allow_plugins,
+        send_down=None if downlink is None else downlink.send,
+    )
+    uplink, air = make_uplink(
+        env, scenario, replication, snr_db, deliver=base_station.submit, allow_plugins=allow_plugins
     )
     log = Log()
     phones = [
@@ -92,6 +85,9 @@ def simulate(
         base_station.settle()
         stations.append(station_row("uplink", uplink.counters, 1, until_s))
         stations.append(station_row("base_station", base_station.counters, base_station.gpus, until_s))
+        if downlink is not None:
+            downlink.settle()
+            stations.append(station_row("downlink", downlink.counters, 1, until_s))
         if base_station.kv_capacity_tokens:
             kept = base_station.kv_counters, base_station.kv_capacity_tokens
             stations.append(station_row("kv_cache", *kept, until_s))
@@ -109,6 +105,9 @@ def simulate(
         max_tokens=traffic.max_tokens,
         sending=scenario.device.radio is not None,
         clamped_uploads=air.clamped,
+        answer_bits=None
+        if downlink is None
+        else AnswerBits(costs[0].id_bits, costs[0].resample_bits or 0.0, scenario.base_station.downlink_s),
     )
     check_records(records)
     return records
@@ -119,14 +118,6 @@ def next_answers(traffic: Traffic, answers: Answers, who: Who, rng: np.random.Ge
     if traffic.kind != "replay" or traffic.file is None:
         return answers.asked_by(rng)
     return answers.of_rows(read_requests(traffic.file).of_device(who.device, traffic.devices), rng)
-
-
-def make_slots(scenario: Scenario, allocator: Allocator) -> Slots | None:
-    """Return the uplink's slots, for an allocator that looks at them."""
-    uplink = scenario.uplink
-    if uplink.tti_s is None or not SLOTTED & set(asked_of_the_uplink(allocator, uplink.params)):
-        return None
-    return Slots(scenario.traffic.devices, uplink.tti_s, uplink.average_s)
 
 
 def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:
@@ -140,4 +131,10 @@ def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dic
         "busy_s": counters.busy_s,
         "servers": servers,
         "bits": counters.bits,
+        "blocks": counters.blocks,
+        "mcs_sum": counters.mcs_sum,
+        "block_errors": counters.block_errors,
+        "retransmissions": counters.retransmissions,
+        "lost_blocks": counters.lost_blocks,
+        "block_bits": counters.block_bits,
     }

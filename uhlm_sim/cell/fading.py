@@ -41,16 +41,23 @@ def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[
 
 
 def make_air(
-    scenario: Scenario, fading_of: Callable[[int], Fading], replication: int, snr_db: NDArray[np.float64]
+    scenario: Scenario,
+    fading_of: Callable[[int], Fading],
+    replication: int,
+    snr_db: NDArray[np.float64],
+    purpose: str = "fading",
 ) -> Air:
-    """Return the channel of every device in one replication, around its mean SNR."""
+    """Return the channel of every device in one replication, around its mean SNR.
+
+    Two of one `purpose` are the same air, as their gains are drawn from streams of the same names.
+    """
     channel = scenario.channel
     min_snr = float(db_to_linear(channel.min_snr_db))
     moving = channel.kind != "constant"
     people = population(scenario)
 
     def gains_of(device: int) -> Iterator[NDArray[np.float64]]:
-        return fading_of(device)(people[device].stream(scenario.seed, "fading", replication), BLOCKS_AHEAD)
+        return fading_of(device)(people[device].stream(scenario.seed, purpose, replication), BLOCKS_AHEAD)
 
     return Air(
         db_to_linear(snr_db),

@@ -34,8 +34,10 @@ class Job:
     """One sent token: the phone fills in what it asks, each station what it did and when.
 
     Times are in seconds of the run and NaN until they are known. `gain` is the power gain of this upload alone, for
-    fading drawn per upload; with block fading the uplink looks at its own table instead. `done` happens `rest_s` after
-    the verdict: the phone says how long it will need nobody, so that it is woken once and not at every step.
+    fading drawn per upload; with block fading the uplink looks at its own table instead. `returned_s` is when the
+    answer is over the air. `done` happens `rest_s` after that: the phone says how long it will need nobody, so that it
+    is woken once and not at every step. Where the downlink is shared the answer has `answer_bits`; if `early`, `done`
+    doesn't wait for it but happens with the verdict; and `last` says that the verdict ends the request.
 
     `llm_tokens` are the new positions that the LLM must process, of which `recomputed_tokens` are those that its memory
     has lost. The job has taken part in `steps` of a GPU, as a rule one; `batch_jobs` and `batch_tokens` are the jobs
@@ -45,11 +47,14 @@ class Job:
 
     __slots__ = (
         "airtime_s",
+        "answer_bits",
         "batch_jobs",
         "batch_tokens",
         "device",
         "done",
+        "early",
         "gain",
+        "last",
         "llm_tokens",
         "payload_bits",
         "position",
@@ -57,6 +62,7 @@ class Job:
         "recomputed_tokens",
         "request",
         "rest_s",
+        "returned_s",
         "sending_s",
         "sent_s",
         "steps",
@@ -90,10 +96,13 @@ class Job:
         self.received_s: float = UNKNOWN
         self.verify_started_s: float = UNKNOWN
         self.verified_s: float = UNKNOWN
+        self.returned_s: float = UNKNOWN
         self.batch_jobs: float = 0
         self.batch_tokens: float = 0
         self.steps = 0
         self.recomputed_tokens = 0
+        self.answer_bits = 0.0
+        self.early = self.last = False
 
 
 class Counters:
@@ -102,9 +111,25 @@ class Counters:
     `present_s` is the integral of jobs present and `busy_s` of the servers (or the share of the band) in use, over
     time; `bits` are those of finished uploads. A station adds to them only at its own events and brings them up to
     date in its `settle()`.
+
+    Where transport blocks may fail: `blocks` were sent a first time, with MCS indices of `mcs_sum` together, of which
+    `block_errors` failed then; `retransmissions` followed, after which `lost_blocks` gave their bits back;
+    `block_bits` were decoded.
     """
 
-    __slots__ = ("arrivals", "bits", "busy_s", "departures", "present_s")
+    __slots__ = (
+        "arrivals",
+        "bits",
+        "block_bits",
+        "block_errors",
+        "blocks",
+        "busy_s",
+        "departures",
+        "lost_blocks",
+        "mcs_sum",
+        "present_s",
+        "retransmissions",
+    )
 
     def __init__(self) -> None:
         self.arrivals = 0
@@ -112,3 +137,9 @@ class Counters:
         self.present_s = 0.0
         self.busy_s = 0.0
         self.bits = 0.0
+        self.blocks = 0
+        self.mcs_sum = 0
+        self.block_errors = 0
+        self.retransmissions = 0
+        self.lost_blocks = 0
+        self.block_bits = 0.0

@@ -20,8 +20,9 @@ def check_records(records: Records) -> None:
     sojourns clipped to that time (Little's law along the sample path); so do GPU time, and the band in use, up to the
     airtime of uploads still on their way. Of a job in the middle of several steps its share of the GPU is known to lie
     between none and all of the time since it began. What happens at the very instant of a reading may count on either
-    side. Limited memory is never overfull; without an eviction it holds what the tokens say, with evictions at most
-    that; and what a job processes again is all that its request had.
+    side. Bits of transport blocks are those of uploads, up to uploads on their way; a shared downlink is in use only
+    while an answer is. Limited memory is never overfull; without an eviction it holds what the tokens say, with
+    evictions at most that; and what a job processes again is all that its request had.
     """
     tokens = records.tokens
     _check_tokens(tokens)
@@ -39,22 +40,36 @@ def check_records(records: Records) -> None:
     _near("a batch processes its jobs' tokens", batch_tokens.sum(), sent["llm_tokens"].to_numpy()[served].sum())
     _check_memory(records, sent, verify_started_s, verified_s)
 
+    uploads, all_jobs = bits > 0, np.full(len(sent), True)
+    spans = {
+        "uplink": (uploads, sent_s, received_s, bits),
+        "base_station": (all_jobs, received_s, verified_s, 0 * bits),
+    }
+    if records.answers is not None:
+        answers = records.answers[(tokens["decision"] == "send").to_numpy()]
+        spans["downlink"] = (all_jobs, verified_s, answers["returned_s"].to_numpy(), answers["bits"].to_numpy())
+
     for told in records.stations[records.stations["station"] != "kv_cache"].to_dict("records"):
-        at_s, uplink = told["at_s"], told["station"] == "uplink"
-        began_s, ended_s = (sent_s, received_s) if uplink else (received_s, verified_s)
-        here = (bits > 0) | (not uplink)
+        at_s, station = told["at_s"], told["station"]
+        here, began_s, ended_s, carried_bits = spans[station]
         blur_s = 1e-9 * (1.0 + at_s)
         came, maybe_came = here & (began_s < at_s - blur_s), here & (began_s <= at_s + blur_s)
         went, maybe_went = here & (ended_s < at_s - blur_s), here & (ended_s <= at_s + blur_s)
         stay_s = np.fmin(ended_s, at_s) - began_s
-        where = f"{told['station']} at {at_s:g} s"
+        where = f"{station} at {at_s:g} s"
         _within(f"{where}: jobs come", came.sum(), told["arrivals"], maybe_came.sum())
         _within(f"{where}: jobs go", went.sum(), told["departures"], maybe_went.sum())
         _near(f"{where}: jobs present (Little's law)", stay_s[came].sum(), told["present_s"])
-        if uplink:
-            _within(f"{where}: bits in are bits out", bits[went].sum(), told["bits"], bits[maybe_went].sum())
+        sums = carried_bits[went].sum(), carried_bits[maybe_went].sum(), carried_bits[maybe_came].sum()
+        _within(f"{where}: bits in are bits out", sums[0], told["bits"], sums[1])
+        if station == "uplink":
+            if told["blocks"]:
+                _within(f"{where}: bits of blocks are those of uploads", sums[0], told["block_bits"], sums[2])
             airtime_s, on_its_way_s = leg["airtime_s"][went].sum(), stay_s[came & ~went].sum()
             _within(f"{where}: airtime is band in use", airtime_s, told["busy_s"], min(airtime_s + on_its_way_s, at_s))
+        elif station == "downlink":
+            in_use_s = _covered_s(began_s[came], np.fmin(ended_s, at_s)[came])
+            _within(f"{where}: the band is in use for answers", 0.0, told["busy_s"], in_use_s)
         else:
             in_service = came & (verify_started_s <= at_s)
             service_s = np.fmin(verified_s, at_s) - verify_started_s
@@ -64,6 +79,14 @@ def check_records(records: Records) -> None:
                 _within(f"{where}: GPU time", gpu_s, told["busy_s"], gpu_s + service_s[split].sum())
             else:
                 _near(f"{where}: GPU time", gpu_s, told["busy_s"])
+
+
+def _covered_s(began_s: Floats, ended_s: Floats) -> float:
+    """Return how long at least one of some spans lasted."""
+    order = began_s.argsort()
+    latest_s = np.maximum.accumulate(ended_s[order])
+    new_s = latest_s - np.maximum(began_s[order], np.r_[-np.inf, latest_s[:-1]])
+    return float(np.maximum(new_s, 0.0).sum())
 
 
 def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s: Floats) -> None:

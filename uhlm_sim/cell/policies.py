@@ -159,6 +159,7 @@ class Costs:
     id_bits: int
     piggyback: bool
     context_tokens: int = 0
+    resample_bits: float | None = None  # of the answer to a draft that is replaced; None: answers have no bits
 
 
 def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
@@ -166,16 +167,20 @@ def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
 
     A distribution is V (bits_per_probability + bits_per_index) bits, an id ceil(log2 V).
     """
-    payload = scenario.uplink.payload
+    payload, downlink = scenario.uplink.payload, scenario.downlink
+    distribution_bits = vocabulary_size * (payload.bits_per_probability + payload.bits_per_index)
+    id_bits = ceil(log2(vocabulary_size))
+    resample_bits = float(distribution_bits if downlink.on_resample == "distribution" else id_bits)
     return Costs(
         max_tokens=scenario.traffic.max_tokens,
         slm_token_s=scenario.device.slm_token_s,
         slm_prefill_token_s=scenario.device.slm_prefill_token_s,
         uncertainty_s=scenario.device.uncertainty_s,
-        distribution_bits=vocabulary_size * (payload.bits_per_probability + payload.bits_per_index),
-        id_bits=ceil(log2(vocabulary_size)),
+        distribution_bits=distribution_bits,
+        id_bits=id_bits,
         piggyback=scenario.base_station.sync == "piggyback",
         context_tokens=scenario.tokens.context_tokens,
+        resample_bits=resample_bits if downlink.kind == "shared" else None,
     )
 
 
@@ -189,14 +194,20 @@ def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) 
     cost nothing and every job is one position.
 
     The kind `llm` computes nothing on the phone, sends the prompt's ids once, and is one job a token.
+
+    Where answers have bits, each is an id, but for drafts that the LLM replaces.
     """
     n = min(len(path), costs.max_tokens)
+    answer_bits = None
+    if costs.resample_bits is not None:
+        is_id = np.full(n, True) if policy.kind == "llm" else path.accepted[:n]
+        answer_bits = np.where(is_id, float(costs.id_bits), costs.resample_bits).tolist()
     if policy.kind == "llm":
         bits = [0.0] * n
         jobs = [1] * n
         if costs.piggyback:
             bits[0], jobs[0] = float(path.prompt_tokens * costs.id_bits), path.prompt_tokens
-        return Answer(index, path.prompt, path.prompt_tokens, [0.0] * n, [True] * n, bits, jobs, pipelined=True)
+        return Answer(index, path.prompt, path.prompt_tokens, [0.0] * n, [True] * n, bits, jobs, True, answer_bits)
 
     kept = np.asarray(policy.keeps(path))
     if kept.dtype != np.bool_ or kept.shape != (len(path),):
@@ -227,4 +238,5 @@ def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) 
         sends.tolist(),
         payload_bits.tolist(),
         llm_tokens.tolist(),
+        answer_bits=answer_bits,
     )

@@ -19,17 +19,29 @@ OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"]
 
 
 @dataclass(frozen=True)
+class AnswerBits:
+    """What comes down for a token where the downlink is shared, and how long it takes after its last bit."""
+
+    id_bits: float
+    resample_bits: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
 class Records:
     """One simulation's tables (columns as the run folder has them), and how often an upload's SNR was clamped.
 
-    `stations` holds the counters that uplink, base station and, where it is limited, the LLM's memory keep themselves,
-    at the end of the warm-up and of the run: station, at_s, arrivals, departures, present_s, busy_s, servers, bits.
+    `stations` holds the counters that uplink, base station, a shared downlink and, where it is limited, the LLM's
+    memory keep themselves, at the end of the warm-up and of the run: station, at_s, servers, and those of
+    `uhlm_sim.cell.jobs.Counters`. `answers` has the `bits` and `returned_s` of every token where the downlink is
+    shared, to hold its counters against.
     """
 
     requests: pd.DataFrame
     tokens: pd.DataFrame
     stations: pd.DataFrame
     clamped_uploads: int = 0
+    answers: pd.DataFrame | None = None
 
 
 def make_records(
@@ -44,6 +56,7 @@ def make_records(
     device_class: Sequence[str] | None = None,
     sending: bool = False,
     clamped_uploads: int = 0,
+    answer_bits: AnswerBits | None = None,
 ) -> Records:
     """Turn the log of a run that stopped at `duration_s` into tables, sorted by device, request and position.
 
@@ -74,12 +87,27 @@ def make_records(
         code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
         codes = np.array([code[name] for name in device_class])[requests["device"]]
         requests["device_class"] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(code)))
-    return Records(requests, tokens, stations, clamped_uploads)
+    answers = None
+    if answer_bits is not None:
+        accepted = np.concatenate([np.empty(0, dtype=np.bool_), *(path.accepted for path in paths)])
+        is_id = accepted[_places(began, asked, row[kept], paths)] | generated[tokens["device"]]
+        bits = np.where(is_id, answer_bits.id_bits, answer_bits.resample_bits)
+        answers = pd.DataFrame({"bits": bits, "returned_s": began["committed_s"] - answer_bits.latency_s})
+    return Records(requests, tokens, stations, clamped_uploads, answers)
 
 
 def _columns(values: "array[float]", names: tuple[str, ...]) -> dict[str, Floats]:
     rows = np.frombuffer(values).reshape(-1, len(names)) if values else np.empty((0, len(names)))
     return dict(zip(names, rows.T, strict=True))
+
+
+def _places(
+    began: dict[str, Floats], asked: dict[str, Floats], row: NDArray[np.intp], paths: list[TokenPath]
+) -> NDArray[np.intp]:
+    """Return where each token stands in the paths, laid end to end."""
+    starts = np.cumsum([0, *(len(path) for path in paths)])
+    places: NDArray[np.intp] = starts[asked["answer"].astype(np.intp)[row]] + began["position"].astype(np.intp)
+    return places
 
 
 def _token_table(
@@ -94,8 +122,7 @@ def _token_table(
     committed_s = np.where(began["committed_s"] <= duration_s, began["committed_s"], np.nan)
     sends, keeps = began["sends"] == 1.0, began["sends"] == 0.0
 
-    starts = np.cumsum([0, *(len(path) for path in paths)])
-    place = starts[asked["answer"].astype(np.intp)[row]] + position
+    place = _places(began, asked, row, paths)
 
     def of_paths(values: list[NDArray[np.generic]]) -> NDArray[np.generic]:
         return np.concatenate(values)[place] if len(place) else np.empty(0)

@@ -1,5 +1,6 @@
 """The scenario's base station as an object: its rule, its order, its memory and its times, found and bound."""
 
+from collections.abc import Callable
 from math import inf
 
 import numpy as np
@@ -18,6 +19,7 @@ from uhlm_sim.cell.batching import (
     continuous,
     first_come,
 )
+from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.policies import ReadyPolicy
 from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.service import service_times
@@ -27,7 +29,12 @@ from uhlm_sim.scenario import Scenario
 
 
 def make_base_station(
-    env: simpy.Environment, scenario: Scenario, replication: int, *, allow_plugins: bool
+    env: simpy.Environment,
+    scenario: Scenario,
+    replication: int,
+    *,
+    allow_plugins: bool,
+    send_down: Callable[[Job], None] | None = None,
 ) -> BaseStation:
     """Return the base station of one replication. Raises ScenarioError for a name that there isn't."""
     station = scenario.base_station
@@ -41,6 +48,7 @@ def make_base_station(
         order=find_order(scenario, allow_plugins=allow_plugins),
         kv_tokens=station.kv_capacity_tokens,
         chunk_tokens=station.chunk_tokens,
+        send_down=send_down,
     )
 
 

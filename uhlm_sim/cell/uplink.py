@@ -8,10 +8,17 @@ import numpy as np
 import simpy
 
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, Allocator, Floats, Indices, asked_of_the_uplink, equal_share
+from uhlm_sim.cell.allocators import (
+    ALLOCATORS,
+    Allocator,
+    Floats,
+    bind_allocator,
+    checked_shares,
+    equal_share,
+    name_of,
+)
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.cell.slots import Slots
-from uhlm_sim.errors import SimulationError
 
 __all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
 
@@ -56,7 +63,7 @@ class Uplink:
         self._env = env
         self._air = air
         self._deliver = deliver
-        self._name = getattr(allocator, "__name__", "allocator")
+        self._name = name_of(allocator)
         self._power_limited = power_limited
         self._bandwidth_hz = bandwidth_hz
         self._equal = allocator is equal_share
@@ -76,7 +83,20 @@ class Uplink:
         self._slots = slots
         self._slot_edge: simpy.Event | None = None
         self._in_use = 1.0  # share of the band that the active uploads hold together
-        self._allocator, self._asked = self._bind(allocator, params or {}, weights)
+        self._allocator, self._asked = bind_allocator(
+            allocator,
+            params or {},
+            constant={"devices": devices, "power_limited": power_limited, "efficiency_of": air.efficiency_of},
+            changing={
+                "device": lambda active: active,
+                "arrival": lambda active: self._arrival[active],
+                "mean_snr": lambda active: air.mean_snr[active],
+                "efficiency": lambda active: air.efficiency()[active],
+            },
+            devices=devices,
+            weights=weights,
+            slots=slots,
+        )
 
         self._clock = 0.0
         self._pace = 0.0  # of the clock, per second
@@ -205,32 +225,6 @@ class Uplink:
             self._finish = self._epoch_clock + self._left_bits / self._rate
         self._find_next()
 
-    def _bind(
-        self, allocator: Allocator, params: Mapping[str, float], weights: Floats | None
-    ) -> tuple[Allocator, list[tuple[str, Callable[[Indices], object]]]]:
-        """Return the allocator with its constants, and how to get what changes, for the active devices."""
-        air = self._air
-        constant = {"devices": air.devices, "power_limited": self._power_limited, "efficiency_of": air.efficiency_of}
-        changing: dict[str, Callable[[Indices], object]] = {
-            "device": lambda active: active,
-            "arrival": lambda active: self._arrival[active],
-            "mean_snr": lambda active: air.mean_snr[active],
-            "efficiency": lambda active: air.efficiency()[active],
-            "weight": lambda active: every_weight[active],
-        }
-        asked = asked_of_the_uplink(allocator, params)
-        slots = self._slots
-        if slots is not None:
-            changing["last_slot"] = lambda active: slots.last_slot[active]
-            changing["average_rate"] = lambda active: slots.average_rate[active]
-        elif SLOTTED & set(asked):
-            raise ValueError(f"{self._name} needs slots")
-        if "weight" in asked and weights is None:
-            raise ValueError(f"{self._name} asks for the devices' weights")
-        every_weight = np.ones(air.devices) if weights is None else np.asarray(weights, dtype=np.float64)
-        bound = dict(params) | {name: constant[name] for name in asked if name in constant}
-        return partial(allocator, **bound), [(name, changing[name]) for name in asked if name in changing]
-
     def _allot(self, *, decide: bool) -> None:
         """Ask the allocator for a new epoch's shares, or keep those there are; find everybody's rate and finish."""
         active = (self._left_bits < np.inf).nonzero()[0]
@@ -239,13 +233,7 @@ class Uplink:
             shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
         else:
             shares = self._share[active]
-        shares = np.asarray(shares, dtype=np.float64)
-        self._in_use = float(np.add.reduce(shares)) if shares.shape == left_bits.shape else np.nan
-        if not (self._in_use <= 1.0 + 1e-9 and np.minimum.reduce(shares) >= 0.0):
-            raise SimulationError(
-                f"{self._name}: returned the shares {shares} for {len(left_bits)} uploads; it must return one for "
-                "each, none negative and together at most 1"
-            )
+        shares, self._in_use = checked_shares(self._name, shares, len(left_bits))
         if decide and self._slots is not None:
             self._slots.give(active, shares)
         if self._power_limited:

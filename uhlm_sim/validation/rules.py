@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy.integrate import quad
 
 import channel_models as radio
-from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.jobs import Job, Wakeup
+from uhlm_sim.cell.slots import Slots
 from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
 from uhlm_sim.validation.drive import AHEAD, at_once, flat_air, moving_air, open_uploads, think_and_ask, upload
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
@@ -124,6 +125,55 @@ def by_weight(trial: Trial) -> Finding:
     return equals(np.full(20, 10 * weights.sum()), [job.received_s for job in ended], "20 uploads that begin together")
 
 
+def round_robin(trial: Trial) -> Finding:
+    """All sent at once and shared equally, an upload that needs t_i s alone ends at sum_j min(t_i, t_j)."""
+    bits, snr, tti_s = trial.rng("bits").uniform(0.5, 2.0, 20), trial.rng("snr").uniform(1.0, 4.0, 20), 1e-3
+    ended, _ = upload(
+        [(0.0, device, float(size)) for device, size in enumerate(bits)],
+        flat_air(snr),
+        bandwidth_hz=1.0,
+        allocator=ALLOCATORS["round-robin"],
+        slots=Slots(20, tti_s, 1.0),
+    )
+    needs_s = bits / snr
+    expected = np.minimum(needs_s, needs_s[:, np.newaxis]).sum(axis=1)
+    found = [job.received_s for job in sorted(ended, key=lambda job: job.device)]
+    how = "20 uploads that begin together, slots of 1 ms: within two rounds"
+    return equals(expected, found, how, limit=2 * 20 * tti_s, scale=1.0)
+
+
+def fair_slots(trial: Trial) -> Finding:
+    """Rates proportional to gains of one law: who is best relative to its own average is anybody."""
+    seconds, runs = 4.0 * trial.size, RUNS // 2
+    shares = [slots_of_the_farthest(trial, run, 4.0, 4.0 + seconds) for run in range(runs)]
+    return mean_is(1 / PHONES, shares, f"{runs} runs of {seconds:g} s, mean SNR 0.5, 2, 8 and 32")
+
+
+def slots_of_the_farthest(trial: Trial, run: int, since_s: float, until_s: float) -> float:
+    """Let phones send without a pause, a slot a fading block; return the first one's part of the time that is used."""
+    env, airtime_s, snr = simpy.Environment(), np.zeros(PHONES), np.array([0.5, 2.0, 8.0, 32.0])
+
+    def gains_of(device: int) -> Iterator[Floats]:
+        return radio.CHANNELS["rayleigh"](trial.rng("gains", run, device), AHEAD)
+
+    def deliver(job: Job) -> None:
+        airtime_s[job.device] += job.airtime_s * (env.now > since_s)
+        band.send(Job(job.device, job.payload_bits, 1, env.now, job.done))
+
+    band = Uplink(
+        env,
+        bandwidth_hz=1.0,
+        air=moving_air(gains_of, snr, COHERENCE_S, lambda snr: snr),
+        deliver=deliver,
+        allocator=ALLOCATORS["proportional-fair-slots"],
+        slots=Slots(PHONES, COHERENCE_S, 1.0),
+    )
+    for device in range(PHONES):
+        band.send(Job(device, 0.2 * float(snr[device]), 1, 0.0, Wakeup(env)))
+    env.run(until=until_s)
+    return float(airtime_s[0] / airtime_s.sum())
+
+
 CLAIMS = (
     Claim("one at a time", "Mean time of an upload when one goes at a time, constant sizes, load 0.6",
           "Pollaczek 1930, Khinchine 1932", "E[S]", one_at_a_time),
@@ -141,4 +191,8 @@ CLAIMS = (
           "adding up the airtimes", "s", end_together),
     Claim("weights", "Uploads in proportion to their weights end together",
           "discriminatory processor sharing: Kleinrock 1967", "s", by_weight),
+    Claim("round robin", "Uploads that take turns by short slots end when equal share would end them",
+          "processor sharing as the limit of round robin: Kleinrock 1976", "s", round_robin),
+    Claim("fair slots", "Proportional fair by slots gives the farthest of 4 phones a quarter of the band",
+          "Jalali, Padovani and Pankaj 2000; equal statistics", "1", fair_slots),
 )  # fmt: skip

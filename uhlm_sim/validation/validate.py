@@ -13,13 +13,14 @@ from scipy import stats
 from uhlm_sim.errors import InputError, UhlmError, did_you_mean
 from uhlm_sim.experiment import no_progress
 from uhlm_sim.simulations import Progress
-from uhlm_sim.validation import base_station, channel, rules, serving, tokens, traffic, uplink, whole
+from uhlm_sim.validation import base_station, channel, link, rules, serving, tokens, traffic, uplink, whole
 from uhlm_sim.validation.findings import LEVEL, Claim, Finding, Trial
 
 STATIONS: dict[str, tuple[Claim, ...]] = {
     "Tokens": tokens.CLAIMS,
     "Channel": channel.CLAIMS,
     "Shared uplink": uplink.CLAIMS + rules.CLAIMS,
+    "Link and downlink": link.CLAIMS,
     "Base station": base_station.CLAIMS + serving.CLAIMS,
     "Traffic, classes, energy": traffic.CLAIMS,
     "The whole cell": whole.CLAIMS,
