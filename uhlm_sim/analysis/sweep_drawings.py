@@ -85,6 +85,8 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
     if x in bounds.LOADS:
         yield _bounds(results, x, f"{bands}{note}")
     table = sweeps.legs_over_table(summary, x)
+    if table.empty:  # nothing was committed at any point
+        return
     yield Drawing(
         "legs",
         f"Where a token's time goes over {words}",
