@@ -97,15 +97,6 @@ def test_every_switch_on_the_page_of_the_model_is_a_key_of_the_scenario() -> Non
     assert [switch for switch in switches if switch.partition(" = ")[0] not in keys] == []
 
 
-def test_every_switch_on_the_page_of_the_model_is_a_key_of_the_scenario() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "model.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| .* \| .* \| (.*) \|$", page.partition("## Assumptions")[2], flags=re.MULTILINE)
-    switches = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
-    keys = {".".join(at[-n:]) for at, _ in all_places() for n in (1, 2, 3)} | {"[channel.geometry]"}
-    assert len(switches) > 20
-    assert [switch for switch in switches if switch.partition(" = ")[0] not in keys] == []
-
-
 def test_the_quality_that_the_page_of_the_trace_tells_is_the_traces() -> None:
     text = (DOCS / "trace.md").read_text(encoding="utf-8")
     section = next(part for part in text.split("\n## ") if part.startswith("How near the answers come"))

@@ -131,9 +131,12 @@ def test_lists_tables_and_switches_can_be_swept(
     assert results.tokens is not None
 
 
-def test_a_sweep_in_which_nothing_happens_has_a_report_too(trace: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sweep", [{"channel.mean_snr_db": [0, 10]}, {"traffic.devices": [1, 2]}])
+def test_a_sweep_in_which_nothing_happens_has_a_report_too(
+    sweep: dict[str, list[int]], trace: Path, tmp_path: Path
+) -> None:
     values = {"name": "nothing", "duration_s": 1e-5, "warmup_s": 0.0, "replications": 2, "policy": [{"kind": "hlm"}]}
-    values |= {"tokens": {"path": str(trace)}, "traffic": {"max_tokens": 8}, "sweep": {"channel.mean_snr_db": [0, 10]}}
+    values |= {"tokens": {"path": str(trace)}, "traffic": {"max_tokens": 8}, "sweep": sweep}
     run(parse_scenario(values), out=tmp_path / "out", jobs=1)
     assert (tmp_path / "out" / "report.html").is_file()
 

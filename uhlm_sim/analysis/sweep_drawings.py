@@ -82,11 +82,11 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
             table,
             sweeps.over_figure(table, sweeps.BATCHES, policies),
         )
-    if x in bounds.LOADS:
-        yield _bounds(results, x, f"{bands}{note}")
     table = sweeps.legs_over_table(summary, x)
     if table.empty:  # nothing was committed at any point
         return
+    if x in bounds.LOADS:
+        yield _bounds(results, x, f"{bands}{note}")
     yield Drawing(
         "legs",
         f"Where a token's time goes over {words}",
