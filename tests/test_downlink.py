@@ -233,7 +233,11 @@ def test_every_run_keeps_the_laws_and_repeats_itself(data):
             "tti_s": 0.01,
         },
         "channel": {"kind": data.draw(st.sampled_from(["constant", "rayleigh"])), "coherence_s": 0.05},
-        "base_station": {"downlink_s": data.draw(st.sampled_from([0.0, 0.003])), "gpus": 2},
+        "base_station": {
+            "downlink_s": data.draw(st.sampled_from([0.0, 0.003])),
+            "gpus": 2,
+            **data.draw(st.sampled_from([{}, {"kv_tokens": 100}, {"chunk_tokens": 16}])),
+        },
         "duration_s": 3.0,
         "warmup_s": 1.0,
     }
