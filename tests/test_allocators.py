@@ -200,6 +200,15 @@ def test_round_robin_by_short_slots_is_equal_share():
         assert by_slots[device] == (pytest.approx(at_s, abs=100 * tti_s), pytest.approx(airtime_s, abs=1e-9))
 
 
+@pytest.mark.parametrize(("coherence_s", "tti_s", "at_s"), [(0.1, 0.1, 0.37), (0.1, 0.05, 0.37), (0.02, 0.02, 0.013)])
+def test_a_slot_that_begins_with_a_block_is_given_by_the_blocks_own_fades(coherence_s, tti_s, at_s):
+    """Of two phones one fades, block by block: nobody has a slot in vain, whichever edge comes first by a hair."""
+    gains, seconds = [[1, 0] * 50, [0, 1] * 50], 20 * coherence_s
+    uploads = [(at_s, 0, seconds), (at_s, 1, seconds)]
+    ended = slotted(uploads, known_air(gains, coherence_s), "proportional-fair-slots", tti_s)
+    assert [airtime_s for _, airtime_s in ended.values()] == pytest.approx([seconds, seconds])
+
+
 def test_proportional_fair_by_slots_gives_equal_resources_to_near_and_far():
     """Rates are proportional to the SNR, means 1 and 4: rate over average rate has one law, so half the time each."""
     halves = []

@@ -190,8 +190,11 @@ class Uplink:
     def _on_slot(self, slots: Slots, number: int, event: simpy.Event) -> None:
         if event is not self._slot_edge:
             return
-        self._finish_due(self.settle())
+        now = self.settle()
+        self._finish_due(now)
         if self._jobs:
+            if self._air.coherence_s is not None and self._edge_s <= now * (1.0 + 1e-12):
+                self._enter(self._block + 1, self._air.coherence_s)  # a block that begins with the slot is known in it
             self._end_epoch()
             slots.begin(number)
             self._allot(decide=True)
