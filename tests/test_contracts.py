@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -31,6 +32,7 @@ NEEDS: dict[str, dict[str, dict[str, Any]]] = {
     "trace": {"channel": {"params": {"path": "recording.csv"}}},
     "constant": {"channel": {"min_snr_db": -100.0}},
     "replay": {"traffic": {"file": "requests.csv"}},
+    "table": {"base_station": {"service": {"kind": "table", "path": "times.csv"}}},
 }
 
 every = pytest.mark.parametrize(
@@ -111,23 +113,32 @@ def scenarios(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
         },
         "base_station": {
             "gpus": draw(st.integers(1, 2)),
-            "max_batch": draw(st.integers(1, 8)),
-            "sync": draw(st.sampled_from(["piggyback", "free"])),
+            "queue": draw(st.sampled_from(["shared", "join-shortest"])),
+            "max_batch": draw(st.integers(2, 8)),
+            "batch_rule": draw(names("base_station.batch_rule")),
+            "min_batch": draw(st.integers(1, 2)),
+            "max_wait_s": draw(st.sampled_from([0.001, 0.1])),
+            "order": draw(names("base_station.order")),
+            "chunk_tokens": draw(st.sampled_from([None, 8, 40])),
+            "service": {"kind": draw(names("base_station.service.kind"))},
+            **draw(st.sampled_from([{"sync": "free"}, {"sync": "piggyback"}, {"kv_tokens": 200}])),
         },
+        "slo": {"ttft_s": 1.0, "tpot_s": 0.2},
     }
-    for name in (channel, allocator, traffic):
+    for name in (channel, allocator, traffic, tables["base_station"]["service"]["kind"]):
         for table, needed in NEEDS.get(name, {}).items():
-            tables[table] |= needed
+            tables[table] |= deepcopy(needed)
     return tables
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that NEEDS names: a recorded channel for all phones, and requests of some seconds."""
+    """A folder with the files that NEEDS names: a recorded channel, requests of some seconds, times of steps."""
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(1)
     np.savetxt(folder / "recording.csv", 10 + 5 * rng.standard_normal((50, DEVICES)), delimiter=",")
     rows = [f"{at_s:.3f},{rng.integers(1, 40)},{rng.integers(1, 20)}" for at_s in np.sort(rng.uniform(0, 4, 20))]
+    (folder / "times.csv").write_text("new_tokens,seconds\n1,0.01\n64,0.03\n", encoding="utf-8")
     (folder / "requests.csv").write_text("\n".join(["arrived_s,prompt_tokens,output_tokens", *rows]), encoding="utf-8")
     return folder
 
@@ -138,12 +149,10 @@ def test_any_company_of_kinds_obeys_the_laws_and_repeats_itself(
     files: Path, tables: dict[str, dict[str, Any]], kind: str, skipped: float
 ) -> None:
     """`simulate` holds its tables against the stations' own counters; here they are also whole, and the same twice."""
-    for table, key in (("channel", "params"), ("traffic", "file")):
-        needed = tables[table].get(key)
-        if isinstance(needed, dict):
-            tables[table][key] = {name: str(files / file) for name, file in needed.items()}
-        elif needed is not None:
-            tables[table][key] = str(files / needed)
+    named = (tables["channel"].get("params", {}), "path"), (tables["traffic"], "file")
+    for table, key in (*named, (tables["base_station"]["service"], "path")):
+        if key in table:
+            table[key] = str(files / table[key])
     scenario = cell(**tables, duration_s=3.0, warmup_s=0.5)
     policy = ready(kind, tokens=20, skip_rate=skipped if kind == "u-hlm" else 0.0)
     check_scenario(scenario, [policy])
