@@ -166,7 +166,7 @@ def scenario(chance: random.Random, trace: str) -> Table:
         put(values, at, legal(node, chance))
     tame(values, chance, trace)
     if chance.random() < 0.8:
-        mend(values, chance)
+        mend(values, chance, trace)
     if chance.random() < 0.1:
         put(values, ("policy", "0", chance.choice(["name", "match", "params", "kind"])), odd(chance))
     if chance.random() < 0.15:
@@ -195,7 +195,7 @@ def put(values: Table, at: tuple[str, ...], value: Any) -> None:
         table = table.get(key)
 
 
-def mend(values: Table, chance: random.Random) -> None:
+def mend(values: Table, chance: random.Random, trace: str) -> None:
     """Take out what doesn't fit the rest, key by key, until nothing is wrong or it goes on too long."""
     for _ in range(12):
         try:
@@ -208,7 +208,9 @@ def mend(values: Table, chance: random.Random) -> None:
             table = tables[-1][0]
             if isinstance(table, dict) and key in table:
                 tables.append((table[key], key))
-        if len(tables) > 1 and not isinstance(tables[-1][0], dict):
+        if told["loc"][:1] == ("tokens",):
+            values["tokens"] = {"path": trace}
+        elif len(tables) > 1 and (told["type"] == "missing" or not isinstance(tables[-1][0], dict)):
             del tables[-2][0][tables[-1][1]]
         else:  # of two keys that don't go together either may go
             table = tables[-1][0]

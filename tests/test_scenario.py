@@ -152,6 +152,7 @@ def test_a_swept_preset_brings_its_own_times_and_a_policy_is_swept_by_its_label(
         ({"traffic.devices": [5, 0]}, "sweep point traffic.devices = 0: traffic.devices = 0: must be greater"),
         ({"traffic.device": [5]}, "unknown key 'traffic.device'"),
         ({"zip": True, "traffic.devices": [5], "seed": [1, 2]}, "same length"),
+        ({"channel.mean_snr_db": [5, 5.0]}, "the point channel.mean_snr_db = 5.0 is there twice"),
         ({"seed": list(range(101)), "replications": list(range(1, 101))}, "more than 10,000 points"),
     ],
 )

@@ -96,7 +96,7 @@ def sweep_points(scenario: Scenario) -> list[Point]:
     """Return the scenario's points: the product of the sweep's lists, the last key fastest, or with `zip` their pairs.
 
     Raises ScenarioError for a list that is none or empty, lists of different lengths to be zipped, more than 10,000
-    points, and whatever is wrong with a point, told with its values.
+    points, a point that is there twice, and whatever is wrong with a point, told with its values.
     """
     lists = {key: given for key, given in scenario.sweep.items() if key != "zip"}
     for key, given in lists.items():
@@ -113,6 +113,13 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         if math.prod(len(column) for column in columns) > 10_000:
             raise ScenarioError("sweep: more than 10,000 points")
         rows = list(product(*columns))
+    seen = set()
+    for row in rows:
+        told = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
+        if told in seen:
+            same = ", ".join(f"{key} = {value}" for key, value in zip(lists, row, strict=True))
+            raise ScenarioError(f"sweep: the point {same} is there twice")
+        seen.add(told)
     points = []
     for row in rows:
         swept = dict(zip(lists, row, strict=True))
