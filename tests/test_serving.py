@@ -394,6 +394,7 @@ def test_a_rule_that_gives_no_number_is_refused_by_name():
         ({"kv_bytes": 5e7}, "base_station.kv_bytes: the LLM remembers 95 positions"),
         ({"kv_tokens": 1000, "kv_bytes": 1e9}, "give one"),
         ({"llm": None, "service": {"c_s": 0.1}, "kv_bytes": 1e9}, "kv_bytes_per_token"),
+        ({"kv_bytes": 1e30}, r"kv_bytes = 1e\+30 has room for .* positions of 524288 bytes; must be at most 1e\+12"),
         ({"kv_tokens": 1000, "sync": "free"}, 'sync = "piggyback"'),
     ],
 )

@@ -8,6 +8,7 @@ from uhlm_sim.names import load_presets
 from uhlm_sim.settings.section import Kind, NonNegative, Positive, Seconds, Section, Watts, with_preset
 
 Share = Annotated[float, Field(gt=0, le=1)]
+MOST_POSITIONS = 10**12
 ROOFLINE = ("parameters", "bytes_per_parameter", "peak_flop_per_s", "memory_byte_per_s", "mfu_prefill", "mfu_decode")
 
 
@@ -70,7 +71,7 @@ class BaseStation(Section):
     order: Kind = Field("first-come", description="who is next in a queue, see `uhlm-sim list`; or module:object")
     order_params: dict[str, float] = Field({}, description="arguments of an order of your own")
     kv_tokens: int | None = Field(
-        None, ge=1, le=10**12, description="positions that the GPUs behind one queue remember together; all if unset"
+        None, ge=1, le=MOST_POSITIONS, description="positions that GPUs behind one queue remember; all if unset"
     )
     kv_bytes: Positive | None = Field(None, description="the same in bytes of memory")
     kv_bytes_per_token: Positive | None = Field(None, description="for kv_bytes; the preset's if unset")
@@ -117,8 +118,14 @@ class BaseStation(Section):
             )
         if self.kv_tokens is not None and self.kv_bytes is not None:
             raise ValueError("kv_tokens and kv_bytes both say how much the LLM remembers; give one")
-        if self.kv_bytes is not None and self.kv_capacity_tokens is None:
+        per_token = self._kv_bytes_of_a_position
+        if self.kv_bytes is not None and per_token is None:
             raise ValueError("kv_bytes needs kv_bytes_per_token, since there is no preset that has it")
+        if self.kv_bytes is not None and per_token is not None and self.kv_bytes / per_token > MOST_POSITIONS:
+            raise ValueError(
+                f"kv_bytes = {self.kv_bytes:g} has room for {self.kv_bytes / per_token:.3g} positions of {per_token:g} "
+                f"bytes; must be at most {MOST_POSITIONS:.0e}"
+            )
         if self.kv_capacity_tokens is not None and self.sync == "free":
             raise ValueError('kv_tokens and kv_bytes need sync = "piggyback": with "free" no prompt is processed')
         return self
@@ -126,8 +133,12 @@ class BaseStation(Section):
     @property
     def kv_capacity_tokens(self) -> int | None:
         """Positions that the GPUs behind one queue remember; None for no limit, or where bytes can't be told apart."""
-        if self.kv_bytes is None:
+        per_token = self._kv_bytes_of_a_position
+        if self.kv_bytes is None or per_token is None:
             return self.kv_tokens
-        preset = load_presets()["llm"].get(self.llm or "", {})
-        per_token = self.kv_bytes_per_token or preset.get("kv_bytes_per_token")
-        return None if per_token is None else int(self.kv_bytes // per_token)
+        return int(self.kv_bytes // per_token)
+
+    @property
+    def _kv_bytes_of_a_position(self) -> float | None:
+        preset: dict[str, float] = load_presets()["llm"].get(self.llm or "", {})
+        return self.kv_bytes_per_token or preset.get("kv_bytes_per_token")
