@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -195,6 +196,14 @@ def test_drawing_leaves_no_global_state(tmp_path):
     save(plots.throughput_figure(summary({m: [1.0, 2.0, 3.0] for m in METRICS})), tmp_path, "a")
     assert dict(mpl.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_a_name_that_the_font_can_not_draw_is_no_warning(tmp_path):
+    table = summary({m: [1.0, 2.0, 3.0] for m in METRICS}).replace({"policy": {"hlm": "📱"}})
+    assert "📱" in table["policy"].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(plots.throughput_figure(table), tmp_path, "a")
 
 
 def test_the_same_figure_is_the_same_bytes(tmp_path):

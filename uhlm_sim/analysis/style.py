@@ -1,6 +1,7 @@
 """How figures look: one colour and line per policy in every figure, and the sizes of a two-column paper."""
 
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,12 +179,14 @@ def note_source(figure: Figure, source: str) -> None:
 def save(figure: Figure, folder: Path, name: str, source: str = "") -> Path:
     """Write folder/name.png and .pdf, without a date, and return the former: same figure, same bytes.
 
-    What has a `source` is marked with it (`note_source`).
+    What has a `source` is marked with it (`note_source`). A character of a label that the font lacks is drawn as a box.
     """
     note_source(figure, source)
     folder.mkdir(parents=True, exist_ok=True)
     png = folder / f"{name}.png"
-    figure.savefig(png, metadata={"Software": None})
-    figure.set_layout_engine("none")  # laid out once: the two are alike, and the second is cheaper
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        figure.savefig(png, metadata={"Software": None})
+        figure.set_layout_engine("none")  # laid out once: the two are alike, and the second is cheaper
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     return png
