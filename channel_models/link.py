@@ -1,8 +1,12 @@
 """Link rate: how many bits per second a hertz carries at an SNR."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import exp1
+
+LN_2 = math.log(2.0)
 
 
 def db_to_linear(value_db: ArrayLike) -> NDArray[np.float64]:
@@ -25,9 +29,9 @@ def spectral_efficiency(
     coding; both act on the SNR in the band that is used. Left out: block errors and retransmissions.
     """
     ratio = np.asarray(snr, dtype=np.float64)
-    rate = np.minimum(np.log1p(ratio / snr_gap) / np.log(2.0), max_spectral_efficiency)
+    rate = np.minimum(np.log1p(ratio if snr_gap == 1.0 else ratio / snr_gap) / LN_2, max_spectral_efficiency)
     # An SNR given in dB as the floor itself may miss it by a rounding error.
-    return np.where(ratio >= min_snr * (1.0 - 1e-12), rate, 0.0)
+    return np.asarray(rate * (ratio >= min_snr * (1.0 - 1e-12)))
 
 
 def ergodic_spectral_efficiency(mean_snr: float) -> float:

@@ -36,6 +36,8 @@ GIVEN = {  # arrays have one value for each active upload, in device order
 }
 SLOTTED = {"last_slot", "average_rate"}  # who asks for one of them decides at the edges of slots only
 TIE = 1.0 - 1e-9
+NUDGED = np.array([[1.0], [1.0 / (1.0 + 1e-6)]])  # of the SNR in the band used, for a slope
+LOG_NUDGE = np.log1p(1e-6)
 
 
 def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
@@ -107,9 +109,10 @@ def equal_finish(
             power_limited=power_limited,
         )
         return shares
-    need = left_bits / efficiency
-    shares = need / need.sum()
-    return _end_together(shares, left_bits, snr, efficiency_of) if power_limited and len(shares) > 1 else shares
+    together = power_limited and len(snr) > 1
+    need = left_bits / (efficiency_of(snr * len(snr)) if together else efficiency)
+    shares = need / np.add.reduce(need)
+    return _end_together(shares, left_bits, snr, efficiency_of) if together else shares
 
 
 def shortest_first(left_bits: Floats, snr: Floats, *, efficiency: Floats) -> Floats:  # noqa: ARG001
@@ -119,9 +122,7 @@ def shortest_first(left_bits: Floats, snr: Floats, *, efficiency: Floats) -> Flo
     lower mean stay (Schrage, A proof of the optimality of the shortest remaining processing time discipline, Operations
     Research 1968). An upload in outage would never end and comes last. Left out: what the channel will be.
     """
-    able = efficiency > 0.0
-    seconds = np.divide(left_bits, efficiency, out=np.full(len(left_bits), np.inf), where=able)
-    return _whole_band_to(int(seconds.argmin()), len(left_bits))
+    return _whole_band_to(int((efficiency / left_bits).argmax()), len(left_bits))
 
 
 def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # noqa: ARG001
@@ -130,11 +131,11 @@ def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # no
     share_i = w_i / (sum of w over active uploads) (Kleinrock, Time-shared systems: a theoretical treatment, J. ACM
     1967). An upload in outage keeps its share. Left out: slots, signalling.
     """
-    shares: Floats = weight / weight.sum()
+    shares: Floats = weight / np.add.reduce(weight)
     return shares
 
 
-def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, efficiency: Floats) -> Floats:
+def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, efficiency: Floats) -> Floats:  # noqa: ARG001
     """Give the whole band to the best SNR relative to its own mean: proportional fair, as a fluid.
 
     share_i = 1 for i = argmax_j SNR_j / mean SNR_j, the normalised-SNR scheduler (Yang and Alouini, Performance
@@ -143,8 +144,7 @@ def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, effic
     resources, near or far. Who ties, shares equally, so without fading it is equal share. An upload in outage never
     blocks one that isn't. Left out: averages of past rates, slots, the delay and the price of knowing the channel.
     """
-    relative = np.where(efficiency > 0.0, snr / mean_snr, 0.0)
-    return _share_of_ties(relative) if relative.any() else equal_share(left_bits, snr)
+    return _share_of_ties(snr / mean_snr * (efficiency > 0.0))
 
 
 def round_robin(left_bits: Floats, snr: Floats, *, last_slot: NDArray[np.int64]) -> Floats:  # noqa: ARG001
@@ -234,7 +234,7 @@ def checked_shares(name: str, given: object, uploads: int) -> tuple[Floats, floa
     """Return what an allocator gave as shares of the band, and their sum. Raises SimulationError for what are none."""
     shares: Floats = np.asarray(given, dtype=np.float64)
     in_use = float(np.add.reduce(shares)) if shares.shape == (uploads,) else np.nan
-    if not (in_use <= 1.0 + 1e-9 and np.minimum.reduce(shares) >= 0.0):
+    if not (in_use <= 1.0 + 1e-9 and shares.item(shares.argmin()) >= 0.0):
         raise SimulationError(
             f"{name}: returned the shares {shares} for {uploads} uploads; it must return one for "
             "each, none negative and together at most 1"
@@ -255,23 +255,25 @@ def _whole_band_to(upload: int, uploads: int) -> Floats:
 
 def _share_of_ties(value: Floats) -> Floats:
     """Return shares of the band for the largest of values that are at least 0: all to one, or equal shares of a tie."""
-    best = value >= value.max() * TIE
-    shares: Floats = best / np.count_nonzero(best)
-    return shares
+    first = int(value.argmax())
+    best = value >= value.item(first) * TIE
+    ties = np.count_nonzero(best)
+    return best / ties if ties > 1 else _whole_band_to(first, len(value))
 
 
 def _end_together(shares: Floats, left_bits: Floats, snr: Floats, efficiency_of: Callable[[Floats], Floats]) -> Floats:
-    nudge, log_left = 1e-6, np.log(left_bits)
-    both = np.array([[1.0], [1.0 + nudge]])
     for _ in range(40):
-        efficiency, nudged = efficiency_of(snr / (shares * both))
-        log_time = log_left - np.log(shares * efficiency)
-        slope = 1.0 + np.log(nudged / efficiency) / np.log1p(nudge)  # d log rate / d log share, in (0, 1]
+        efficiency, nudged = efficiency_of(snr / shares * NUDGED)
+        slope = 1.0 + np.log(nudged / efficiency) / LOG_NUDGE  # d log rate / d log share, in (0, 1]
         slope = np.maximum(slope, 1e-3)
+        log_time = np.log(left_bits / (shares * efficiency))
         stiffness = shares / slope
-        step = (log_time - stiffness @ log_time / stiffness.sum()) / slope
-        shares = shares * np.exp(np.clip(step, -3.0, 3.0))
-        shares /= shares.sum()
-        if np.abs(step).max() < 1e-8:  # and the next would be a millionth of it
+        step = (log_time - stiffness.dot(log_time) / np.add.reduce(stiffness)) / slope
+        largest = max(step.item(step.argmax()), -step.item(step.argmin()))
+        if largest > 3.0:
+            step = np.clip(step, -3.0, 3.0)
+        shares = shares * np.exp(step)
+        shares /= np.add.reduce(shares)
+        if largest < 1e-6:  # and the next would be a millionth of it
             break
     return shares

@@ -12,6 +12,7 @@ from uhlm_sim.cell.allocators import (
     ALLOCATORS,
     Allocator,
     Floats,
+    Indices,
     bind_allocator,
     checked_shares,
     equal_share,
@@ -37,8 +38,9 @@ class Uplink:
     has attained of the band, which grows at B/n for everybody: as long as nobody's efficiency changes (per-hertz SNR,
     inside a block) an arrival or a departure then changes only the clock's pace, and nobody's finish on it (virtual
     time). With other allocators the clock is that of the whole band, and every change starts a new epoch, one
-    vectorised step over all devices. With `slots` the allocator is asked at their edges only. Uploads whose rest would
-    take less than a picosecond (relative to the time of day) end together, in device order.
+    vectorised step; uploads that begin at one instant, as those of phones that one batch answered, begin one epoch
+    together. With `slots` the allocator is asked at their edges only. Uploads whose rest would take less than a
+    picosecond (relative to the time of day) end together, in device order.
 
     With `count_sending` each job is told how long it had any of the band, for its energy.
 
@@ -76,13 +78,15 @@ class Uplink:
         self._finish = np.full(devices, np.inf)  # on the clock
         self._rate = np.zeros(devices)  # bit/s/Hz: bits per unit of the clock, constant in an epoch
         self._share = np.zeros(devices)  # allocators other than equal share
+        self._holders: Indices | int = np.arange(0)  # devices that hold some of it; a sole one's number, much cheaper
         self._airtime_hz_s = np.zeros(devices)
         self._sending_hz_s = np.zeros(devices)
         self._counts_sending = count_sending
         self._arrival = np.zeros(devices, dtype=np.int64)
         self._slots = slots
         self._slot_edge: simpy.Event | None = None
-        self._in_use = 1.0  # share of the band that the active uploads hold together
+        self._newcomers: simpy.Event | None = None
+        self._in_use = 1.0 if slots is None else 0.0  # share of the band that the active uploads hold together
         self._allocator, self._asked = bind_allocator(
             allocator,
             params or {},
@@ -126,19 +130,28 @@ class Uplink:
             self._arrival[device] = self.counters.arrivals
         if self._air.per_upload:
             share = 1.0 / len(self._jobs) if self._equal and self._power_limited else 1.0
-            self._rate[device] = self._air.set_gain(device, job.gain, share)
-        if self._separable:
+            rate = self._air.set_gain(device, job.gain, share)
+        else:
             rate = self._rate.item(device)
+        if self._separable:
+            self._rate[device] = rate
             self._left_bits[device] = job.payload_bits + (self._clock - self._epoch_clock) * rate
             finish = self._clock + job.payload_bits / rate if rate else np.inf
             self._finish[device] = finish
             if finish < self._next_finish:
                 self._next_finish, self._next_device = finish, device
-        else:
-            self._end_epoch()
-            self._left_bits[device] = job.payload_bits
+            self._arm()
+            return
+        self._end_epoch()
+        self._left_bits[device] = job.payload_bits
+        if self._slots is None and self._newcomers is None:  # others may begin at the same instant: look once for all
+            self._newcomers = self._env.timeout(0.0)
+            self._newcomers.callbacks.append(self._on_newcomers)
+
+    def _on_newcomers(self, event: simpy.Event) -> None:
+        if event is self._newcomers:
             self._begin_epoch()
-        self._arm()
+            self._arm()
 
     def settle(self) -> float:
         """Bring the clock and the counters up to the present, and return it."""
@@ -197,58 +210,73 @@ class Uplink:
                 self._enter(self._block + 1, self._air.coherence_s)  # a block that begins with the slot is known in it
             self._end_epoch()
             slots.begin(number)
-            self._allot(decide=True)
+            self._allot()
+            self._drain()
+            self._find_next()
             self._await_slot(slots, number + 1)
             self._arm()
 
     def _end_epoch(self) -> None:
         attained = self._clock - self._epoch_clock
         if attained > 0.0:
-            self._left_bits -= attained * self._rate
+            held = self._holders if isinstance(self._holders, int) else slice(None)
+            bits = attained * self._rate[held]
+            self._left_bits[held] -= bits
             if self._slots is not None:
-                self._slots.sent_bits += attained * self._rate
+                self._slots.sent_bits[held] += bits
             if not self._equal:
-                self._airtime_hz_s += attained * self._share
+                self._airtime_hz_s[held] += attained * self._share[held]
                 if self._counts_sending:
-                    self._sending_hz_s += attained * (self._share > 0.0)
+                    self._sending_hz_s[self._holders] += attained
         self._epoch_clock = self._clock
 
     def _begin_epoch(self) -> None:
+        """Find everybody's rate and finish from the air and the uploads that there are."""
+        self._newcomers = None
         if self._separable:
             self._rate, hz_s_per_bit = self._air.efficiency(), self._air.hz_s_per_bit
             self._finish = self._epoch_clock + self._left_bits * hz_s_per_bit
-            self._find_next()
-            return
-        if self._equal:
+        elif self._equal:
             self._rate = self._air.efficiency(1.0 / max(len(self._jobs), 1))
+            self._finish = self._epoch_clock + _quotient(self._left_bits, self._rate)
         elif self._jobs:
-            self._allot(decide=self._slots is None)
-            return
-        with np.errstate(divide="ignore"):
-            self._finish = self._epoch_clock + self._left_bits / self._rate
+            if self._slots is None:
+                self._allot()
+            self._drain()
         self._find_next()
 
-    def _allot(self, *, decide: bool) -> None:
-        """Ask the allocator for a new epoch's shares, or keep those there are; find everybody's rate and finish."""
-        active = (self._left_bits < np.inf).nonzero()[0]
-        left_bits, snr = self._left_bits[active], self._air.snr[active]
-        if decide:
-            shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
-        else:
-            shares = self._share[active]
-        shares, self._in_use = checked_shares(self._name, shares, len(left_bits))
-        if decide and self._slots is not None:
+    def _allot(self) -> None:
+        """Ask the allocator for a new epoch's shares."""
+        active = np.isfinite(self._left_bits).nonzero()[0]
+        asked = {name: get(active) for name, get in self._asked}
+        shares = self._allocator(self._left_bits[active], self._air.snr[active], **asked)
+        shares, self._in_use = checked_shares(self._name, shares, len(active))
+        if self._slots is not None:
             self._slots.give(active, shares)
-        if self._power_limited:
-            rates = shares * self._air.efficiency_of(snr / np.where(shares > 0.0, shares, 1.0))
+        holding = np.count_nonzero(shares)
+        if holding < len(shares):
+            before = self._holders
+            self._share[before] = self._rate[before] = 0.0
+            self._finish[before] = np.inf
+        if holding == 1:
+            sole = shares.argmax()
+            self._holders = active.item(sole)
+            self._share[self._holders] = shares.item(sole)
         else:
-            rates = shares * self._air.efficiency()[active]
-        self._share.fill(0.0)
-        self._rate.fill(0.0)
-        self._share[active], self._rate[active] = shares, rates
-        with np.errstate(divide="ignore"):
-            self._finish[active] = self._epoch_clock + left_bits / rates
-        self._find_next()
+            some = shares.nonzero()[0] if holding < len(shares) else slice(None)
+            self._holders = held = active[some]
+            self._share[held] = shares[some]
+
+    def _drain(self) -> None:
+        """Find rates and finishes of those who hold some of the band; nobody else has any."""
+        held = self._holders
+        share = self._share[held]
+        if self._power_limited and not (isinstance(held, int) and share == 1.0):
+            rate = share * self._air.efficiency_of(self._air.snr[held] / share)
+        else:
+            rate = share * self._air.efficiency()[held]
+        self._rate[held] = rate
+        self._finish[held] = self._epoch_clock + _quotient(self._left_bits[held], rate)
 
     def _arm(self) -> None:
         """Have a timer at or before the next finish, but never beyond the block, where all changes anyway."""
@@ -299,10 +327,22 @@ class Uplink:
         self.counters.departures += 1
         self.counters.bits += job.payload_bits
         self._finish[device] = self._left_bits[device] = np.inf
-        if self._slots is not None:
-            self._share[device] = 0.0
+        if self._slots is not None:  # what it leaves of its slot stays unused
+            self._in_use = max(self._in_use - self._share.item(device), 0.0)
+            held = np.atleast_1d(np.asarray(self._holders))
+            self._holders = held[held != device]
+        if not self._equal:
+            self._share[device] = self._rate[device] = 0.0
         return job
 
     def _find_next(self) -> None:
         self._next_device = int(self._finish.argmin())
         self._next_finish = self._finish.item(self._next_device)
+
+
+def _quotient(numerator: Floats, denominator: Floats) -> Floats:
+    """Return a quotient that is infinite where the denominator is 0, without the price of muting numpy elsewhere."""
+    if denominator.size and denominator.item(denominator.argmin()) > 0.0:
+        return numerator / denominator
+    with np.errstate(divide="ignore"):
+        return numerator / denominator
