@@ -4,6 +4,8 @@ Run `python benchmarks/allocators.py`. Every upload that ends is followed at onc
 channel that stands still, so an upload is an arrival and a departure; fading adds one more step for every block's edge.
 Allocators by slots take one for every slot too, here of 1 ms on 10 MHz: the last column tells how many an upload has.
 So does the adaptive link whoever allots, and its slots are dearer: blocks are coded, fail and are sent again.
+Under equal finish all uploads end together, their next ones begin together, and shares are found once for all of them;
+"apart" lets each begin at a time of its own, where shares are found for every one.
 Each figure is the least of five, since a machine shared with others only ever adds to it; a bare timeout of SimPy tells
 how much (0.7 us where nothing else runs).
 """
@@ -26,7 +28,7 @@ from uhlm_sim.cell.uplink import Uplink
 
 
 def upload_s(
-    name: str, active: int, uploads: int, *, power_limited: bool, adaptive: bool = False
+    name: str, active: int, uploads: int, *, power_limited: bool, adaptive: bool = False, apart: bool = False
 ) -> tuple[float, float]:
     """Return the seconds that one upload takes this machine, and how many slots pass meanwhile."""
     env, rng, ended = simpy.Environment(), np.random.default_rng(1), 0
@@ -36,7 +38,7 @@ def upload_s(
     def deliver(job: Job) -> None:
         nonlocal ended
         ended += 1
-        env.timeout(1e-4).callbacks.append(lambda _event: send(job.device))
+        env.timeout(1e-4 * (1.0 + apart * job.device / active)).callbacks.append(lambda _event: send(job.device))
 
     def send(device: int) -> None:
         uplink.send(Job(device, bits.pop(), 1, env.now, None))
@@ -64,18 +66,19 @@ def main() -> None:
     print(f"us an upload, per hertz / power-limited; a bare timeout takes {bare_timeout_s() * 1e6:.2f} us\n")
     sizes = (10, 100, 1_000)
     print("allocator                " + "".join(f"{active:>9,} active   " for active in sizes) + " slots")
-    lines = [(name, False) for name in ALLOCATORS] + [(name, True) for name in ("equal-share", "round-robin")]
-    for name, adaptive in lines:
+    lines = [(name, "") for name in ALLOCATORS] + [("equal-finish", "apart")]
+    lines += [(name, "adaptive") for name in ("equal-share", "round-robin")]
+    for name, how in lines:
         cells, slots = [], 0.0
         for active in sizes:
             both = []
             for limited in (False, True):
-                count = 200 if adaptive else 2_000
-                options = {"power_limited": limited, "adaptive": adaptive}
+                count = 200 if how == "adaptive" else 2_000
+                options = {"power_limited": limited, "adaptive": how == "adaptive", "apart": how == "apart"}
                 seconds, slots = min(upload_s(name, active, count, **options) for _ in range(5))
                 both.append(seconds * 1e6)
             cells.append(f"{both[0]:>8.0f} / {both[1]:<8.0f}")
-        title = f"{name}, adaptive" if adaptive else name
+        title = f"{name}, {how}" if how else name
         print(f"{title:<24}" + "".join(cells) + (f"{slots:>6.1f}" if slots else ""))
         sys.stdout.flush()
 
