@@ -106,7 +106,8 @@ class Results:
             "provenance.json": (("policies", "assumptions", "presets"), tables.provenance),
         }
         for file, (names, holder) in needed.items():
-            missing = [name for name in names if name not in holder]
+            is_table = isinstance(holder, dict | pd.DataFrame)  # a damaged file may hold null, a number or a list
+            missing = [name for name in names if not is_table or name not in holder]
             if missing or not len(holder):
                 raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
         numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
