@@ -136,6 +136,7 @@ def befallen(scenario_file: Path, out: Path, fault: Callable[[subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # a process group of its own, as a shell gives it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a script's background command ignores it
     )
     try:
         until(lambda: len(list((out / PARTS).glob("*.zip"))) > before or process.poll() is not None)
