@@ -131,10 +131,10 @@ class Uplink:
         if self._air.per_upload:
             share = 1.0 / len(self._jobs) if self._equal and self._power_limited else 1.0
             rate = self._air.set_gain(device, job.gain, share)
-        else:
-            rate = self._rate.item(device)
+            if self._separable:
+                self._rate[device] = rate
         if self._separable:
-            self._rate[device] = rate
+            rate = self._rate.item(device)
             self._left_bits[device] = job.payload_bits + (self._clock - self._epoch_clock) * rate
             finish = self._clock + job.payload_bits / rate if rate else np.inf
             self._finish[device] = finish
@@ -211,8 +211,7 @@ class Uplink:
             self._end_epoch()
             slots.begin(number)
             self._allot()
-            self._drain()
-            self._find_next()
+            self._begin_epoch()
             self._await_slot(slots, number + 1)
             self._arm()
 
