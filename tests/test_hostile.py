@@ -318,6 +318,19 @@ def test_a_digit_changed_in_a_table_is_noticed(runs: tuple[Scenario, dict[str, b
         hostile_files.Results.read(spoiled)
 
 
+@pytest.mark.parametrize("told", ["null", "1.5", "[]", '"policies, assumptions and presets"'])
+def test_provenance_that_is_no_table_is_refused(
+    told: str, runs: tuple[Scenario, dict[str, bytes]], folder: Path, tmp_path: Path
+) -> None:
+    assert runs[1]
+    spoiled = tmp_path / "run"
+    shutil.copytree(folder / "run", spoiled)
+    (spoiled / "provenance.json").write_text(told, encoding="utf-8")
+    for use in (hostile_files.Results.read, lambda run: hostile_files.write_timeline(run, tmp_path / "timeline.json")):
+        with pytest.raises(InputError, match=r"provenance\.json is damaged, or was changed since the run"):
+            use(spoiled)
+
+
 def test_parts_that_are_spoiled_or_anothers_are_made_again(
     runs: tuple[Scenario, dict[str, bytes]], folder: Path
 ) -> None:

@@ -20,12 +20,14 @@ def sealed(provenance: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str
     return {**provenance, KEY: {**digests, ITSELF: _of_values({**provenance, KEY: digests})}}
 
 
-def unsealed(provenance: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def unsealed(provenance: object, folder: Path) -> dict[str, Any]:
     """Return the provenance as it was before it was sealed, once all files of the folder that it names were checked.
 
     A file that is there no more isn't looked at, nor is a folder without checksums. Raises InputError, naming the first
     file that isn't what the run wrote.
     """
+    if not isinstance(provenance, dict):
+        raise _changed(folder, ITSELF)
     told = provenance.get(KEY)
     bare = {key: value for key, value in provenance.items() if key != KEY}
     if told is None:

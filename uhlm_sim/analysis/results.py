@@ -90,7 +90,7 @@ class Results:
                 tokens=pd.read_parquet(tokens, columns=columns) if tokens.is_file() else None,
                 stations=_read_csv(folder / "stations.csv"),
                 scenario=tomllib.loads((folder / "scenario.resolved.toml").read_text(encoding="utf-8")),
-                provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
+                provenance=unsealed(json.loads((folder / "provenance.json").read_text(encoding="utf-8")), folder),
             )
         except InputError:
             raise
@@ -106,14 +106,12 @@ class Results:
             "provenance.json": (("policies", "assumptions", "presets"), tables.provenance),
         }
         for file, (names, holder) in needed.items():
-            is_table = isinstance(holder, dict | pd.DataFrame)  # a damaged file may hold null, a number or a list
-            missing = [name for name in names if not is_table or name not in holder]
+            missing = [name for name in names if name not in holder]
             if missing or not len(holder):
                 raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
         numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
         if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
             raise InputError(f"{folder}: can't be read as a run: {summary} holds text where numbers belong")
-        tables = replace(tables, provenance=unsealed(tables.provenance, folder))
         if is_partial and not tables.failed:
             raise InputError(f"{folder}: not a finished run, it has no summary.csv")
         return tables

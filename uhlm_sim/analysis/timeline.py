@@ -108,7 +108,7 @@ def _read(run_dir: Path, point: int, policy: str | None, replication: int) -> pd
     if not file.is_file():
         raise InputError(f"{file}: no such file; a run without token tables has no timeline")
     if origin.is_file():
-        unsealed(dict(json.loads(origin.read_text(encoding="utf-8"))), run_dir)
+        unsealed(json.loads(origin.read_text(encoding="utf-8")), run_dir)
     filters = [("point", "==", point), ("replication", "==", replication)]
     tokens = pd.read_parquet(file, columns=COLUMNS, filters=filters)
     if tokens.empty:
