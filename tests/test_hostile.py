@@ -131,9 +131,14 @@ def test_lists_tables_and_switches_can_be_swept(
     assert results.tokens is not None
 
 
-@pytest.mark.parametrize("sweep", [{"channel.mean_snr_db": [0, 10]}, {"traffic.devices": [1, 2]}])
+LONG = [{"mean_present_s": 0.035859570033712616 * times, "mean_absent_s": 36.230438897583895} for times in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "sweep", [{"channel.mean_snr_db": [0, 10]}, {"traffic.devices": [1, 2]}, {"traffic.presence": LONG}]
+)
 def test_a_sweep_in_which_nothing_happens_has_a_report_too(
-    sweep: dict[str, list[int]], trace: Path, tmp_path: Path
+    sweep: dict[str, list[object]], trace: Path, tmp_path: Path
 ) -> None:
     values = {"name": "nothing", "duration_s": 1e-5, "warmup_s": 0.0, "replications": 2, "policy": [{"kind": "hlm"}]}
     values |= {"tokens": {"path": str(trace)}, "traffic": {"max_tokens": 8}, "sweep": sweep}

@@ -15,6 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 DECADE = 10.0
+LONGEST = 24  # characters of a tick: a swept table, such as one of traffic.presence, would leave no room for the axes
 KEYS = {
     "variant": "variant",
     "traffic.devices": "phones",
@@ -56,9 +57,10 @@ def key_words(key: str) -> str:
 
 
 def value_words(key: str, value: Any) -> str:
-    """Return what an axis calls a value of a swept key: 20 for 2e7 Hz of bandwidth."""
+    """Return what an axis calls a value of a swept key: 20 for 2e7 Hz of bandwidth; of a long one both ends."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        return str(value)
+        words = str(value)
+        return words if len(words) <= LONGEST else f"{words[: LONGEST // 2]}…{words[-LONGEST // 2 :]}"
     return f"{float(value) * (1e-6 if key == 'uplink.bandwidth_hz' else 1.0):g}".replace("-", "−")
 
 
@@ -89,7 +91,7 @@ def set_swept(axis: Axis, column: pd.Series) -> None:
     """Set the scale of a swept axis, with ticks at the swept values where they fit."""
     values = places(column).drop_duplicates()
     if not is_numeric(column):
-        words = column.astype(str).loc[values.index].to_list()
+        words = [value_words(str(column.name), value) for value in column.loc[values.index]]
         set_words(axis, values.to_list(), words)
         return
     low, high = values.min(), values.max()
