@@ -30,8 +30,10 @@ def spectral_efficiency(
     """
     ratio = np.asarray(snr, dtype=np.float64)
     rate = np.minimum(np.log1p(ratio if snr_gap == 1.0 else ratio / snr_gap) / LN_2, max_spectral_efficiency)
-    # An SNR given in dB as the floor itself may miss it by a rounding error.
-    return np.asarray(rate * (ratio >= min_snr * (1.0 - 1e-12)))
+    floor = min_snr * (1.0 - 1e-12)  # an SNR given in dB as the floor itself may miss it by a rounding error
+    if ratio.size and ratio.item(ratio.argmin()) < floor:  # looking first is cheaper than masking always
+        rate = rate * (ratio >= floor)
+    return np.asarray(rate)
 
 
 def ergodic_spectral_efficiency(mean_snr: float) -> float:
