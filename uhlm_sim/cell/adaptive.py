@@ -206,7 +206,7 @@ class AdaptiveUplink:
         self._believed = self._known.snr * self._trust
         asked = {name: get(active) for name, get in self._asked}
         given = self._allocator(self._waiting_bits[active], self._believed[active], **asked)
-        shares, _ = checked_shares(self._name, given, len(active))
+        shares, _, _ = checked_shares(self._name, given, len(active))
         seen = self._known.snr[active]
         if self._power_limited:
             seen = seen / np.maximum(shares * free, LEAST_SHARE)

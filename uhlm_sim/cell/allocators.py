@@ -144,7 +144,10 @@ def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, effic
     resources, near or far. Who ties, shares equally, so without fading it is equal share. An upload in outage never
     blocks one that isn't. Left out: averages of past rates, slots, the delay and the price of knowing the channel.
     """
-    return _share_of_ties(snr / mean_snr * (efficiency > 0.0))
+    relative = snr / mean_snr
+    if efficiency.item(efficiency.argmin()) <= 0.0:
+        relative *= efficiency > 0.0
+    return _share_of_ties(relative)
 
 
 def round_robin(left_bits: Floats, snr: Floats, *, last_slot: NDArray[np.int64]) -> Floats:  # noqa: ARG001
@@ -230,16 +233,16 @@ def bind_allocator(
     return partial(allocator, **bound), [(each, offered[each]) for each in asked if each in offered]
 
 
-def checked_shares(name: str, given: object, uploads: int) -> tuple[Floats, float]:
-    """Return what an allocator gave as shares of the band, and their sum. Raises SimulationError for what are none."""
+def checked_shares(name: str, given: object, uploads: int) -> tuple[Floats, float, float]:
+    """Return what an allocator gave as shares, their sum and the least. Raises SimulationError for what are none."""
     shares: Floats = np.asarray(given, dtype=np.float64)
     in_use = float(np.add.reduce(shares)) if shares.shape == (uploads,) else np.nan
-    if not (in_use <= 1.0 + 1e-9 and shares.item(shares.argmin()) >= 0.0):
+    if not (in_use <= 1.0 + 1e-9 and (least := shares.item(shares.argmin())) >= 0.0):
         raise SimulationError(
             f"{name}: returned the shares {shares} for {uploads} uploads; it must return one for "
             "each, none negative and together at most 1"
         )
-    return shares, in_use
+    return shares, in_use, least
 
 
 def name_of(allocator: Allocator) -> str:
@@ -256,7 +259,10 @@ def _whole_band_to(upload: int, uploads: int) -> Floats:
 def _share_of_ties(value: Floats) -> Floats:
     """Return shares of the band for the largest of values that are at least 0: all to one, or equal shares of a tie."""
     first = int(value.argmax())
-    best = value >= value.item(first) * TIE
+    least = value.item(first) * TIE
+    if value.item(value.argmin()) >= least:  # as where nothing fades, and quickly told
+        return np.full(len(value), 1.0 / len(value))
+    best = value >= least
     ties = np.count_nonzero(best)
     return best / ties if ties > 1 else _whole_band_to(first, len(value))
 
