@@ -94,3 +94,11 @@ class Air:
                 self._efficiency = self.efficiency_of(self.snr)
             return self._efficiency
         return self.efficiency_of(self.snr / share)
+
+
+def quotient(bits: Floats, rate: Floats) -> Floats:
+    """Return bits / rate, elementwise: infinite in an outage, where alone the price of muting numpy is paid."""
+    if rate.size and rate.item(rate.argmin()) > 0.0:
+        return bits / rate
+    with np.errstate(divide="ignore"):
+        return bits / rate

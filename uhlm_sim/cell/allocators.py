@@ -46,7 +46,7 @@ def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an a
     share_i = 1/n (Kleinrock, Time-shared systems: a theoretical treatment, J. ACM 1967). An upload in outage keeps its
     share. It is also round robin as its slots become short. Left out: slots, signalling.
     """
-    return np.full(left_bits.shape, 1.0 / len(left_bits))
+    return _equal(1.0 / len(left_bits), len(left_bits))
 
 
 def fdma(left_bits: Floats, snr: Floats, *, devices: int) -> Floats:  # noqa: ARG001
@@ -55,7 +55,7 @@ def fdma(left_bits: Floats, snr: Floats, *, devices: int) -> Floats:  # noqa: AR
     share_i = 1/N with N devices in the cell: frequency division (Bertsekas and Gallager, Data Networks, 1992,
     chapter 3). Left out: guard bands.
     """
-    return np.full(left_bits.shape, 1.0 / devices)
+    return _equal(1.0 / devices, len(left_bits))
 
 
 def tdma(left_bits: Floats, snr: Floats, *, arrival: NDArray[np.int64]) -> Floats:  # noqa: ARG001
@@ -256,12 +256,18 @@ def _whole_band_to(upload: int, uploads: int) -> Floats:
     return shares
 
 
+def _equal(share: float, uploads: int) -> Floats:
+    shares = np.empty(uploads)
+    shares.fill(share)  # numpy.full takes three times as long, and this is asked for at every arrival and departure
+    return shares
+
+
 def _share_of_ties(value: Floats) -> Floats:
     """Return shares of the band for the largest of values that are at least 0: all to one, or equal shares of a tie."""
     first = int(value.argmax())
     least = value.item(first) * TIE
     if value.item(value.argmin()) >= least:  # as where nothing fades, and quickly told
-        return np.full(len(value), 1.0 / len(value))
+        return _equal(1.0 / len(value), len(value))
     best = value >= least
     ties = np.count_nonzero(best)
     return best / ties if ties > 1 else _whole_band_to(first, len(value))

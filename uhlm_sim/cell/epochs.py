@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.air import Air, quotient
 from uhlm_sim.cell.allocators import Allocator, Asked, Indices, checked_shares
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.slots import Slots
@@ -152,9 +152,5 @@ class Epochs:
         else:
             rates = shares * self._air.efficiency()[held]
         self._rate[held] = rates
-        if rates.size and rates.item(rates.argmin()) > 0.0:
-            self._rest_hz_s = rest = self._left_bits[held] / rates
-        else:
-            with np.errstate(divide="ignore"):
-                self._rest_hz_s = rest = self._left_bits[held] / rates
+        self._rest_hz_s = rest = quotient(self._left_bits[held], rates)
         self._least_rest_hz_s = rest.item(rest.argmin()) if rest.size else np.inf

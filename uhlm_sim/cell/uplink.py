@@ -115,9 +115,13 @@ class Uplink:
         self._shared.begin(job, now)
         if self._shared.steady:
             self._arm(now)
-        elif self._slots is None and self._newcomers is None:  # others may begin at this instant: look once for all
-            self._newcomers = self._env.timeout(0.0)
-            self._newcomers.callbacks.append(self._on_newcomers)
+        elif self._slots is None and self._newcomers is None:
+            if self._env.peek() > now:
+                self._look(now)
+                self._arm(now)
+            else:  # others may begin at this instant: look once for all
+                self._newcomers = self._env.timeout(0.0)
+                self._newcomers.callbacks.append(self._on_newcomers)
 
     def settle(self) -> float:
         """Bring the counters up to the present, and return it."""

@@ -5,7 +5,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.air import Air, quotient
 from uhlm_sim.cell.jobs import Job
 
 Floats = NDArray[np.float64]
@@ -93,11 +93,7 @@ class VirtualTime:
             weights: float | Floats = 1.0 if self._weights is None else self._weights
             own_share = weights / (self._active_weight or 1.0)
             self._rate = weights * self._air.efficiency(own_share if self._power_in is None else self._power_in)
-            if self._rate.item(self._rate.argmin()) > 0.0:  # what muting numpy costs is paid in an outage only
-                self._finish = self._clock + self._left_bits / self._rate
-            else:
-                with np.errstate(divide="ignore"):
-                    self._finish = self._clock + self._left_bits / self._rate
+            self._finish = self._clock + quotient(self._left_bits, self._rate)
         self._find_next()
 
     def due(self, now: float) -> list[Job]:
