@@ -274,18 +274,18 @@ def _share_of_ties(value: Floats) -> Floats:
 
 
 def _end_together(shares: Floats, left_bits: Floats, snr: Floats, efficiency_of: Callable[[Floats], Floats]) -> Floats:
+    nudged_snr, ones = snr * NUDGED, np.ones(len(snr))
     for _ in range(40):
-        efficiency, nudged = efficiency_of(snr / shares * NUDGED)
-        slope = 1.0 + np.log(nudged / efficiency) / LOG_NUDGE  # d log rate / d log share, in (0, 1]
-        slope = np.maximum(slope, 1e-3)
+        efficiency, nudged = efficiency_of(nudged_snr / shares)
+        slope = np.maximum(1.0 + np.log(nudged / efficiency) / LOG_NUDGE, 1e-3)  # d log rate / d log share, in (0, 1]
         log_time = np.log(left_bits / (shares * efficiency))
         stiffness = shares / slope
-        step = (log_time - stiffness.dot(log_time) / np.add.reduce(stiffness)) / slope
-        largest = max(step.item(step.argmax()), -step.item(step.argmin()))
-        if largest > 3.0:
+        step = (log_time - stiffness.dot(log_time) / stiffness.dot(ones)) / slope
+        length_2 = step.dot(step)
+        if length_2 > 9.0:
             step = np.clip(step, -3.0, 3.0)
         shares = shares * np.exp(step)
-        shares /= np.add.reduce(shares)
-        if largest < 1e-6:  # and the next would be a millionth of it
+        shares /= shares.dot(ones)
+        if length_2 < 1e-12:  # and the next would be a millionth of it
             break
     return shares
