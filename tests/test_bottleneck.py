@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis import bottleneck
-from uhlm_sim.analysis.bottleneck import PHONES, STATIONS, Station, bottleneck_table, limits, load_table
+from uhlm_sim.analysis.bottleneck import PHONES, bottleneck_table, limits, load_table
 from uhlm_sim.analysis.bounds import bounds_figure, bounds_of, draw_bounds, knee
 from uhlm_sim.analysis.intervals import summarise
 from uhlm_sim.analysis.points import Points
@@ -139,7 +139,7 @@ def test_the_uplink_is_named_in_the_cell_that_it_limits():
 def test_the_gpus_are_named_in_the_cell_that_they_limit():
     tables = shortened("gpu_bound_cell", "duration_s=15", "warmup_s=5", 'sweep={"base_station.gpus"=[1]}')
     said = list(limits(tables, Points.of(tables)))
-    assert said[0].startswith("The GPUs limit hlm, u-hlm(0.43), rand-hlm and llm: they are busy 100 % of the time with")
+    assert said[0].startswith("The GPUs limit hlm, u-hlm(0.43), rand-hlm and llm: they are busy 100 % of the time at")
     assert not any("uplink" in text for text in said)
 
 
@@ -217,8 +217,8 @@ def test_gpus_busy_with_small_batches_do_not_limit():
         "what it can carry."
     ]
     assert said(made_up([{}], full)) == [
-        "The GPUs limit llm: they are busy 100 % of the time with batches 100 % full, and 80 % of a token's time is "
-        "waiting for them."
+        "The GPUs limit llm: they are busy 100 % of the time at 100 % of a full batch's pace, and 80 % of a token's "
+        "time is waiting for them."
     ]
 
 
@@ -248,16 +248,37 @@ def test_what_chance_may_have_made_is_not_called_the_limit():
     )
 
 
-def test_another_station_is_one_line(monkeypatch):
-    """A shared downlink that is full: its row, its bound of 100 tokens/s and its sentence follow."""
-    downlink = Station("downlink", "downlink_utilisation", "downlink_wait_s", "downlink_s")
-    monkeypatch.setattr(bottleneck, "STATIONS", (*STATIONS, downlink))
-    tables = made_up([{}], {"hlm": {"downlink_utilisation": 1.0, "downlink_wait_s": 0.05}})
+def test_gpus_whose_batches_cost_in_proportion_limit_with_small_ones():
+    """t(n) = 3 + 2 n ms: 2 jobs take 7, 8 would take 19, so GPUs busy at 2 jobs run at (2/7) / (8/19) of full pace."""
+    dear = {"llm": {"batch_s": 0.007, "batch_job_s": 0.002}}
+    gpus = row(bottleneck_table(made_up([{}], dear)), station="GPUs")
+    assert gpus["load"] == pytest.approx((2 / 7) / (8 / 19))
+    assert gpus["bound"] == pytest.approx(2 * 8 / 0.019 * (100 * 0.007 / 2 / 2)), "two GPUs, and X as measured"
+
+
+def test_gpus_whose_batches_memory_holds_small_limit():
+    """Four requests of five fit; whoever comes evicts another, so a batch never has what max_batch allows."""
+    thrash = {"llm": {"evictions": 7.0, "bs_wait_s": 0.08}}
+    assert said(made_up([{}], thrash))[0].startswith("The GPUs limit llm: they are busy 100 % of the time")
+
+
+def test_a_downlink_that_is_full_limits(trace_file):
+    """D = bits of an id / (B se); what waits there follows from Little's law, and is not the phones' own time."""
+    tables = simulated(
+        trace_file,
+        traffic={"think_time_s": 0.0, "max_tokens": 12, "devices": 12},
+        uplink={"bandwidth_hz": 1e9},
+        downlink={"kind": "shared", "bandwidth_hz": 100.0, "on_resample": "id"},
+    )
     table = bottleneck_table(tables)
     assert list(table["station"]) == ["uplink", "GPUs", "downlink", PHONES]
-    assert row(table, station="downlink")["bound"] == 100.0
-    assert row(table, station=PHONES)["load"] == pytest.approx(1 - 100 * 0.07 / 20)
-    assert said(tables)[0].startswith("The downlink limits hlm: it is busy 100 % of the time, and 50 % of a token's")
+    downlink = row(table, station="downlink")
+    assert downlink["demand_s"] == pytest.approx(math.ceil(math.log2(50)) / (100 * SE), rel=0.02)
+    assert downlink["load"] > 0.98
+    assert row(table, station=PHONES)["load"] + table["wait_s"].iloc[:3].sum() * downlink["bound"] / 12 == (
+        pytest.approx(1.0, abs=0.02)
+    )
+    assert said(tables)[0].startswith("The downlink limits hlm: it is busy")
 
 
 def test_a_policy_that_uses_no_station_is_limited_by_its_phones():

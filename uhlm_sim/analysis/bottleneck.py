@@ -29,14 +29,17 @@ Runs = dict[str, Floats]  # a policy's metrics at one point, a value for each re
 class Station:
     """A shared station, by the names of what it measures: its row of the report, a bound and a sentence follow.
 
-    `servers` is the scenario's key of how many it has, else one. One that serves jobs together names the metric of how
-    many they were (`batch`) and the key of how many they may be (`most`). `leg` gives it a colour in figures.
+    `wait` is the metric of what a token waits there [s]; a station without one is one server, and its wait follows from
+    how many are there (`present`) by Little's law. `servers` is the scenario's key of how many it has, else one. One
+    that serves jobs together names the metric of how many they were (`batch`) and the key of how many they may be
+    (`most`). `leg` gives it a colour in figures.
     """
 
     name: str
     utilisation: str
-    wait: str
     leg: str
+    wait: str = ""
+    present: str = ""
     servers: str = ""
     batch: str = ""
     most: str = ""
@@ -44,14 +47,16 @@ class Station:
 
 
 STATIONS = (
-    Station("uplink", "uplink_utilisation", "uplink_wait_s", "airtime_s"),
+    Station("uplink", "uplink_utilisation", "airtime_s", wait="uplink_wait_s"),
     Station(
-        *("GPUs", "bs_utilisation", "bs_wait_s", "verify_s"),
+        *("GPUs", "bs_utilisation", "verify_s"),
+        wait="bs_wait_s",
         servers="base_station.gpus",
         batch="batch_jobs",
         most="base_station.max_batch",
         are="are",
     ),
+    Station("downlink", "downlink_utilisation", "downlink_s", present="downlink_present"),
 )
 PHONES = "phones"
 FULL = 0.95  # of what a station can carry: with open arrivals it limits from there on
@@ -69,10 +74,12 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
     in pairs of replications.
 
     Demands are those of the load at which they were measured. That of a GPU falls as batches grow: `full_demand_s` is
-    demand_s x mean jobs in a batch / max_batch, which takes for granted that a full batch takes no less time than a
-    mean one, whatever the service times; so its bound is never too low, and exact once batches are full. That of the
-    uplink falls too where uploads of several phones overlap: under fading each then meets more of its channel, under
-    limited power each holds less of the band, and an allocator may choose the best.
+    that of a batch of m jobs in (mean seconds) + (m - mean jobs) x (what one more job adds: least squares over the
+    run's batches, 0 if all are of one size). m is max_batch, or what chunk_tokens leaves of it; where memory evicts
+    requests batches can't grow, and m is the mean. It is exact once batches are full, and for seconds that grow in
+    proportion; a roofline that still reads weights, where jobs add nothing, promises too much. That of the bands falls
+    too where several phones' bits overlap: under fading each then meets more of its channel, under limited power each
+    holds less of the band, and an allocator may choose the best.
 
     The phones' row: N/X less all waits is how long a token holds one of N phones while nobody makes it wait, the think
     time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer.
@@ -112,7 +119,15 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
 
     def setting(key: str) -> float:
         section, _, name = key.partition(".")
-        return float(swept.get(key, scenario.get(section, {}).get(name, np.nan)))
+        value = swept.get(key, scenario.get(section, {}).get(name))
+        return np.nan if value is None else float(value)
+
+    def filled() -> Floats:
+        """Return a mean batch's part of what a full one does in the same time."""
+        jobs = get(station.batch)
+        most = np.fmin(setting(station.most), setting("base_station.chunk_tokens") * jobs / get("batch_tokens"))
+        most = np.where(get("evictions") > 0, jobs, np.fmax(most, jobs))
+        return np.asarray(jobs / most * (1.0 + (most - jobs) * np.nan_to_num(get("batch_job_s") / get("batch_s"))))
 
     def row(
         name: str, servers: float, busy: Floats, load: Floats, wait_s: Floats, waiting: Floats, whole: Floats
@@ -134,13 +149,13 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
 
     waits_s = np.zeros(len(rate))
     for station in STATIONS:
-        busy, wait_s = get(station.utilisation), get(station.wait)
+        busy = get(station.utilisation)
         if not (busy > 0).any():
             continue
+        wait_s = get(station.wait) if station.wait else _per(rate, get(station.present) - busy)
         waits_s = waits_s + wait_s
-        filled = get(station.batch) / setting(station.most) if station.batch else 1.0
         servers = setting(station.servers) if station.servers else 1.0
-        load = np.minimum(busy * filled, 1.0)
+        load = np.minimum(busy * filled() if station.batch else busy, 1.0)
         if np.isfinite(load).any():
             yield row(station.name, servers, busy, load, wait_s, wait_s, get("token_delay_s.mean"))
     phones = setting("traffic.devices")
@@ -148,6 +163,10 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
     load = np.clip((held - waiting) / phones, 0.0, 1.0)
     if np.isfinite(load).any():
         yield row(PHONES, phones, load, load, waits_s, waiting, held)
+
+
+def _per(rate: Floats, mean: Floats) -> Floats:
+    return np.asarray(np.divide(mean, rate, out=np.full(len(rate), np.nan), where=rate > 0))
 
 
 def _estimate(name: str, estimate: Sequence[Any]) -> dict[str, float]:
@@ -218,8 +237,8 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
         said += f": they wait for a station {_span(its['wait_share'])} of the time"
         most = f", and no station is above {100 * others['load'].max():.0f} % of what it can carry."
         return f"{said}{most if len(others) else '.'}"
-    filled = f" with batches {_span(its['load'] / its['utilisation'])} full" if stations[0].batch else ""
-    said += f": {it_is} busy {_span(its['utilisation'])} of the time{filled}"
+    pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
+    said += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
     waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
     return f"{said}{waits if its['wait_share'].notna().any() else '.'}"
 

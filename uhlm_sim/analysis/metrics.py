@@ -59,6 +59,8 @@ UNITS: dict[str, str] = {
     "mcs": "1",
     "batch_jobs": "jobs",
     "batch_tokens": "tokens",
+    "batch_s": "s",
+    "batch_job_s": "s",
     "kv_cache_usage": "1",
     "evictions": "requests",
     "recomputed_share": "1",
@@ -120,10 +122,12 @@ def replication_metrics(
     band held, `bs_utilisation` busy GPU time over gpus x time, `_present` jobs waiting or in service; those of the
     downlink are NaN where it is a constant. Per transport block, NaN for a link without them: `block_error_rate` is the
     share of first transmissions that failed, `retransmissions` how many followed, `mcs` the mean index.
-    `batch_jobs`, `batch_tokens` are means over batches: n rows see a batch of n jobs, so each weighs 1/n, and that for
-    each of its steps. Where the LLM's memory is limited, `kv_cache_usage` is the time average of positions held over
-    its capacity, `evictions` are the requests that lost theirs in the window, and `recomputed_share` is that of the
-    positions that the LLM processed again, of all that it processed for the tokens committed in the window.
+    `batch_jobs`, `batch_tokens` and `batch_s`, its seconds, are means over batches: n rows see a batch of n jobs, so
+    each weighs 1/n, and that for each of its steps. `batch_job_s` is what one more job adds to a batch's seconds, by
+    least squares over these batches and at least 0; NaN if all are of one size. Where the LLM's memory is limited,
+    `kv_cache_usage` is the time average of positions held over its capacity, `evictions` are the requests that lost
+    theirs in the window, and `recomputed_share` is that of the positions that the LLM processed again, of all that it
+    processed for the tokens committed in the window.
 
     Counts: `requests` arrived in the window and `completed_requests` of them; `unfinished_requests` and
     `unfinished_tokens` are all those under way when the run was cut, whenever they began. `requests_present`
@@ -296,6 +300,11 @@ def _of_tokens(tokens: pd.DataFrame, warmup_s: float, duration_s: float, devices
     found["batch_jobs"] = steps.sum() / batches if batches else np.nan
     batch_tokens = _floats(inside["batch_tokens"])[computed]
     found["batch_tokens"] = (batch_tokens * weight).sum() / batches if batches else np.nan
+    step_s = _floats(inside["verify_s"])[computed] / steps
+    found["batch_s"] = (step_s * weight).sum() / batches if batches else np.nan
+    more = jobs[computed] - found["batch_jobs"]
+    spread = (more**2 * weight).sum()
+    found["batch_job_s"] = max((more * step_s * weight).sum() / spread, 0.0) if spread > 1e-9 * batches else np.nan
     return found
 
 
