@@ -212,6 +212,43 @@ def test_who_is_seen_below_the_lowest_mcs_waits_for_a_better_block():
     assert (counted.blocks, counted.busy_s, counted.present_s) == (1, 1.0, 3.0)
 
 
+def test_in_a_fixed_split_nobody_feels_what_others_send_again():
+    """A phone that fails three times in each of its slots leaves the other with its half of the band, all the time."""
+    both = [(0.0, 0, SLOT_BITS[5]), (0.0, 1, 2 * SLOT_BITS[5])]
+    ends = [
+        transmit(both, [snr_for(5)] * 2, [[0.0] * failing, []], name="fdma", round_trip_slots=1)[0][1]
+        for failing in (0, 6)
+    ]
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("name", ["proportional-fair", "proportional-fair-slots", "shortest-first", "round-robin"])
+def test_a_phone_that_the_lowest_mcs_just_reaches_is_not_passed_over_for_its_errors(name):
+    """0.2 dB above the threshold and beside an upload without end; its errors, of a tenth, don't take its turns."""
+    env, done = simpy.Environment(), []
+    snr = np.array([float(snr_threshold(0, 1e4 * MCS_EFFICIENCY[0], 0.1)) * 10**0.02, 10**1.5])
+
+    def deliver(job):
+        done.append(job.device)
+        band.send(Job(0, 2e4, 1, env.now, Wakeup(env)))
+
+    band = AdaptiveUplink(
+        env,
+        bandwidth_hz=1e7,
+        air=Air(snr.copy(), radio.spectral_efficiency),
+        known=Air(snr.copy(), radio.spectral_efficiency),
+        link=Link(),
+        slots=Slots(2, 1e-3, 0.1),
+        coins_of=np.random.default_rng,
+        deliver=deliver,
+        allocator=ALLOCATORS[name],
+    )
+    for device, bits in enumerate((2e4, 1e9)):
+        band.send(Job(device, bits, 1, 0.0, Wakeup(env)))
+    env.run(until=2.0)
+    assert len(done) > 50
+
+
 # Theory.
 
 

@@ -32,9 +32,9 @@ class Link:
 
     The base station takes the highest MCS whose error at the SNR it believes is at most `target_error`: what it saw
     `csi_delay_s` ago, less an offset that grows by `outer_step_db` when a block's first transmission fails and falls by
-    target / (1 - target) of that when it doesn't (0: no outer loop). A block that fails is sent again
-    `round_trip_slots` after, at most `max_transmissions` times in all. `overhead` is the part of a slot that carries no
-    data: reference signals, or the downlink's slots.
+    target / (1 - target) of that when it doesn't (0: no outer loop); below the lowest MCS it grows no more, so that a
+    phone in between comes back. A block that fails is sent again `round_trip_slots` after, at most `max_transmissions`
+    times in all. `overhead` is the part of a slot that carries no data: reference signals, or the downlink's slots.
     """
 
     target_error: float = 0.1
@@ -49,10 +49,11 @@ class AdaptiveUplink:
     """A band shared slot by slot; the same in and out as `uhlm_sim.cell.uplink.Uplink`, and allocators as there.
 
     At a slot's edge blocks that failed `round_trip_slots` before are sent again, on the same share of the band and with
-    the same MCS (synchronous HARQ); so they always fit. The allocator shares out what is left to devices that have
-    bits waiting and send nothing again: one block a device and slot, as many bits as its MCS carries there, or what is
-    left of the upload. The allocator is told the SNR that the base station believes, and the efficiency of the MCS
-    that follows from it for the whole band, 0 below the lowest. Who was seen below the lowest MCS is in outage: sends
+    the same MCS (synchronous HARQ); so they always fit. The allocator shares out the band to devices that have bits
+    waiting and send nothing again; where that and the retransmissions are more than the band, all its shares shrink
+    alike, so a fixed split stays one. A device sends one block a slot, as many bits as its MCS carries there, or what
+    is left of the upload. The allocator is told the SNR that was seen, and the efficiency over the whole band of the
+    MCS that follows from what is believed. Who was seen below the lowest MCS is in outage: has efficiency 0, sends
     nothing, and a share that it gets stays unused. Who was not, sends at the lowest at least.
     At the slot's end the block fails if its coin is below `block_error` at the sum of the SNRs it was sent at (chase
     combining; the SNR of a slot is that of its beginning). A block keeps its coin, so after n transmissions it has
@@ -122,7 +123,7 @@ class AdaptiveUplink:
                 "device": lambda active: active,
                 "arrival": lambda active: self._arrival[active],
                 "mean_snr": lambda active: air.mean_snr[active],
-                "efficiency": lambda active: self._efficiency_of(self._believed[active]),
+                "efficiency": self._efficiency,
             },
             devices=devices,
             weights=weights,
@@ -205,13 +206,15 @@ class AdaptiveUplink:
     def _new_blocks(self, number: int, active: NDArray[np.intp], free: float) -> Floats:
         self._believed = self._known.snr * self._trust
         asked = {name: get(active) for name, get in self._asked}
-        given = self._allocator(self._waiting_bits[active], self._believed[active], **asked)
-        shares, _, _ = checked_shares(self._name, given, len(active))
         seen = self._known.snr[active]
+        given = self._allocator(self._waiting_bits[active], seen.copy(), **asked)
+        shares, wanted, _ = checked_shares(self._name, given, len(active))
+        if wanted > free:
+            shares = shares * (free / wanted)
         if self._power_limited:
-            seen = seen / np.maximum(shares * free, LEAST_SHARE)
+            seen = seen / np.maximum(shares, LEAST_SHARE)
         some = (shares > 0.0) & (seen >= self._thresholds[-1, 0])
-        device, share = active[some], shares[some] * free
+        device, share = active[some], shares[some]
         self._slots.give(active, shares)
         blocks = np.empty((8, device.size))
         uses = share * self._uses
@@ -238,7 +241,9 @@ class AdaptiveUplink:
         self._sending_s[device] += self._slots.tti_s
         first = sent[TIMES] == 1.0
         if link.outer_step_db:
-            moved = self._trust[device] * np.where(fails, self._after_error, self._after_none)
+            believed = self._believed[device] / sent[SHARE] if self._power_limited else self._believed[device]
+            lower = np.where(believed < self._thresholds[-1, 0], 1.0, self._after_error)  # there is no lower MCS
+            moved = self._trust[device] * np.where(fails, lower, self._after_none)
             moved = np.minimum(np.maximum(moved, LEAST_TRUST), MOST_TRUST)
             self._trust[device[first]] = moved[first]
         well, bits = device, sent[BITS]
@@ -257,6 +262,12 @@ class AdaptiveUplink:
         self.counters.departures += 1
         self.counters.bits += job.payload_bits
         return job
+
+    def _efficiency(self, active: NDArray[np.intp]) -> Floats:
+        """Return bit/s/Hz of the active devices over the whole band: of the lowest MCS at least, where it is seen."""
+        seen = self._known.snr[active] >= self._thresholds[-1, 0]
+        least_snr = np.where(seen, self._thresholds[-1, 0], 0.0)
+        return np.where(seen, self._efficiency_of(np.maximum(self._believed[active], least_snr)), 0.0)
 
     def _efficiency_of(self, snr: Floats) -> Floats:
         """Return bit/s/Hz of the MCS for an SNR over the whole band, 0 below the lowest, elementwise."""
