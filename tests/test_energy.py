@@ -10,6 +10,7 @@ from uhlm_sim import capacity, load, run
 from uhlm_sim.analysis.energy import ENERGY, powers_of
 from uhlm_sim.analysis.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.places import mean_snr_db, transmit_power_w
 from uhlm_sim.cell.population import population
 from uhlm_sim.errors import InputError, ScenarioError
 
@@ -142,15 +143,42 @@ def test_classes_differ_in_power_and_their_tokens_average_to_the_cells():
     assert per_s == pytest.approx([1.0, 2.0])
 
 
-def test_the_transmit_power_is_the_geometrys_and_power_control_is_refused():
+def test_the_transmit_power_is_the_geometrys():
     geometry = {"geometry": {"max_power_dbm": 26.0}}
     radio = {"amplifier_efficiency": 0.4, "circuit_power_w": 0.0}
     assert cell(device={"radio": radio}).transmit_power_w == pytest.approx(0.19953, rel=1e-4)
     assert cell(device={"radio": radio}, channel=geometry).transmit_power_w == pytest.approx(0.39811, rel=1e-4)
-    with pytest.raises(ScenarioError, match="energy knows no power control"):
-        cell(device={"radio": radio}, channel={"geometry": {"p0_dbm": -90.0}})
     with pytest.raises(ScenarioError, match=r"device.radio.amplifier_efficiency: is missing"):
         cell(device={"radio": {"circuit_power_w": 0.1}})
+
+
+def test_under_power_control_a_phone_near_by_radiates_less_and_is_heard_as_well():
+    """P = min(Pmax, P0 + 10 lg(B / 180 kHz) + L): below Pmax every mean SNR is P0 over the noise in 180 kHz."""
+    geometry = {"p0_dbm": -115.0, "alpha": 1.0, "radius_m": 150.0, "noise_figure_db": 5.0}
+    radio = {"amplifier_efficiency": 0.25, "circuit_power_w": 0.0}
+    scenario, records = busy(
+        channel={"kind": "constant", "geometry": geometry}, device={**PHONE, "radio": radio}, duration_s=30.0
+    )
+    power_w = transmit_power_w(scenario, 0)
+    assert (power_w < scenario.transmit_power_w).all()
+    assert power_w.max() > 3 * power_w.min()
+    heard_db = mean_snr_db(scenario, 0)
+    np.testing.assert_allclose(heard_db, -115.0 - (-174.0 + 10 * np.log10(180e3) + 5.0), atol=1e-9)
+    found = replication_metrics(
+        records.requests, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
+        devices=6, slo={}, output_law=True, powers=powers_of(scenario, [0] * 6, power_w),
+    )  # fmt: skip
+    tokens = counted(scenario, records)
+    joules = (power_w[tokens["device"]] / 0.25 * tokens["airtime_s"].fillna(0.0)).sum()
+    assert found["energy_per_token_j.radio"] == pytest.approx(joules / len(tokens), rel=1e-12)
+
+
+def test_power_control_with_another_power_is_refused():
+    geometry = {"geometry": {"p0_dbm": -90.0}}
+    with pytest.raises(ScenarioError, match=r"power control sets a power for each hertz.*not with .power-limited"):
+        cell(channel=geometry, uplink={"snr_rule": "power-limited"})
+    with pytest.raises(ScenarioError, match=r"transmit_power_dbm: channel.geometry.p0_dbm sets the power"):
+        cell(channel=geometry, device={"radio": RADIO})
 
 
 def test_the_report_tells_joules_and_draws_them(scenario_file: Path, tmp_path: Path) -> None:

@@ -252,8 +252,11 @@ def about_energy(scenario: Scenario) -> list[str]:
             if powers.power_limited
             else "times its share of the band, the power density being fixed"
         )
+        geometry = scenario.channel.geometry
+        controlled = geometry is not None and geometry.p0_dbm is not None
+        power = f"{'what power control asks, at most ' if controlled else ''}{scenario.transmit_power_w:.3g} W"
         said.append(
-            f"A phone that sends radiates {scenario.transmit_power_w:.3g} W, {share}, from an amplifier with an "
+            f"A phone that sends radiates {power}, {share}, from an amplifier with an "
             f"efficiency of {radio.amplifier_efficiency:g}; the radio's circuits draw {radio.circuit_power_w:g} W. An "
             "upload in outage that holds its share counts as sending."
         )

@@ -161,8 +161,16 @@ class Scenario(Section):
             if policy.skip_rate == "matched":
                 self.matched(policy)
         geometry = self.channel.geometry
-        if self.device.radio is not None and geometry is not None and geometry.p0_dbm is not None:
-            raise ValueError("device.radio: energy knows no power control; leave channel.geometry.p0_dbm out")
+        if geometry is not None and geometry.p0_dbm is not None:
+            if self.uplink.snr_rule == "power-limited":
+                raise ValueError(
+                    "channel.geometry.p0_dbm: power control sets a power for each hertz; it goes with "
+                    'uplink.snr_rule = "per-hertz", not with "power-limited"'
+                )
+            if self.device.radio is not None and self.device.radio.transmit_power_dbm is not None:
+                raise ValueError(
+                    "device.radio.transmit_power_dbm: channel.geometry.p0_dbm sets the power; leave one out"
+                )
         check_classes(self.device_class, self.traffic.devices, labels, self.ignored_of_classes)
         self._refuse_endless_work()
         return self

@@ -28,6 +28,7 @@ from uhlm_sim import __version__
 from uhlm_sim.analysis.energy import powers_of
 from uhlm_sim.analysis.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.places import transmit_power_w
 from uhlm_sim.cell.policies import class_policies, ready_policy
 from uhlm_sim.cell.population import population
 from uhlm_sim.errors import InputError, SimulationError, UhlmError
@@ -217,7 +218,7 @@ def _part(task: Task) -> bytes:
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
         output_law=policy.exact and all(each.exact for each in of_class.values()),
-        powers=powers_of(scenario, groups),
+        powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )
     keys = {"point": task.point, "policy": policy.label, "replication": task.replication}

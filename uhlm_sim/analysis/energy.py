@@ -18,28 +18,32 @@ ENERGY = ("energy_per_token_j", *(f"energy_per_token_j.{part}" for part in PARTS
 class Powers:
     """Watts of a cell; NaN for what isn't known.
 
-    `device_w`, one for each device, while it computes; `amplifier_w` what the amplifier draws at full transmit power
-    and `circuit_w` the rest of the radio while it sends; `power_limited` says that a phone radiates all its power in
-    whatever share of the band it has; `gpu_w` a GPU that serves and `gpu_idle_w` one that waits.
+    `device_w`, one for each device, while it computes; `amplifier_w`, one for each, what the amplifier draws where the
+    whole band is used, and `circuit_w` the rest of the radio while it sends; `power_limited` says that a phone radiates
+    all its power in whatever share of the band it has; `gpu_w` a GPU that serves and `gpu_idle_w` one that waits.
     """
 
     device_w: Floats
-    amplifier_w: float = np.nan
+    amplifier_w: Floats
     circuit_w: float = np.nan
     power_limited: bool = False
     gpu_w: float = np.nan
     gpu_idle_w: float = 0.0
 
 
-def powers_of(scenario: Scenario, group_of: Sequence[int]) -> Powers | None:
-    """Return a scenario's powers, `group_of` being each device's class by number; None if no phone's is known."""
+def powers_of(scenario: Scenario, group_of: Sequence[int], radiated_w: Floats | None = None) -> Powers | None:
+    """Return a scenario's powers, None if no phone's is known.
+
+    `group_of` is each device's class by number, `radiated_w` what each radiates over the whole band (None: full power).
+    """
     if not scenario.tells_energy:
         return None
     own = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
     radio, station = scenario.device.radio, scenario.base_station
+    radiated = np.full(len(group_of), scenario.transmit_power_w) if radiated_w is None else radiated_w
     return Powers(
         device_w=own[list(group_of)],
-        amplifier_w=np.nan if radio is None else scenario.transmit_power_w / radio.amplifier_efficiency,
+        amplifier_w=radiated / (np.nan if radio is None else radio.amplifier_efficiency),
         circuit_w=np.nan if radio is None else radio.circuit_power_w,
         power_limited=scenario.uplink.snr_rule == "power-limited",
         gpu_w=np.nan if station.gpu_power_w is None else station.gpu_power_w,
@@ -70,11 +74,12 @@ def energies(tokens: pd.DataFrame, powers: Powers, idle_s: float) -> dict[str, f
         return tokens[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
     jobs = column("batch_jobs")
-    device_j = (powers.device_w[tokens["device"].to_numpy(dtype=np.int64)] * column("device_s")).sum()
+    device = tokens["device"].to_numpy(dtype=np.int64)
+    device_j = (powers.device_w[device] * column("device_s")).sum()
     radio_j = np.nan
-    if not np.isnan(powers.amplifier_w):
+    if not np.isnan(powers.circuit_w):
         radiating_s = column("sending_s" if powers.power_limited else "airtime_s")
-        radio_j = (powers.amplifier_w * radiating_s + powers.circuit_w * column("sending_s")).sum()
+        radio_j = (powers.amplifier_w[device] * radiating_s + powers.circuit_w * column("sending_s")).sum()
     served_s = np.divide(column("verify_s"), jobs, out=np.zeros(n), where=jobs > 0).sum()
     idle_j = n * powers.gpu_idle_w * idle_s if powers.gpu_idle_w else 0.0
     station_j = powers.gpu_w * served_s + idle_j

@@ -1,9 +1,9 @@
-"""Mean SNR of every phone: as the scenario gives it, as it was recorded, or from the phone's place in the cell."""
+"""Mean SNR of every phone, as given, as recorded, or from its place in the cell; and the power it sends with."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import drop_phones, linear_to_db, read_recording, uplink_snr_db
+from channel_models import db_to_linear, drop_phones, linear_to_db, read_recording, transmit_power_dbm, uplink_snr_db
 from uhlm_sim.cell.population import population
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.scenario import Geometry, Scenario
@@ -47,10 +47,37 @@ def mean_snr_db(scenario: Scenario, replication: int) -> Floats:
     return found
 
 
+def transmit_power_w(scenario: Scenario, replication: int) -> Floats:
+    """Return the power [W] of every device over the whole band in one replication.
+
+    Full power, or under power control what a phone's place asks for. A class with a mean SNR of its own, whose places
+    say nothing of it, has full power.
+    """
+    full_w = np.full(scenario.traffic.devices, scenario.transmit_power_w)
+    geometry = scenario.channel.geometry
+    if geometry is None or geometry.p0_dbm is None:
+        return full_w
+    coupling_db = _loss_db(scenario, geometry, replication) + geometry.extra_loss_db
+    power_dbm = transmit_power_dbm(
+        coupling_db - geometry.base_station_gain_dbi - geometry.phone_gain_dbi,
+        bandwidth_hz=scenario.uplink.bandwidth_hz,
+        max_power_dbm=geometry.max_power_dbm,
+        p0_dbm=geometry.p0_dbm,
+        alpha=geometry.alpha,
+    )
+    is_placed = [each.mean_snr_db is None for each in scenario.device_class] or [True]
+    placed = np.array([is_placed[who.group] for who in population(scenario)])
+    return np.where(placed, db_to_linear(power_dbm) / 1000.0, full_w)
+
+
 def _dropped(scenario: Scenario, geometry: Geometry, replication: int) -> Floats:
-    values = geometry.model_dump()
-    budget = {name: values.pop(name) for name in BUDGET}
-    loss_db = [
-        drop_phones(who.stream(scenario.seed, "drop", replication), 1, **values).loss_db for who in population(scenario)
-    ]
-    return uplink_snr_db(np.concatenate(loss_db), bandwidth_hz=scenario.uplink.bandwidth_hz, **budget)
+    budget = {name: getattr(geometry, name) for name in BUDGET}
+    loss_db = _loss_db(scenario, geometry, replication)
+    return uplink_snr_db(loss_db, bandwidth_hz=scenario.uplink.bandwidth_hz, **budget)
+
+
+def _loss_db(scenario: Scenario, geometry: Geometry, replication: int) -> Floats:
+    places = geometry.model_dump(exclude=set(BUDGET))
+    people = population(scenario)
+    drops = [drop_phones(who.stream(scenario.seed, "drop", replication), 1, **places) for who in people]
+    return np.concatenate([drop.loss_db for drop in drops])
