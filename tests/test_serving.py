@@ -404,6 +404,19 @@ def test_what_can_not_be_is_told_before_the_first_event(station, told):
         check_scenario(busy_cell(**station), [ready()], allow_plugins=True)
 
 
+def test_a_batch_of_more_phones_than_ever_send_is_told_before_the_first_event():
+    """Of six phones four are always under slm: no more than two jobs can wait."""
+    classes = [{"name": "on", "count": 2}, {"name": "off", "count": 4, "policy": "slm"}]
+    scenario = cell(
+        traffic={"think_time_s": 0.0, "max_tokens": 12},
+        device_class=classes,
+        base_station={"batch_rule": "size", "min_batch": 3},
+        policy=[{"kind": "hlm"}, {"kind": "slm"}],
+    )
+    with pytest.raises(ScenarioError, match="min_batch = 3: must be at most 2: of 2 phones that send"):
+        check_scenario(scenario, [ready(), ready("slm")])
+
+
 def test_memory_in_bytes_is_as_many_positions_as_fit():
     """Llama-2-7B in FP16: keys and values of 32 layers of 4,096 numbers of 2 bytes."""
     assert busy_cell(kv_bytes=40e9).base_station.kv_capacity_tokens == int(40e9 // (2 * 32 * 4096 * 2))

@@ -21,6 +21,7 @@ from uhlm_sim.cell.batching import (
 )
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.cell.population import population
 from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.service import service_times
 from uhlm_sim.errors import ScenarioError
@@ -83,15 +84,17 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
     """Raise ScenarioError for a rule or order that can't be had, jobs that can never meet, or memory too small for one.
 
     Whoever waits for `min_batch` jobs in a queue of its own may find the others in front of other GPUs: with N phones,
-    of which each has one job at a time, some of G queues has ceil(N / G) at least when all of them wait.
+    of which each has one job at a time, some of G queues has ceil(N / G) at least when all of them wait. Phones of a
+    class that is always under `slm` never have one.
     """
-    station, phones = scenario.base_station, scenario.traffic.devices
+    station, phones = scenario.base_station, _fewest_senders(scenario, policies)
     find_rule(scenario, allow_plugins=allow_plugins)
     find_order(scenario, allow_plugins=allow_plugins)
     queues = station.gpus if station.queue == "join-shortest" else 1
     together = -(-phones // queues)
     if station.min_batch is not None and station.min_batch > together:
-        there = f"{phones} phones" if queues == 1 else f"{phones} phones at {queues} queues"
+        sending = "phones" if phones == scenario.traffic.devices else "phones that send"
+        there = f"{phones} {sending}" if queues == 1 else f"{phones} {sending} at {queues} queues"
         raise ScenarioError(
             f"base_station.min_batch = {station.min_batch}: must be at most {together}: of {there} no more need ever "
             "be there, and all would wait for ever"
@@ -105,6 +108,15 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
                 f"base_station.{key}: the LLM remembers {capacity} positions, and a request of {policy.label} up to "
                 f"{most}: each must fit alone"
             )
+
+
+def _fewest_senders(scenario: Scenario, policies: list[ReadyPolicy]) -> int:
+    """Return how many phones have jobs at all, under the policy with the fewest that have any."""
+    kind_of = {policy.label: policy.kind for policy in policies}
+    own = [each.policy and kind_of.get(each.policy) for each in scenario.device_class] or [None]
+    people = population(scenario)
+    counts = [sum((own[who.group] or policy.kind) != "slm" for who in people) for policy in policies]
+    return min((count for count in counts if count), default=len(people))
 
 
 def _most_positions(scenario: Scenario, policy: ReadyPolicy) -> int:
