@@ -182,7 +182,7 @@ def test_the_least_recently_used_request_makes_way_and_is_processed_again():
 
 
 def test_who_does_not_fit_beside_those_in_service_waits_and_nobody_overtakes():
-    log, _, _ = serve([(0, 0, 6), (1, 1, 5), (2, 2, 1)], gpus=2, kv_tokens=10)
+    log, _, _ = serve([(0, 0, 6), (1, 1, 5), (2, 2, 1)], gpus=2, kv_tokens=5)
     assert log == [(0, 0, 6), (2, 6, 7), (1, 6, 11)]
 
 

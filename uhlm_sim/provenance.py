@@ -188,10 +188,10 @@ def _of_the_gpus(scenario: Scenario) -> list[str]:
             "prompt's do, though the recorded answers are those without."
         )
     if station.kv_capacity_tokens is not None:
-        each = " each" if station.queue == "join-shortest" else ""
+        together = ", and share them" if station.gpus > 1 and station.queue == "shared" else ""
         said.append(
-            f"The GPUs remember {station.kv_capacity_tokens:,} positions{each}; whoever is evicted is processed again "
-            "from the prompt on with its next job."
+            f"Each GPU remembers {station.kv_capacity_tokens:,} positions{together}; whoever is evicted is processed "
+            "again from the prompt on with its next job."
         )
     elif station.gpus > 1:
         said.append("Every GPU is taken to remember every request: a job goes to any of them at no cost.")

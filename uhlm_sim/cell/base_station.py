@@ -42,9 +42,9 @@ class BaseStation:
     arrival if None.
 
     With `join_shortest` each GPU has a queue of its own, and a job goes to the one with the fewest jobs waiting or in
-    service, of equals to the first. With `kv_tokens` the GPUs behind one queue remember so many positions together (see
-    `uhlm_sim.cell.kv_cache`): whoever is first in the queue and doesn't fit waits, nobody overtakes, and until
-    `end_request` a request stays in the queue that its first job joined. Without, every GPU remembers everything.
+    service, of equals to the first. With `kv_tokens` each GPU remembers so many positions, and those behind one queue
+    share theirs (see `uhlm_sim.cell.kv_cache`): whoever is first in the queue and doesn't fit waits, nobody overtakes,
+    and until `end_request` a request stays in the queue that its first job joined. Without, every GPU remembers all.
 
     With `chunk_tokens` a step processes at most so many positions, and a job takes as many steps as it needs (see
     `uhlm_sim.cell.chunks`). A GPU that has jobs begun goes on at once, and takes whoever waits along.
@@ -67,7 +67,7 @@ class BaseStation:
         self.counters = Counters()
         self.kv_counters = Counters()
         self.gpus = gpus
-        self.kv_capacity_tokens = 0 if kv_tokens is None else kv_tokens * (gpus if join_shortest else 1)
+        self.kv_capacity_tokens = 0 if kv_tokens is None else kv_tokens * gpus
         self._env = env
         self._service_s = service_s
         self._max_batch = max_batch
@@ -75,9 +75,10 @@ class BaseStation:
         self._rule = rule
         self._chunk_tokens = chunk_tokens
         self._lines = []
-        for _ in range(gpus if join_shortest else 1):
-            memory = None if kv_tokens is None else KvCache(kv_tokens, self.kv_counters)
-            line = Line(1 if join_shortest else gpus, deque() if order is None else Ordered(order), memory)
+        lines = gpus if join_shortest else 1
+        for _ in range(lines):
+            memory = None if kv_tokens is None else KvCache(self.kv_capacity_tokens // lines, self.kv_counters)
+            line = Line(gpus // lines, deque() if order is None else Ordered(order), memory)
             line.look = partial(self._look, line)
             self._lines.append(line)
         self._only = self._lines[0] if len(self._lines) == 1 else None

@@ -99,7 +99,7 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
             f"base_station.min_batch = {station.min_batch}: must be at most {together}: of {there} no more need ever "
             "be there, and all would wait for ever"
         )
-    capacity = inf if station.kv_capacity_tokens is None else station.kv_capacity_tokens
+    capacity = inf if station.kv_capacity_tokens is None else station.kv_capacity_tokens * station.gpus // queues
     for policy in policies if station.kv_capacity_tokens is not None else ():
         most = _most_positions(scenario, policy)
         if most > capacity:

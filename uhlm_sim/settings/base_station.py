@@ -71,7 +71,10 @@ class BaseStation(Section):
     order: Kind = Field("first-come", description="who is next in a queue, see `uhlm-sim list`; or module:object")
     order_params: dict[str, float] = Field({}, description="arguments of an order of your own")
     kv_tokens: int | None = Field(
-        None, ge=1, le=MOST_POSITIONS, description="positions that GPUs behind one queue remember; all if unset"
+        None,
+        ge=1,
+        le=MOST_POSITIONS,
+        description="positions that each GPU remembers, those behind one queue together; all if unset",
     )
     kv_bytes: Positive | None = Field(None, description="the same in bytes of memory")
     kv_bytes_per_token: Positive | None = Field(None, description="for kv_bytes; the preset's if unset")
@@ -132,7 +135,7 @@ class BaseStation(Section):
 
     @property
     def kv_capacity_tokens(self) -> int | None:
-        """Positions that the GPUs behind one queue remember; None for no limit, or where bytes can't be told apart."""
+        """Positions that each GPU remembers; None for no limit, or where bytes can't be told apart."""
         per_token = self._kv_bytes_of_a_position
         if self.kv_bytes is None or per_token is None:
             return self.kv_tokens
