@@ -126,7 +126,7 @@ def test_presets_bring_the_powers_that_have_a_source():
     phone = cell()
     assert (phone.device.power_w, phone.base_station.gpu_power_w) == (None, 400.0)
     assert powers_of(phone, [0]) is None
-    assert cell(base_station={"llm": "llama2-7b-a40"}).base_station.gpu_power_w is None
+    assert cell(base_station={"llm": "llama2-7b-a40"}).base_station.gpu_power_w == 300.0
 
 
 def test_classes_differ_in_power_and_their_tokens_average_to_the_cells():
