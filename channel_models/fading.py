@@ -4,8 +4,8 @@ A fading model is a function that yields, for one device, the power gains of con
 `size`. The mean gain is one, so that the mean SNR stays where the scenario put it. A model keeps what correlates its
 blocks in its own local variables; the run length must not change the sequence. Gains have no unit.
 
-A model's parameters follow `rng` and `size`, each with a default. Two of them say what the model is asked for and are
-filled in by who asks: `block_s`, the length of a block, and `device`, the number of the device.
+A model's parameters follow `rng` and `size`. The simulator fills in what it knows itself: `block_s`, the length of a
+block, `device`, the number of the device, and `carrier_hz`, where the phones' path loss has a carrier.
 """
 
 from collections.abc import Iterator

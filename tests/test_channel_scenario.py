@@ -133,6 +133,25 @@ def test_a_moving_phone_is_sampled_once_a_coherence_time():
     np.testing.assert_array_equal(air_of(scenario, 300)[:, 19], gains)
 
 
+def test_a_phone_moves_at_the_carrier_of_its_path_loss():
+    channel = {"kind": "jakes", "coherence_s": 0.001, "params": {"speed_m_per_s": 3.0}}
+    scenario = cell(channel={**channel, "geometry": {"carrier_hz": 28e9, "shadowing": False}})
+    found = next(find_fading(scenario)(7)(stream(1, "own"), 300))
+    expected = next(jakes(stream(1, "own"), 300, block_s=0.001, speed_m_per_s=3.0, carrier_hz=28e9))
+    np.testing.assert_array_equal(found, expected)
+    without = cell(channel={**channel, "mean_snr_db": 10.0})
+    assert "carrier_hz" not in find_fading(without)(7).keywords  # the model's own default
+
+
+def test_two_carriers_in_one_scenario_are_refused():
+    channel = {"kind": "jakes", "params": {"carrier_hz": 3.5e9}}
+    check_scenario(cell(channel={**channel, "geometry": {"carrier_hz": 3.5e9}}), [ready()])
+    with pytest.raises(ScenarioError) as refused:
+        check_scenario(cell(channel={**channel, "geometry": {"carrier_hz": 28e9}}), [ready()])
+    told = "channel.params.carrier_hz = 3500000000: must be channel.geometry.carrier_hz = 28000000000, or be left out"
+    assert str(refused.value) == told
+
+
 @pytest.mark.parametrize("kind", ["jakes", "trace"])
 def test_a_channel_that_goes_on_from_block_to_block_has_no_gain_per_upload(kind):
     with pytest.raises(ScenarioError, match="coherence_s = 'per-upload'"):

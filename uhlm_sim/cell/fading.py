@@ -20,22 +20,34 @@ Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parame
 def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[[int], Fading]:
     """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
 
-    A model that has the parameters `block_s` or `device` is handed the length of a block [s] and the device's number.
+    A model that has the parameters `block_s`, `device` or `carrier_hz` is handed the length of a block [s], the number
+    of the device, or the carrier [Hz] of [channel.geometry], if the scenario has one.
     """
     channel = scenario.channel
     fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
     try:
-        asked = {"block_s", "device"} & inspect.signature(fading).parameters.keys()
+        parameters = inspect.signature(fading).parameters.keys()
     except (TypeError, ValueError) as error:
         raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
+    asked = {"block_s", "device"} & parameters
     if asked and channel.coherence_s == "per-upload":
         raise ScenarioError(
             f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
         )
+    handed = {"block_s": channel.coherence_s}
+    if channel.geometry is not None and "carrier_hz" in parameters:
+        asked.add("carrier_hz")
+        handed["carrier_hz"] = carrier_hz = channel.geometry.carrier_hz
+        own_hz = channel.params.get("carrier_hz", carrier_hz)
+        if own_hz != carrier_hz and not isinstance(own_hz, str):  # that a text is no number is told elsewhere
+            raise ScenarioError(
+                f"channel.params.carrier_hz = {own_hz:.12g}: must be channel.geometry.carrier_hz = {carrier_hz:.12g}, "
+                "or be left out"
+            )
 
     def fading_of(device: int) -> Fading:
-        handed = {"block_s": channel.coherence_s, "device": device}
-        return partial(fading, **{name: handed[name] for name in asked} | channel.params)
+        known = {**handed, "device": device}
+        return partial(fading, **{name: known[name] for name in asked} | channel.params)
 
     return fading_of
 

@@ -14,7 +14,7 @@ class Geometry(Section):
     shape: Literal["disc", "hexagon"] = Field("disc", description="of the cell, the base station in its middle")
     radius_m: float = Field(250.0, gt=10, le=5000, description="of the disc, or to a corner of the hexagon")
     min_distance_m: float = Field(35.0, ge=10, le=5000, description="no phone is nearer")
-    carrier_hz: float = Field(3.5e9, ge=0.5e9, le=100e9)
+    carrier_hz: float = Field(3.5e9, ge=0.5e9, le=100e9, description="of path loss, and of a channel that moves")
     base_station_height_m: float | None = Field(None, gt=1, le=150, description="uma 25, umi 10, rma 35 if unset")
     phone_height_m: float = Field(1.5, ge=1, le=13)
     sight: Literal["drawn", "always", "never"] = Field("drawn", description="line of sight to the base station")
