@@ -109,7 +109,8 @@ def jakes(
     2 pi fD tau = 102, 16 wavelengths of movement; angles drawn independently would miss J0 by 1/sqrt(N) = 0.09 at any
     lag. Beyond that distance one realisation errs by as much, and J0 holds on average over devices.
 
-    Left out: movement within a block, the line of sight, delay spread, a device that turns or stops.
+    Left out: movement within a block, the line of sight, delay spread, a device that turns or stops. Raises ValueError
+    for a block or a carrier of 0 or less, a negative speed (at 0 the gain stays), and what is not finite.
     """
     for field in jakes_field(rng, size, block_s=block_s, speed_m_per_s=speed_m_per_s, carrier_hz=carrier_hz):
         yield np.square(np.abs(field))
@@ -118,7 +119,12 @@ def jakes(
 def jakes_field(
     rng: np.random.Generator, size: int, *, block_s: float, speed_m_per_s: float, carrier_hz: float
 ) -> Iterator[NDArray[np.complex128]]:
-    """Yield the complex gains h whose power `jakes` yields, in runs of `size`."""
+    """Yield the complex gains h whose power `jakes` yields, in runs of `size`. Raises ValueError where that does."""
+    for name, value in (("block_s", block_s), ("carrier_hz", carrier_hz)):
+        if not 0.0 < value < np.inf:
+            raise ValueError(f"{name} = {value:g}: must be greater than 0, and finite")
+    if not 0.0 <= speed_m_per_s < np.inf:
+        raise ValueError(f"speed_m_per_s = {speed_m_per_s:g}: must be 0 or greater, and finite")
     doppler_hz = speed_m_per_s * carrier_hz / SPEED_OF_LIGHT_M_PER_S
     turn, phases = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.0, 2.0 * np.pi, SINUSOIDS)
     angles = (2.0 * np.pi * np.arange(SINUSOIDS) + turn) / SINUSOIDS

@@ -241,6 +241,13 @@ def test_a_device_that_stands_still_keeps_its_gain():
     np.testing.assert_allclose(gains, gains[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["block_s", "speed_m_per_s", "carrier_hz"])
+def test_a_movement_that_is_none_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} = {value:g}: must be .*finite"):
+        next(jakes(stream(1, "wrong"), 10, **{"block_s": 0.02, name: value}))
+
+
 def test_walking_and_driving_differ_by_the_scale_of_time_alone():
     walking = next(jakes(stream(1, "scale"), 100, block_s=0.02, speed_m_per_s=1.0))
     driving = next(jakes(stream(1, "scale"), 100, block_s=0.001, speed_m_per_s=20.0))
