@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import exp1
+from scipy.special import exp1, hyperu
 
 LN_2 = math.log(2.0)
 
@@ -39,6 +39,12 @@ def spectral_efficiency(
 def ergodic_spectral_efficiency(mean_snr: float) -> float:
     """Return E[log2(1 + SNR)] [bit/s/Hz] under Rayleigh fading, without gap, floor or cap.
 
-    exp(1/g) E1(1/g) / ln 2 at mean SNR g (Lee, Estimate of channel capacity in Rayleigh fading, 1990).
+    exp(1/g) E1(1/g) / ln 2 at mean SNR g (Lee, Estimate of channel capacity in Rayleigh fading, 1990). Left out:
+    transmitters that know the SNR and save their power for when it is good. Raises ValueError for g not above 0.
     """
-    return float(np.exp(1.0 / mean_snr) * exp1(1.0 / mean_snr) / np.log(2.0))
+    if not mean_snr > 0.0:
+        raise ValueError(f"mean_snr = {mean_snr:g}: must be greater than 0")
+    x = 1.0 / mean_snr
+    # exp(x) overflows from 710 on. U(1, 1, x) is the product as a whole, but true to 1e-9 only around x = 10.
+    scaled = np.exp(x) * exp1(x) if x < 100.0 else hyperu(1.0, 1.0, x)
+    return float(scaled / LN_2)

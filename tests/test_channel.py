@@ -1,5 +1,6 @@
 """Fading and link rate agree with their closed forms (X ~ Exp(1), mean SNR g)."""
 
+import itertools
 import math
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_the_mean_rate_under_rayleigh_fading_is_lees(mean_snr_db):
     assert agrees(theory, spectral_efficiency(g * draws("ergodic")))
     assert ergodic_spectral_efficiency(g) == pytest.approx(theory, rel=1e-12)
     assert theory == pytest.approx(quad(lambda x: math.log2(1 + g * x) * math.exp(-x), 0, 60)[0], rel=1e-6)
+
+
+def test_the_mean_rate_under_rayleigh_fading_is_lees_at_any_snr():
+    """exp(1/g) E1(1/g) = int exp(-e^v + v) / (1/g + e^v) dv, which no SNR overflows."""
+    for g in np.geomspace(1e-6, 1e6, 49):
+        halves = [-60.0, math.log(min(1 / g, 100.0)), 6.5]
+        parts = [
+            quad(lambda v, g=g: math.exp(v - math.exp(v)) / (1 / g + math.exp(v)), low, high, limit=200, epsrel=1e-12)
+            for low, high in itertools.pairwise(halves)
+        ]
+        assert ergodic_spectral_efficiency(g) == pytest.approx(sum(p for p, _ in parts) / math.log(2), rel=1e-10)
+    with pytest.raises(ValueError, match="mean_snr = 0: must be greater than 0"):
+        ergodic_spectral_efficiency(0.0)
 
 
 @pytest.mark.parametrize("outage", [0.01, 0.1, 0.5])
