@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from channel_models.path_loss import BASE_STATION_HEIGHT_M, PATH_LOSS, shadowing_sd_db, sight_probability
+from channel_models.path_loss import BASE_STATION_HEIGHT_M, PATH_LOSS, check_one_of, shadowing_sd_db, sight_probability
 
 Floats = NDArray[np.float64]
 NOISE_DBM_PER_HZ = -174.0  # k T at 290 K
+SHAPES, SIGHTS = ("disc", "hexagon"), ("drawn", "always", "never")
 RESOURCE_BLOCK_HZ = 180e3  # 12 subcarriers of 15 kHz; 2^mu of them are a block at numerology mu
 
 
@@ -57,8 +58,10 @@ def drop_phones(
     `min_distance_m`; P(line of sight) = `sight_probability`, shadowing ~ N(0, sd^2) in dB with `shadowing_sd_db` (3GPP
     TR 38.901, 2022, sections 7.2 and 7.4). Independent for each phone. Left out: hot spots, indoor phones, shadowing
     that near phones share, movement: `sight` and shadowing hold for the whole run. Raises ValueError for a cell out
-    of the model's range.
+    of the model's range, and for an unknown model, shape or sight.
     """
+    for name, value, allowed in (("model", model, PATH_LOSS), ("shape", shape, SHAPES), ("sight", sight, SIGHTS)):
+        check_one_of(name, value, allowed)
     if not 10.0 <= min_distance_m < radius_m * (1.0 if shape == "disc" else np.sqrt(0.75)):
         raise ValueError(f"min_distance_m = {min_distance_m:g}: must be at least 10, and within the cell")
     x_m, y_m = _places(rng, count, radius_m, shape)

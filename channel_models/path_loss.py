@@ -2,14 +2,14 @@
 
 `uma` is urban macro (antennas above the roofs), `umi` urban micro (street canyon), `rma` rural macro. d is the distance
 in space [m], f the carrier in GHz, lg the logarithm to base 10, c = 3.0e8 m/s as in the report. Distances that are
-arguments are along the ground; they and `line_of_sight` may be arrays. Each function raises ValueError beyond what the
-report gives: 10 m to 5 km, 0.5 to 100 GHz (rma: 30 GHz), phones of 1 to 13 m (rma: 10 m).
+arguments are along the ground; they and `line_of_sight` may be arrays. Path loss beyond what the report gives raises
+ValueError.
 
 Left out: phones indoors, and higher than 13 m, where the height of their surroundings is random; the models of indoor
 cells and factories; the correlation of shadowing between places.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +34,8 @@ def uma(
 
     In sight 28 + 22 lg d + 20 lg f, beyond the break point 28 + 40 lg d + 20 lg f - 9 lg(b^2 + (h_BS - h_UT)^2), with
     b = 4 (h_BS - 1)(h_UT - 1) f / c along the ground. Out of sight 13.54 + 39.08 lg d + 20 lg f - 0.6 (h_UT - 1.5), at
-    least the loss in sight (TR 38.901, table 7.4.1-1). Left out: see the module.
+    least the loss in sight (TR 38.901, table 7.4.1-1). Left out: see the module. Raises ValueError beyond 10 m
+    to 5 km, 0.5 to 100 GHz, phones of 1 to 13 m, a base station above them of at most 150 m.
     """
     ground_m, d, f = _checked(distance_m, carrier_hz, base_station_height_m, phone_height_m)
     break_m = _break_m(carrier_hz, base_station_height_m, phone_height_m)
@@ -57,7 +58,8 @@ def umi(
 
     In sight 32.4 + 21 lg d + 20 lg f, beyond the break point 32.4 + 40 lg d + 20 lg f - 9.5 lg(b^2 + (h_BS - h_UT)^2),
     with b = 4 (h_BS - 1)(h_UT - 1) f / c along the ground. Out of sight 22.4 + 35.3 lg d + 21.3 lg f -
-    0.3 (h_UT - 1.5), at least the loss in sight (TR 38.901, table 7.4.1-1). Left out: see the module.
+    0.3 (h_UT - 1.5), at least the loss in sight (TR 38.901, table 7.4.1-1). Left out: see the module. Raises ValueError
+    beyond 10 m to 5 km, 0.5 to 100 GHz, phones of 1 to 13 m, a base station above them of at most 150 m.
     """
     ground_m, d, f = _checked(distance_m, carrier_hz, base_station_height_m, phone_height_m)
     break_m = _break_m(carrier_hz, base_station_height_m, phone_height_m)
@@ -81,7 +83,8 @@ def rma(
     In sight L(d) = 20 lg(40 pi d f / 3) + min(0.03 h^1.72, 10) lg d - min(0.044 h^1.72, 14.77) + 0.002 lg(h) d, beyond
     the break point L(b) + 40 lg(d / b), with b = 2 pi h_BS h_UT f / c. Out of sight 161.04 - 7.1 lg W + 7.5 lg h -
     (24.37 - 3.7 (h / h_BS)^2) lg h_BS + (43.42 - 3.1 lg h_BS)(lg d - 3) + 20 lg f - (3.2 lg(11.75 h_UT)^2 - 4.97), at
-    least the loss in sight (TR 38.901, table 7.4.1-1). Left out: other buildings and streets; see the module.
+    least the loss in sight (TR 38.901, table 7.4.1-1). Left out: other buildings and streets; see the module. Raises
+    ValueError beyond 10 m to 5 km, 0.5 to 30 GHz, phones of 1 to 10 m, a base station above them of at most 150 m.
     """
     ground_m, d, f = _checked(distance_m, carrier_hz, base_station_height_m, phone_height_m, top_hz=30e9, top_m=10.0)
     break_m = _rural_break_m(carrier_hz, base_station_height_m, phone_height_m)
@@ -103,12 +106,20 @@ PATH_LOSS: dict[str, Callable[..., Floats]] = {"uma": uma, "umi": umi, "rma": rm
 BASE_STATION_HEIGHT_M = {"uma": 25.0, "umi": 10.0, "rma": 35.0}
 
 
+def check_one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError for a word that isn't allowed."""
+    if value not in (words := list(allowed)):
+        raise ValueError(f"{name} = '{value}': must be one of {', '.join(words)}")
+
+
 def sight_probability(model: str, distance_m: ArrayLike) -> Floats:
     """Return the probability that a phone sees the base station, at ground distances.
 
     uma and umi: 1 up to 18 m, then 18/x + exp(-x/s)(1 - 18/x) with s = 63 m or 36 m; rma: 1 up to 10 m, then
-    exp(-(x - 10) / 1000) (TR 38.901, table 7.4.2-1, phones outdoors, up to 13 m high).
+    exp(-(x - 10) / 1000) (TR 38.901, table 7.4.2-1, phones outdoors, up to 13 m high). Left out: indoor and higher
+    phones; that two near phones mostly see the same. Raises ValueError for an unknown model.
     """
+    check_one_of("model", model, PATH_LOSS)
     x = np.asarray(distance_m, dtype=np.float64)
     if model == "rma":
         return np.exp(-np.maximum(x - 10.0, 0.0) / 1000.0)
@@ -128,8 +139,10 @@ def shadowing_sd_db(
     """Return the standard deviation [dB] of shadowing, which is normal in dB with mean 0.
 
     In sight 4 (rma beyond the break point: 6), out of sight uma 6, umi 7.82, rma 8 (TR 38.901, table 7.4.1-1). Only rma
-    looks at the carrier and the heights.
+    looks at the carrier and the heights. Left out: that near phones share their shadowing. Raises ValueError for an
+    unknown model.
     """
+    check_one_of("model", model, PATH_LOSS)
     x, in_sight = np.asarray(distance_m, dtype=np.float64), np.asarray(line_of_sight, dtype=np.bool_)
     far = x > _rural_break_m(carrier_hz, base_station_height_m, phone_height_m)
     seen = np.where(far, 6.0, 4.0) if model == "rma" else 4.0

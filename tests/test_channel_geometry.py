@@ -158,6 +158,26 @@ def test_without_shadowing_and_with_sight_given_the_same_phones_stand_in_the_sam
     np.testing.assert_array_equal(hidden.loss_db, uma(hidden.distance_m, False, carrier_hz=3.5e9))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "known"),
+    [
+        ("model", "indoor", "uma, umi, rma"),
+        ("shape", "square", "disc, hexagon"),
+        ("sight", "clear", "drawn, always, never"),
+    ],
+)
+def test_a_drop_by_an_unknown_word_is_refused_with_those_that_are_known(name, value, known):
+    with pytest.raises(ValueError, match=f"{name} = '{value}': must be one of {known}"):
+        drop_phones(stream(1, "unknown"), 10, **{name: value})
+
+
+def test_sight_and_shadowing_of_an_unknown_model_are_refused():
+    with pytest.raises(ValueError, match="model = 'indoor': must be one of uma, umi, rma"):
+        sight_probability("indoor", 100.0)
+    with pytest.raises(ValueError, match="model = 'indoor': must be one of uma, umi, rma"):
+        shadowing_sd_db("indoor", 100.0, True, carrier_hz=1e9)
+
+
 @pytest.mark.parametrize("changes", [{"min_distance_m": 9.0}, {"min_distance_m": 250.0}, {"radius_m": 6000.0}])
 def test_a_cell_out_of_the_models_range_is_refused(changes):
     with pytest.raises(ValueError, match="distance_m"):
