@@ -40,14 +40,15 @@ def block_error(mcs: ArrayLike, block_bits: ArrayLike, snr: ArrayLike) -> Floats
     that were sent several times and combined (chase combining) have the sum of their SNRs (Chase 1985).
 
     Left out: filler and check bits, base graph 2, fading within a block, decoders that do worse at low error rates.
+    Raises ValueError for an MCS that isn't from 0 to 27, such as the -1 of `best_mcs`.
     """
     index = np.asarray(mcs)
     total_bits = np.asarray(block_bits, dtype=np.float64)
     blocks = np.maximum(np.ceil(total_bits / CODE_BLOCK_BITS), 1.0)
     bits = np.maximum(total_bits / blocks, 1.0)
+    g = np.asarray(snr, dtype=np.float64) / snr_gap(index, bits)
     rate = MCS_EFFICIENCY[index]
     uses = bits / rate
-    g = np.asarray(snr, dtype=np.float64) / snr_gap(index, bits)
     dispersion = np.maximum((1.0 - (1.0 + g) ** -2) * np.log2(np.e) ** 2, 1e-300)
     with np.errstate(over="ignore", divide="ignore"):
         short = ndtr((rate - np.log2(1.0 + g) - np.log2(uses) / (2.0 * uses)) * np.sqrt(uses / dispersion))
@@ -55,9 +56,17 @@ def block_error(mcs: ArrayLike, block_bits: ArrayLike, snr: ArrayLike) -> Floats
 
 
 def snr_gap(mcs: ArrayLike, code_block_bits: ArrayLike) -> Floats:
-    """Return the gap [linear] between the normal approximation and real links, elementwise; see `block_error`."""
+    """Return the gap [linear] between the normal approximation and real links, elementwise; see `block_error`.
+
+    Raises ValueError for an MCS that isn't from 0 to 27.
+    """
+    index = np.asarray(mcs)
+    if index.size:
+        lowest, highest = index.item(index.argmin()), index.item(index.argmax())  # cheaper than min and max
+        if lowest < 0 or highest >= len(MCS_EFFICIENCY):
+            raise ValueError(f"mcs = {lowest if lowest < 0 else highest}: must be from 0 to {len(MCS_EFFICIENCY) - 1}")
     place = np.interp(np.log(code_block_bits), np.log(_GAP_SIZES_BITS), np.arange(3.0))
-    row, left = _GAP_ROW[np.asarray(mcs)], np.minimum(place, 1.0).astype(np.intp)
+    row, left = _GAP_ROW[index], np.minimum(place, 1.0).astype(np.intp)
     low_db = _GAP_DB[row, left]
     return np.asarray(10.0 ** ((low_db + (place - left) * (_GAP_DB[row, left + 1] - low_db)) / 10.0))
 
@@ -65,7 +74,7 @@ def snr_gap(mcs: ArrayLike, code_block_bits: ArrayLike) -> Floats:
 def snr_threshold(mcs: ArrayLike, block_bits: ArrayLike, target_error: float) -> Floats:
     """Return the least SNR at which a block fails with probability `target_error` at most, elementwise, to 1e-9 dB.
 
-    Raises ValueError for a target that isn't within (0, 1).
+    Raises ValueError for a target that isn't within (0, 1), and for an MCS that isn't from 0 to 27.
     """
     if not 0.0 < target_error < 1.0:
         raise ValueError(f"target_error = {target_error:g}: must be between 0 and 1")
@@ -85,6 +94,10 @@ def mcs_thresholds(channel_uses: ArrayLike, target_error: float) -> Floats:
 
 
 def best_mcs(snr: ArrayLike, thresholds: ArrayLike) -> Indices:
-    """Return the highest MCS whose threshold an SNR reaches, -1 below all; thresholds of shape (..., 28)."""
+    """Return the highest MCS whose threshold an SNR reaches, -1 below all; thresholds of shape (..., 28).
+
+    The highest that holds a target error, as a phone reports the quality of its channel for an error of 0.1 (TS 38.214,
+    section 5.2.2.1). Left out: that another may carry more, once errors and repetitions are counted.
+    """
     reached = np.asarray(snr, dtype=np.float64)[..., np.newaxis] >= np.asarray(thresholds)
     return np.asarray(reached.sum(axis=-1) - 1, dtype=np.intp)

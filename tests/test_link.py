@@ -63,6 +63,15 @@ def test_a_threshold_is_where_the_error_meets_its_target_and_rises_with_the_mcs(
         snr_threshold(3, 100.0, 1.0)
 
 
+@pytest.mark.parametrize("mcs", [-1, 28, [3, -1, 27], [0, 28]])
+def test_a_block_has_an_mcs_of_the_table(mcs):
+    """-1, as `best_mcs` says below all, isn't the last of the list."""
+    wrong = -1 if np.min(mcs) < 0 else 28
+    with pytest.raises(ValueError, match=f"mcs = {wrong}: must be from 0 to 27"):
+        block_error(mcs, 1000.0, 10.0)
+    assert block_error(np.empty(0, dtype=int), np.empty(0), np.empty(0)).size == 0
+
+
 def test_no_error_without_noise_none_but_errors_without_a_signal():
     assert block_error(np.arange(28), 1000.0, 1e9).tolist() == [0.0] * 28
     assert block_error(np.arange(28), 1000.0, 0.0).tolist() == [1.0] * 28
