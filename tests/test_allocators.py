@@ -470,8 +470,9 @@ def test_what_an_allocator_lacks_is_told_before_the_first_event(own):
             check_scenario(of_three(**uplink), [ready()], allow_plugins=True)
 
     refused(r"missing a required argument: 'exponent'.*mean_snr, efficiency", allocator=own)
-    refused("unexpected keyword argument 'exponnet'", allocator=own, params={"exponent": 1.0, "exponnet": 1.0})
-    refused("unexpected keyword argument 'exponent'", allocator="tdma", params={"exponent": 1.0})
+    close = {"exponent": 1.0, "exponnet": 1.0}
+    refused("'exponnet'; params allowed: exponent; did you mean 'exponent'", allocator=own, params=close)
+    refused("unexpected keyword argument 'exponent'; params allowed: none", allocator="tdma", params={"exponent": 1.0})
     refused("'devices' comes from the uplink", allocator=own, params={"exponent": 1.0, "devices": 9.0})
     refused("uplink.weights: weighted needs one for each phone", allocator="weighted")
     refused("uplink.tti_s: round-robin needs the length of a slot", allocator="round-robin")

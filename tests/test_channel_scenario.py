@@ -161,7 +161,10 @@ def test_a_channel_that_goes_on_from_block_to_block_has_no_gain_per_upload(kind)
 @pytest.mark.parametrize(
     ("kind", "params", "message"),
     [
-        ("rician", {"k_factor": 3.0}, "unexpected keyword argument 'k_factor'"),
+        ("rician", {"k_factor": 3.0}, r"'k_factor'; params allowed: k_factor_db; did you mean 'k_factor_db'\?$"),
+        ("rayleigh", {"shape": 3.0}, "unexpected keyword argument 'shape'; params allowed: none$"),
+        ("jakes", {"speed_m_s": 3.0}, r"allowed: speed_m_per_s, carrier_hz; did you mean 'speed_m_per_s'\?$"),
+        ("jakes", {"speed_m_per_s": -3.0}, "speed_m_per_s = -3: must be 0 or greater"),
         ("nakagami", {"shape": 0.3}, "at least 0.5"),
         ("nakagami", {"shape": "two"}, "shape = 'two' must be a number"),
         ("jakes", {"speed_m_per_s": "fast"}, "speed_m_per_s = 'fast' must be a number"),

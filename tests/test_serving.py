@@ -388,7 +388,7 @@ def test_a_rule_that_gives_no_number_is_refused_by_name():
         ({"batch_rule": "size", "min_batch": 9, "max_batch": 8}, "min_batch = 9 is above max_batch = 8"),
         ({"order": "earliest-deadline"}, "base_station.order = 'earliest-deadline': needs slo.ttft_s"),
         ({"order_params": {"weight": 1.0}}, "base_station.order = 'first-come'.*weight"),
-        ({"order": "own_serving:dear_first"}, "missing a required argument: 'weight'"),
+        ({"order": "own_serving:dear_first"}, "missing a required argument: 'weight'; params allowed: weight"),
         ({"chunk_tokens": 3}, "chunk_tokens = 3 is below max_batch = 4"),
         ({"kv_tokens": 138}, "remembers 138 positions, and a request of hlm up to 139"),
         ({"kv_bytes": 5e7}, "base_station.kv_bytes: the LLM remembers 95 positions"),

@@ -1,8 +1,9 @@
-"""Names that a scenario may use: built-in scenarios, presets, kinds, and objects of the user's own."""
+"""Names that a scenario may use: built-in scenarios, presets, kinds and their params, objects of the user's own."""
 
 import importlib
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -56,3 +57,22 @@ def find_kind(kind: str, table: Mapping[str, Any], key: str, *, allow_plugins: b
     except Exception as error:  # the user's own module may raise anything
         told = f"{type(error).__name__}: {error}"
         raise ScenarioError(f"{key} = '{kind}': can't be imported ({told})") from None
+
+
+def check_params(
+    function: Callable[..., Any], first: int, params: Mapping[str, Any], handed: Collection[str] = ()
+) -> None:
+    """Try a call with `first` values, what is `handed` by name, and the params of a scenario.
+
+    Raises ValueError, naming the params that the function takes, if it can't be called so.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ValueError(str(error)) from None
+    try:
+        signature.bind(*[None] * first, **{**dict.fromkeys(handed), **params})
+    except TypeError as error:
+        own = [name for name in list(signature.parameters)[first:] if name in params or name not in handed]
+        unknown = next((name for name in params if name not in own), "")
+        raise ValueError(f"{error}; params allowed: {', '.join(own) or 'none'}{did_you_mean(unknown, own)}") from None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.cell.slots import Slots
 from uhlm_sim.errors import SimulationError
+from uhlm_sim.names import check_params
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -190,15 +191,14 @@ def asked_of_the_uplink(allocator: Allocator, params: Mapping[str, float]) -> li
     Raises ValueError if it can't be called with two arrays, those and the constants in `params`.
     """
     try:
-        signature = inspect.signature(allocator)
-        asked = [name for name in list(signature.parameters)[2:] if name in GIVEN]
-        signature.bind(None, None, **{**dict.fromkeys(asked), **params})
+        asked = [name for name in list(inspect.signature(allocator).parameters)[2:] if name in GIVEN]
+        check_params(allocator, 2, params, asked)
         for name in params.keys() & asked:
             raise ValueError(f"'{name}' comes from the uplink")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{error}; an allocator takes the bits left and the SNR of the active uploads, what it names of "
-            f"{', '.join(GIVEN)}, and the constants in uplink.params"
+            f"{error} (an allocator takes the bits left and the SNR of the active uploads, what it names of "
+            f"{', '.join(GIVEN)}, and the constants in uplink.params)"
         ) from None
     return asked
 

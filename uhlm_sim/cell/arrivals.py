@@ -16,7 +16,7 @@ import numpy as np
 from uhlm_sim.cell.population import Who
 from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.names import find_kind
+from uhlm_sim.names import check_params, find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
 
@@ -140,13 +140,14 @@ def asked_of_the_cell(kind: Arrivals, params: Mapping[str, float]) -> set[str]:
     Raises ScenarioError if it can't be called with a scenario, a generator, those and the constants in `params`.
     """
     try:
-        signature = inspect.signature(kind)
-        asked = GIVEN.keys() & list(signature.parameters)[2:]
-        signature.bind(None, None, **dict.fromkeys(asked), **params)
+        asked = GIVEN.keys() & list(inspect.signature(kind).parameters)[2:]
+        check_params(kind, 2, params, asked)
+        for name in params.keys() & asked:
+            raise ValueError(f"'{name}' comes from the cell")
     except (TypeError, ValueError) as error:
         raise ScenarioError(
-            f"traffic.params: {error}; traffic takes the scenario, a generator, what it names of {', '.join(GIVEN)}, "
-            "and the constants in traffic.params"
+            f"traffic.params: {error} (traffic takes the scenario, a generator, what it names of {', '.join(GIVEN)}, "
+            "and the constants in traffic.params)"
         ) from None
     return asked
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from uhlm_sim.cell.jobs import Job, Request
 from uhlm_sim.errors import SimulationError
+from uhlm_sim.names import check_params
 
 BatchRule = Callable[..., float]
 Order = Callable[..., float]
@@ -120,9 +121,9 @@ def bound(
         parameters = list(inspect.signature(function).parameters)
         asked = [name for name in parameters[first:] if name in given and name not in params]
         constants = {**{name: values[name] for name in asked}, **params}
-        inspect.signature(function).bind(*[None] * first, **constants)
+        check_params(function, first, params, asked)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{error}; what it may ask for by name is {', '.join(given)}, and its params") from None
+        raise ValueError(f"{error} (what it may ask for by name is {', '.join(given)}, and its params)") from None
     for name in asked:
         if values[name] is None:
             raise ValueError(f"needs {given[name]}")

@@ -1,7 +1,7 @@
 """What a scenario names is found and tried before the first event."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,7 @@ from uhlm_sim.cell.request_file import read_requests
 from uhlm_sim.cell.service import SERVICES, service_arguments, service_times
 from uhlm_sim.cell.serving import check_base_station
 from uhlm_sim.errors import ScenarioError
-from uhlm_sim.names import find_kind
+from uhlm_sim.names import check_params, find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
 
@@ -36,7 +36,7 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
         _check_allocator(scenario, downlink=True, allow_plugins=allow_plugins)
     _check_radio(scenario)
     fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
-    _check_call(f"channel.params of {channel.kind}", fading.func, (None, 1), fading.keywords)
+    _check_params(f"channel.params of {channel.kind}", fading.func, 2, channel.params, fading.keywords)
     parameters = inspect.signature(fading.func).parameters
     for name, value in channel.params.items():
         if isinstance(value, str) and name in parameters and parameters[name].annotation is float:
@@ -52,13 +52,13 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
             _check_reach(scenario, snr_db)
     times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
     arguments = service_arguments(times, scenario)
-    _check_call(f"base_station.service.params of {service.kind}", times, (service, None), arguments)
+    _check_params(f"base_station.service.params of {service.kind}", times, 2, service.params, arguments)
     if service.kind in SERVICES:
         service_times(scenario, 0)
     check_base_station(scenario, policies, allow_plugins=allow_plugins)
     for policy, given in zip(policies, scenario.policy, strict=True):
         keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
-        _check_call(f"policy.params of {policy.label}", keeps, (None,), given.params)
+        _check_params(f"policy.params of {policy.label}", keeps, 1, given.params)
 
 
 def _check_allocator(scenario: Scenario, *, downlink: bool, allow_plugins: bool) -> None:
@@ -135,8 +135,10 @@ def _check_traffic(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
             )
 
 
-def _check_call(key: str, function: Callable[..., object], given: tuple[object, ...], params: Params) -> None:
+def _check_params(
+    key: str, function: Callable[..., object], first: int, params: Params, handed: Collection[str] = ()
+) -> None:
     try:
-        inspect.signature(function).bind(*given, **params)
-    except (TypeError, ValueError) as error:
+        check_params(function, first, params, handed)
+    except ValueError as error:
         raise ScenarioError(f"{key}: {error}") from None
