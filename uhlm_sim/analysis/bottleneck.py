@@ -126,7 +126,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         """Return a mean batch's part of what a full one does in the same time."""
         jobs = get(station.batch)
         most = np.fmin(setting(station.most), setting("base_station.chunk_tokens") * jobs / get("batch_tokens"))
-        most = np.where(get("evictions") > 0, jobs, np.fmax(most, jobs))
+        most = np.where(get("evictions") > 0, jobs, np.maximum(most, jobs))
         return np.asarray(jobs / most * (1.0 + (most - jobs) * np.nan_to_num(get("batch_job_s") / get("batch_s"))))
 
     def row(
