@@ -262,6 +262,7 @@ def test_near_and_far_phones_are_compared_in_pairs():
     """Eight phones, the far two of them three times as slow in every replication, however fast that one is."""
     rows = [
         {
+            "point": 0,
             "policy": "hlm",
             "replication": replication,
             "device": device,
@@ -280,6 +281,20 @@ def test_near_and_far_phones_are_compared_in_pairs():
     assert "hlm 3.000" in sentence
     alike = pd.DataFrame(rows).assign(mean_snr_db=10.0)
     assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=alike)) if "SNR" in s]
+    swept = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(point=1, mean_snr_db=10.0)])
+    assert said(results(users(8, 9), {"hlm": {"token_throughput": 50.0}}, requests=swept), "For a token").endswith(
+        "the quarter of the phones with least SNR takes this many times as long as the quarter with most: "
+        "hlm 3.000 (3.000 to 3.000)."
+    )
+    classes = {"device_class": [{"name": "slow"}, {"name": "fast"}]}
+    of_class = pd.DataFrame(rows).assign(device_class=[("fast", "slow")[row["device"] >= 4] for row in rows])
+    tables = results([{}], {"hlm": {"token_throughput": 50.0}}, requests=of_class, scenario=classes)
+    told = [sentence for sentence in answers(tables) if sentence.startswith("For a token")]
+    assert [sentence.partition(" (13")[0].partition(" (17")[0][28:] for sentence in told] == [
+        "1 phones of class slow of least SNR",
+        "1 phones of class fast of least SNR",
+    ]
+    assert [sentence.rpartition("dB): ")[2][:6] for sentence in told] == ["hlm 3.", "hlm 1,"]
 
 
 def test_a_label_that_follows_the_sweep_is_told_at_its_own_points():

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from uhlm_sim.analysis.bottleneck import limits
-from uhlm_sim.analysis.by_class import classes_of, of_classes, of_energy
+from uhlm_sim.analysis.by_class import of_classes, of_energy
 from uhlm_sim.analysis.choices import of_choices
 from uhlm_sim.analysis.courses import course, level, percent, plain, times
 from uhlm_sim.analysis.intervals import RATIO, paired_ratio
-from uhlm_sim.analysis.metrics import in_window
+from uhlm_sim.analysis.near_and_far import of_near_and_far
 from uhlm_sim.analysis.points import Estimate, Points, verdicts_of
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.wording import listed
@@ -32,8 +31,8 @@ def answers(results: Results) -> list[str]:
     and under which policy that is most; the rate of an answering phone; what each class of phones gets, and what a
     token costs in joules; which station limits which policy and from where; and where fewer than 95 % of the requests
     meet their SLO. With open arrivals the cell's throughput is the load offered, so there policies are compared by the
-    rate of an answering phone. Phones of unequal SNR are compared in a run of one point, from its requests. Without
-    intervals (one replication) nothing is compared.
+    rate of an answering phone. Phones of unequal SNR are compared, class by class, from the requests. Without intervals
+    (one replication) nothing is compared.
     """
     points = Points.of(results)
     is_open = results.scenario["traffic"]["kind"] != "closed"
@@ -44,7 +43,8 @@ def answers(results: Results) -> list[str]:
         *_beside_random(results, points),
         *_needed(results, points),
         *of_choices(results, points),
-        *(_phone_rates(results, points) if len(points) > 1 else _near_and_far(results)),
+        *(_phone_rates(results, points) if len(points) > 1 else ()),
+        *of_near_and_far(results, points),
         *of_classes(results, points),
         *of_energy(results, points),
         *limits(results, points),
@@ -204,37 +204,6 @@ def _phone_rates(results: Results, points: Points) -> Iterator[str]:
         half = f" (less than half of its most{points.where(halved)})" if any(halved) else ""
         told.append(f"{policy} {level(points, rates, plain)}{half}")
     yield f"Tokens a second of an answering phone, 1/mean(delay): {'; '.join(told)}."
-
-
-def _near_and_far(results: Results) -> Iterator[str]:
-    """Say how much longer the phones of least SNR take for a token than those of most, a quarter of them each.
-
-    Where phones have classes, these say it better.
-    """
-    asked = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
-    phones = results.requests.drop_duplicates(["replication", "device"]).set_index(["replication", "device"])
-    snr_db = phones["mean_snr_db"]  # of a phone in its place, which may differ from replication to replication
-    in_cell = snr_db.groupby("replication")
-    count = min(in_cell.size(), default=0) // 4
-    if count == 0 or snr_db.min() == snr_db.max() or classes_of(results):
-        return
-    far = snr_db[in_cell.rank(method="first") <= count]
-    near = snr_db[in_cell.rank(method="first") > in_cell.transform("size") - count]
-    tpot_s = (asked["finished_s"] - asked["first_token_s"]) / (asked["tokens"] - 1).where(asked["tokens"] > 1)
-    ends = {**dict.fromkeys(far.index, "far"), **dict.fromkeys(near.index, "near")}
-    end = pd.Series(pd.MultiIndex.from_frame(asked[["replication", "device"]]).map(ends), asked.index, name="device")
-    means_s = tpot_s.groupby([asked["policy"].astype(str), end, asked["replication"]]).mean().unstack("device")
-    means_s = means_s.reindex(columns=["far", "near"]).dropna()
-    told = []
-    for policy in (name for name in results.policies if name in means_s.index.unique("policy")):
-        far_s, near_s = means_s.loc[[policy]].to_numpy(dtype=np.float64).T
-        mean, low, high, _ = paired_ratio(far_s, near_s)
-        longer = times((float(mean), float(low), float(high)))
-        told.append(f"{policy} {longer}, {1e3 * far_s.mean():.0f} ms against {1e3 * near_s.mean():.0f} ms")
-    yield (
-        f"For a token (mean TPOT) the {count} phones of least SNR ({far.min():.3g} to {far.max():.3g} dB) take this "
-        f"many times as long as the {count} of most ({near.min():.3g} to {near.max():.3g} dB): {'; '.join(told)}."
-    )
 
 
 def _promises(results: Results, points: Points) -> Iterator[str]:

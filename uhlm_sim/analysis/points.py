@@ -152,7 +152,7 @@ def verdicts_of(results: Results) -> dict[tuple[int, str], tuple[str, str]]:
     start_s, end_s = results.window_s
     is_open = results.scenario["traffic"]["kind"] != "closed"
     judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
-    place = _places(results)
+    place = places_of(results)
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}
 
 
@@ -183,7 +183,7 @@ def unmet_precision(results: Results, points: Points) -> str:
     if not wanted:
         return ""
     table = results.replications[results.replications["metric"] == wanted["metric"]]
-    place = _places(results)
+    place = places_of(results)
     half: dict[tuple[int, str], float] = {}
     for point, rows in table.groupby("point", sort=False):
         values = rows.pivot(index="replication", columns="policy", values="value")[list(rows["policy"].unique())]
@@ -217,13 +217,13 @@ def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
     """Return for each point and policy what MSER-5 would cut, NaN where it finds no steady state, and why."""
     start_s, end_s = results.window_s
     proposed = propose_warmup(results.requests, warmup_s=start_s, duration_s=end_s)
-    place = _places(results)
+    place = places_of(results)
     return {
         (place[row["point"]], row["policy"]): (row["proposed_s"], row["words"]) for row in proposed.to_dict("records")
     }
 
 
-def _places(results: Results) -> dict[Any, int]:
+def places_of(results: Results) -> dict[Any, int]:
     """Return the place of each point's number: those that failed are missing."""
     return {point: place for place, point in enumerate(results.replications["point"].drop_duplicates())}
 
