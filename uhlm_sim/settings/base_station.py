@@ -104,6 +104,13 @@ class BaseStation(Section):
             with_preset({"llm": name}, "llm", set())  # for its name
         elif name is not None:
             table = "roofline" if kind == "roofline" else "llm"
+            rooflines = load_presets()["roofline"]
+            if table == "roofline" and name in load_presets()["llm"] and name not in rooflines:
+                missing = ", ".join(field for field in ROOFLINE if field not in given)
+                raise ValueError(
+                    f"the preset '{name}' has fitted times but no roofline: service needs {missing}; or take a preset "
+                    f'that has one, {" or ".join(rooflines)}; or kind = "fitted"'
+                )
             filled = with_preset({"llm": name, **given}, "llm", set(Service.model_fields), table=table)
         service = {k: v for k, v in filled.items() if k != "llm"}
         preset = load_presets()["llm"].get(name, {}) if isinstance(name, str) else {}
