@@ -9,7 +9,7 @@ import pytest
 from tiny_models import WORDS, make_model, write_prompts
 from traces import write_trace
 
-from uhlm_sim.kinds import KINDS, one_line
+from uhlm_sim.kinds import names_and_lines
 from uhlm_sim.tokens.rules import DecodingRule
 
 
@@ -116,11 +116,10 @@ def test_calibrate_prints_the_law_beside_the_papers(trace_file: Path, tmp_path: 
 
 def test_list_and_schema_name_what_there_is(tmp_path: Path) -> None:
     listed = uhlm_sim("list", cwd=tmp_path).stdout
-    for name in ("quickstart", "phone-1b-bf16", "llama2-7b-a100"):
-        assert f"\n  {name} " in listed
-    for title, kinds in KINDS.values():
-        assert f"\n{title}, " in listed
-        assert [name for name, kind in kinds.items() if f"\n  {name:<24} {one_line(kind)}\n" not in listed] == []
+    for heading, lines in names_and_lines():
+        assert lines
+        shown = "".join(f"  {name:<24} {line}\n" for name, line in lines.items())
+        assert f"{heading}\n{shown}" in listed
     assert '"bandwidth_hz"' in uhlm_sim("schema", cwd=tmp_path).stdout
 
 

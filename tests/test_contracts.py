@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import re
+from collections.abc import Iterator
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
@@ -20,8 +21,9 @@ import uhlm_sim.cell
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.records import LEGS
-from uhlm_sim.kinds import KINDS, one_line
+from uhlm_sim.kinds import KINDS, WORDS, one_line
 from uhlm_sim.names import find_kind
+from uhlm_sim.scenario import Scenario
 
 EVERY = [(key, name, kind) for key, (_, kinds) in KINDS.items() for name, kind in kinds.items()]
 SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator")
@@ -71,6 +73,30 @@ def test_every_dictionary_of_functions_is_one_of_the_kinds() -> None:
                     and all(map(inspect.isfunction, value.values()))
                 ):
                     assert id(value) in known, f"{module.name}.{name} belongs into uhlm_sim/kinds.py"
+
+
+def words_of(schema: dict[str, Any], above: str, tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give (dotted key, word) of every word that the JSON schema allows by name."""
+    if "$ref" in schema:
+        schema = tables[schema["$ref"].rpartition("/")[2]]
+    for word in schema.get("enum", [schema["const"]] if "const" in schema else []):
+        yield above, word
+    for name, inner in schema.get("properties", {}).items():
+        yield from words_of(inner, f"{above}.{name}".lstrip("."), tables)
+    listed = [schema["items"]] if "items" in schema else []
+    for inner in (*schema.get("anyOf", []), *schema.get("oneOf", []), *listed):
+        yield from words_of(inner, above, tables)
+
+
+def test_every_word_of_the_schema_is_listed_with_its_line() -> None:
+    schema = Scenario.model_json_schema()
+    allowed = {(key, word) for key, word in words_of(schema, "", schema["$defs"]) if isinstance(word, str)}
+    told = {(key, word) for key, words in WORDS.items() for word in words}
+    kinds = {(key, name) for key, (_, kinds) in KINDS.items() for name in kinds}
+    assert len(allowed) > 30
+    assert allowed - kinds <= told
+    assert told - allowed == {("tokens.prompts", "built-in"), ("tokens.encoder", "none")}
+    assert all(10 < len(line) <= 120 and line.endswith(".") for words in WORDS.values() for line in words.values())
 
 
 def names(key: str) -> st.SearchStrategy[str]:

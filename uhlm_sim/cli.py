@@ -255,22 +255,12 @@ def timeline_command(args: argparse.Namespace) -> None:
 
 def list_command(_args: argparse.Namespace) -> None:
     """Print every name that a scenario or a command takes."""
-    import tomllib
+    from uhlm_sim.kinds import names_and_lines
 
-    from uhlm_sim.kinds import KINDS, one_line
-    from uhlm_sim.names import load_presets, scenario_folder
-
-    print("Scenarios")
-    for file in sorted(scenario_folder().glob("*.toml")):
-        print(f"  {file.stem:<24} {tomllib.loads(file.read_text(encoding='utf-8')).get('description', '')}")
-    for kind, key in (("slm", "device.slm"), ("llm", "base_station.llm")):
-        print(f"Presets for {key}")
-        for name, preset in load_presets()[kind].items():
-            print(f"  {name:<24} {preset['source']}")
-    for key, (title, kinds) in KINDS.items():
-        print(f"{title}, {key}")
-        for name, function in kinds.items():
-            print(f"  {name:<24} {one_line(function)}")
+    for heading, lines in names_and_lines():
+        print(heading)
+        for name, line in lines.items():
+            print(f"  {name:<24} {line}")
     print("A kind may also be code of your own, module:object, with --allow-plugins")
 
 

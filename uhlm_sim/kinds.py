@@ -1,6 +1,7 @@
-"""Every kind that a scenario may name, by its key: `uhlm-sim list`, the reference pages and the tests walk here."""
+"""Every name that a scenario may use, by its key: `uhlm-sim list`, the reference pages and the tests walk here."""
 
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from channel_models import CHANNELS, PATH_LOSS
@@ -10,6 +11,8 @@ from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
 from uhlm_sim.cell.policies import POLICIES
 from uhlm_sim.cell.radio import LINKS
 from uhlm_sim.cell.service import SERVICES
+from uhlm_sim.names import load_presets, scenario_folder
+from uhlm_sim.tokens.trace_file import BUILT_IN, TraceHeader, read_trace_header
 
 Kinds = Mapping[str, Callable[..., Any]]
 
@@ -26,6 +29,112 @@ KINDS: dict[str, tuple[str, Kinds]] = {
 }
 
 
+PRESETS = {
+    "slm": "device.slm",
+    "llm": "base_station.llm",
+    "roofline": 'base_station.llm with service.kind = "roofline"',
+}
+
+# Words that a key takes and that name no code: key -> word -> what it means. A test holds them against the schema.
+WORDS: dict[str, dict[str, str]] = {
+    "tokens.kind": {
+        "trace": "Replay the tokens of a recorded trace.",
+        "models": "Decode the prompts with two real models, keep the trace, and replay it.",
+        "synthetic": "Draw u and beta from a law that is fitted to published statistics.",
+    },
+    "tokens.prompts": {"built-in": 'The prompts that come with the package, for tokens.kind = "models".'},
+    "tokens.encoder": {"none": 'Leave the quality of answers unmeasured, for tokens.kind = "models".'},
+    "tokens.dtype": {
+        "float32": "Weights and passes in 32 bits.",
+        "bfloat16": "In 16 bits with the range of float32.",
+        "float16": "In 16 bits with a smaller range and finer steps.",
+    },
+    "tokens.theta_law": {
+        "uniform": "Perturbed temperatures behind u are uniform on (0, 2).",
+        "grid": "They are linspace(0, 2, K).",
+    },
+    "tokens.length_law": {
+        "fixed": "Every synthetic answer has answer_tokens tokens.",
+        "geometric": "Its length is geometric with that mean.",
+    },
+    "policy.threshold": {
+        "risk-averse": "The largest u at which the fitted law predicts no rejection, -b / a.",
+        "risk-prone": "The u at which it predicts a rejection with probability Delta, (Delta - b) / a.",
+    },
+    "policy.skip_rate": {"matched": "Skip as often as the policy that `match` names, the first u-hlm if unset."},
+    "traffic.burst.of": {
+        "device": "Each phone has bursts of its own.",
+        "cell": "All phones have the same bursts.",
+    },
+    "channel.mean_snr_db": {
+        "recorded": 'The mean of the recording, for channel.kind = "trace".',
+        "geometry": "From each phone's place, see [channel.geometry].",
+    },
+    "channel.coherence_s": {"per-upload": "One gain for a whole upload, drawn anew for the next."},
+    "channel.geometry.shape": {
+        "disc": "Phones fall evenly on a disc around the base station.",
+        "hexagon": "They fall on a hexagon around it.",
+    },
+    "channel.geometry.sight": {
+        "drawn": "Line of sight by its probability at the phone's distance.",
+        "always": "Every phone sees the base station.",
+        "never": "No phone sees it.",
+    },
+    "uplink.snr_rule": {
+        "per-hertz": "Power density is fixed: the SNR is the same in any share of the band.",
+        "power-limited": "A phone puts its whole power into its share, so less band has a higher SNR.",
+    },
+    "uplink.payload.kind": {"full": "An upload carries the whole vocabulary's probabilities."},
+    "downlink.kind": {
+        "constant": "An answer takes base_station.downlink_s, whatever the load.",
+        "shared": "Answers have bits and drain through a band of their own first.",
+    },
+    "downlink.on_resample": {
+        "id": "A replaced draft costs the new token's id.",
+        "distribution": "It costs a distribution, as uplink.payload bills it.",
+    },
+    "base_station.queue": {
+        "shared": "One queue for all GPUs: whichever is free takes its next batch from it.",
+        "join-shortest": "One queue for each GPU: a job joins the shortest, of equals the first.",
+    },
+    "base_station.sync": {
+        "piggyback": "Ids of skipped tokens ride on the next upload, and the LLM processes them then.",
+        "free": "They reach the LLM at no cost.",
+    },
+}
+
+
+def names_and_lines() -> Iterator[tuple[str, dict[str, str]]]:
+    """Give heading -> name -> one line, of everything that a scenario or a command may name.
+
+    Raises TraceError for a built-in trace that is damaged.
+    """
+    files = sorted(scenario_folder().glob("*.toml"))
+    yield (
+        "Scenarios",
+        {file.stem: str(tomllib.loads(file.read_text(encoding="utf-8")).get("description", "")) for file in files},
+    )
+    for table, key in PRESETS.items():
+        yield f"Presets for {key}", {name: str(preset["source"]) for name, preset in load_presets()[table].items()}
+    traces = {file.stem: read_trace_header(file) for file in sorted(BUILT_IN.glob("*.parquet"))}
+    yield "Traces for tokens.path", {name: _of_trace(header) for name, header in traces.items()}
+    for key, (title, kinds) in KINDS.items():
+        also = ", downlink.allocator" if key == "uplink.allocator" else ""
+        yield f"{title}, {key}{also}", {name: one_line(kind) for name, kind in kinds.items()}
+    for key, words in WORDS.items():
+        yield f"Words for {key}", words
+
+
 def one_line(kind: Callable[..., Any]) -> str:
     """Return the first line of a kind's docstring."""
     return (kind.__doc__ or "").strip().splitlines()[0]
+
+
+def _of_trace(header: TraceHeader) -> str:
+    """Say which pair was recorded, and how much of it."""
+    models = [header.models[role] for role in ("llm", "slm")]
+    llm, slm = (
+        each["name"] + (f" less {len(each['dropped_layers'])} layers" if each.get("dropped_layers") else "")
+        for each in models
+    )
+    return f"LLM {llm}, SLM {slm}: {len(header.prompts)} prompts, {len(header.paths)} recorded paths."

@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -220,21 +221,21 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def read_trace_header(path: Path) -> TraceHeader:
+    """Return the header of a trace file, its columns unread. Raises TraceError as `read_trace_file` does."""
+    with _opened(path) as file:
+        return _announced(path, file)[0]
+
+
 def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
     """Return header, columns and digest of a trace file; one of version 1 comes as one of this version, unscored.
 
     Raises TraceError, in one sentence with the file's name, if it is truncated, damaged, foreign, or of
     another schema version.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            header, told, digest = _announced(path, file)
-            table = file.read(use_threads=False)
-    except TraceError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise TraceError(f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}") from None
+    with _opened(path) as file:
+        header, told, digest = _announced(path, file)
+        table = file.read(use_threads=False)
     if any(column.null_count for column in table.columns):
         raise TraceError(f"trace {path}: a column has empty cells")
     names = column_dtypes(header.tail_ladder)
@@ -247,6 +248,19 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
         columns |= no_quality(len(columns["prompt"]))
     check_ranges(path, header, columns)
     return header, columns, digest
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a trace file; what goes wrong while it is read becomes a TraceError."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except TraceError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise TraceError(f"trace {path}: not a whole parquet file (truncated or damaged?): {reason}") from None
 
 
 def _announced(path: Path, file: pq.ParquetFile) -> tuple[TraceHeader, bytes, str]:
