@@ -26,7 +26,8 @@ from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario
 
 EVERY = [(key, name, kind) for key, (_, kinds) in KINDS.items() for name, kind in kinds.items()]
-SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator")
+SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator", "base_station.batch_rule")
+SOURCED += ("base_station.order", "base_station.service.kind", "traffic.kind")
 YEAR_OR_STANDARD = re.compile(r"\b(19|20)\d\d\b|\bT[RS] \d\d\.\d{3}\b")
 DEVICES = 3
 # What a kind can't do without, where its defaults aren't enough; all others get the same.
@@ -51,6 +52,7 @@ def test_a_kind_says_in_a_line_what_it_does_and_where_that_is_from(key: str, nam
     if key in SOURCED:
         assert YEAR_OR_STANDARD.search(text), f"{key} = {name}: name the source, with its year or a standard's number"
         assert "=" in text or "~" in text or "0 <" in text, f"{key} = {name}: give the equation"
+        assert "Left out:" in text, f"{key} = {name}: say what is left out"
 
 
 @every

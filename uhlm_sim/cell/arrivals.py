@@ -40,8 +40,8 @@ def closed(scenario: Scenario, rng: np.random.Generator) -> NextArrival:
 def poisson(scenario: Scenario, rng: np.random.Generator) -> NextArrival:
     """Ask at random times of a constant rate, whatever the phone does: a Poisson process.
 
-    Gaps are Exp(1 / rate_per_s) (Kleinrock, Queueing Systems, volume 1, 1975, chapter 2). A request that finds its
-    phone busy waits for it. Left out: users who ask less while they wait.
+    arrival_n = arrival_(n-1) + Exp(1 / rate_per_s), a gap of that mean (Kleinrock, Queueing Systems, volume 1, 1975,
+    chapter 2). A request that finds its phone busy waits for it. Left out: users who ask less while they wait.
     """
     last_s = 0.0
 
@@ -88,9 +88,9 @@ def bursty(scenario: Scenario, rng: np.random.Generator, *, who: Who, replicatio
 def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArrival:  # noqa: ARG001
     """Ask what a file says and when it says so: a recorded trace of requests, row by row.
 
-    Trace-driven simulation (Jain, The Art of Computer Systems Performance Analysis, 1991, chapter 24). A row's prompt
-    and output tokens are honoured, see `uhlm_sim.cell.request_file`. Left out: what was asked, since a trace has no
-    text, and a user who would wait for an answer before asking on.
+    arrival_n = the device's n-th row: trace-driven simulation (Jain, The Art of Computer Systems Performance Analysis,
+    1991, chapter 24). A row's prompt and output tokens are honoured, see `uhlm_sim.cell.request_file`. Left out: what
+    was asked, since a trace has no text, and a user who would wait for an answer before asking on.
     """
     file = scenario.traffic.file
     assert file is not None  # the scenario sees to it

@@ -30,7 +30,12 @@ class ServiceModel(Protocol):
 
 
 def fitted(service: Service, rng: np.random.Generator) -> Times:  # noqa: ARG001  nothing is random
-    """Give c_s + attention_s + s_s_per_token max(0, n - free_tokens) seconds to n new tokens."""
+    """Give a step the same time up to some new tokens, and a straight line's beyond: what was fitted to measurements.
+
+    t(n) = c_s + attention_s + s_s_per_token max(0, n - free_tokens): a roofline's shape, flat while reading the weights
+    takes longer than computing (Williams, Waterman and Patterson, Roofline, CACM 2009). A preset's source says what it
+    was fitted to. Left out: how the time grows with what the answers already hold; `attention_s` is the same always.
+    """
     return service.seconds
 
 
@@ -57,7 +62,9 @@ def roofline(service: Service, rng: np.random.Generator, *, max_batch: int) -> T
 def table(service: Service, rng: np.random.Generator) -> Times:  # noqa: ARG001
     """Give what a CSV file says, the columns new_tokens and seconds, with straight lines between its rows.
 
-    Below the first row its seconds hold, beyond the last one its last slope, which the report calls an extrapolation.
+    t(n) = t_i + (n - n_i) (t_j - t_i) / (n_j - n_i) between rows i and j = i + 1: linear interpolation (Press,
+    Teukolsky, Vetterling and Flannery, Numerical Recipes, 2007, chapter 3). Below the first row its seconds hold,
+    beyond the last one its last slope, which the report calls an extrapolation. Left out: whatever isn't a matter of n.
     Raises ScenarioError for a file that can't be read or isn't such a table: new_tokens must rise from row to row, and
     seconds be greater than 0 and not fall with the last row.
     """
