@@ -272,7 +272,7 @@ def draw_legs_over(ax: Axes, table: pd.DataFrame, policy: str) -> None:
         ax.bar(np.arange(len(values)), height, 0.8, bottom, color=colour, label=text)
         bottom = bottom + height
     words = [value_words(x, value) for value in values]
-    step = -(-len(words) // 8)
+    step = -(-len(words) // 10)
     for i, total_s in enumerate(one.groupby(x)["mean"].sum().reindex(values)[::step]):
         if total_s > 0:
             ax.annotate(f"{1e3 * total_s:.0f}", (i * step, 100), (0, 1), fontsize=5, ha="center", **_ABOVE)

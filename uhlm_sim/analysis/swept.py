@@ -113,4 +113,4 @@ def set_words(axis: Axis, places: Sequence[float], words: Sequence[str]) -> None
     if longest * len(words) <= 32:
         axis.set_ticks(places, lines)
     else:
-        axis.set_ticks(places, words, rotation=25, ha="right")
+        axis.set_ticks(places, words, rotation=25 if len(words) <= 8 else 50, ha="right", rotation_mode="anchor")
