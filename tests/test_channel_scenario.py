@@ -164,6 +164,7 @@ def test_a_channel_that_goes_on_from_block_to_block_has_no_gain_per_upload(kind)
         ("rician", {"k_factor": 3.0}, r"'k_factor'; params allowed: k_factor_db; did you mean 'k_factor_db'\?$"),
         ("rayleigh", {"shape": 3.0}, "unexpected keyword argument 'shape'; params allowed: none$"),
         ("jakes", {"speed_m_s": 3.0}, r"allowed: speed_m_per_s, carrier_hz; did you mean 'speed_m_per_s'\?$"),
+        ("jakes", {"block_s": 0.1}, "'block_s' comes from the cell$"),
         ("jakes", {"speed_m_per_s": -3.0}, "speed_m_per_s = -3: must be 0 or greater"),
         ("nakagami", {"shape": 0.3}, "at least 0.5"),
         ("nakagami", {"shape": "two"}, "shape = 'two' must be a number"),

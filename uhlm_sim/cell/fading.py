@@ -30,6 +30,8 @@ def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[
     except (TypeError, ValueError) as error:
         raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
     asked = {"block_s", "device"} & parameters
+    for name in asked & channel.params.keys():
+        raise ScenarioError(f"channel.params of {channel.kind}: '{name}' comes from the cell")
     if asked and channel.coherence_s == "per-upload":
         raise ScenarioError(
             f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
