@@ -122,7 +122,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         value = swept.get(key, scenario.get(section, {}).get(name))
         return np.nan if value is None else float(value)
 
-    def filled() -> Floats:
+    def filled(station: Station) -> Floats:
         """Return a mean batch's part of what a full one does in the same time."""
         jobs = get(station.batch)
         most = np.fmin(setting(station.most), setting("base_station.chunk_tokens") * jobs / get("batch_tokens"))
@@ -155,7 +155,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         wait_s = get(station.wait) if station.wait else _per(rate, get(station.present) - busy)
         waits_s = waits_s + wait_s
         servers = setting(station.servers) if station.servers else 1.0
-        load = np.minimum(busy * filled() if station.batch else busy, 1.0)
+        load = np.minimum(busy * filled(station) if station.batch else busy, 1.0)
         if np.isfinite(load).any():
             yield row(station.name, servers, busy, load, wait_s, wait_s, get("token_delay_s.mean"))
     phones = setting("traffic.devices")
