@@ -279,6 +279,8 @@ def test_near_and_far_phones_are_compared_in_pairs():
     sentence = said(tables, "For a token")
     assert "the 2 phones of least SNR (13 to 14 dB)" in sentence
     assert "hlm 3.000" in sentence
+    short = pd.DataFrame(rows).assign(tokens=1)
+    assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=short)) if "SNR" in s]
     alike = pd.DataFrame(rows).assign(mean_snr_db=10.0)
     assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=alike)) if "SNR" in s]
     swept = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(point=1, mean_snr_db=10.0)])
@@ -291,8 +293,8 @@ def test_near_and_far_phones_are_compared_in_pairs():
     tables = results([{}], {"hlm": {"token_throughput": 50.0}}, requests=of_class, scenario=classes)
     told = [sentence for sentence in answers(tables) if sentence.startswith("For a token")]
     assert [sentence.partition(" (13")[0].partition(" (17")[0][28:] for sentence in told] == [
-        "1 phones of class slow of least SNR",
-        "1 phones of class fast of least SNR",
+        "1 phone of class slow of least SNR",
+        "1 phone of class fast of least SNR",
     ]
     assert [sentence.rpartition("dB): ")[2][:6] for sentence in told] == ["hlm 3.", "hlm 1,"]
 

@@ -257,8 +257,8 @@ def test_gpus_whose_batches_cost_in_proportion_limit_with_small_ones():
 
 
 def test_gpus_whose_batches_memory_holds_small_limit():
-    """Four requests of five fit; whoever comes evicts another, so a batch never has what max_batch allows."""
-    thrash = {"llm": {"evictions": 7.0, "bs_wait_s": 0.08}}
+    """Whoever comes evicts another, and each of two GPUs remembers two requests: no batch has what max_batch allows."""
+    thrash = {"llm": {"evictions": 7.0, "kv_cache_present": 4.0, "bs_wait_s": 0.08}}
     assert said(made_up([{}], thrash))[0].startswith("The GPUs limit llm: they are busy 100 % of the time")
 
 

@@ -386,6 +386,10 @@ def test_a_rule_that_gives_no_number_is_refused_by_name():
             "must be at most 3: of 8 phones at 3 queues",
         ),
         ({"batch_rule": "size", "min_batch": 9, "max_batch": 8}, "min_batch = 9 is above max_batch = 8"),
+        (
+            {"batch_rule": "size", "min_batch": 2, "batch_params": {"min_batch": 50}},
+            "'min_batch' comes from base_station.min_batch",
+        ),
         ({"order": "earliest-deadline"}, "base_station.order = 'earliest-deadline': needs slo.ttft_s"),
         ({"order_params": {"weight": 1.0}}, "base_station.order = 'first-come'.*weight"),
         ({"order": "own_serving:dear_first"}, "missing a required argument: 'weight'; params allowed: weight"),
@@ -415,6 +419,10 @@ def test_a_batch_of_more_phones_than_ever_send_is_told_before_the_first_event():
     )
     with pytest.raises(ScenarioError, match="min_batch = 3: must be at most 2: of 2 phones that send"):
         check_scenario(scenario, [ready(), ready("slm")])
+
+
+def test_a_rule_that_waits_no_longer_than_it_may_takes_more_than_there_are():
+    check_scenario(busy_cell(batch_rule="wait", min_batch=9, max_wait_s=0.01, max_batch=16), [ready()])
 
 
 def test_memory_in_bytes_is_as_many_positions_as_fit():

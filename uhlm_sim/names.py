@@ -14,7 +14,7 @@ from uhlm_sim.errors import ScenarioError, did_you_mean
 
 @cache
 def load_presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the presets: kind (`slm`, `llm`) -> name -> fields, its `source` among them."""
+    """Return the presets: kind (`slm`, `llm`, `roofline`) -> name -> fields, its `source` among them."""
     return tomllib.loads(files("uhlm_sim").joinpath("presets.toml").read_text(encoding="utf-8"))
 
 

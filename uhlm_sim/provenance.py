@@ -188,7 +188,7 @@ def _of_the_gpus(scenario: Scenario) -> list[str]:
             "prompt's do, though the recorded answers are those without."
         )
     if station.kv_capacity_tokens is not None:
-        together = ", and share them" if station.gpus > 1 and station.queue == "shared" else ""
+        together = ", and they share them" if station.gpus > 1 and station.queue == "shared" else ""
         said.append(
             f"Each GPU remembers {station.kv_capacity_tokens:,} positions{together}; whoever is evicted is processed "
             "again from the prompt on with its next job."

@@ -237,7 +237,7 @@ class Scenario(Section):
 
     @property
     def transmit_power_w(self) -> float:
-        """Return what a phone radiates with the whole band for itself."""
+        """Return what a phone radiates with the whole band for itself, at most where power control asks for less."""
         geometry, radio = self.channel.geometry, self.device.radio
         power_dbm = POWER_DBM if geometry is None else geometry.max_power_dbm
         if radio is not None and radio.transmit_power_dbm is not None:

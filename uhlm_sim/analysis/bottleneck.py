@@ -75,9 +75,9 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
 
     Demands are those of the load at which they were measured. That of a GPU falls as batches grow: `full_demand_s` is
     that of a batch of m jobs in (mean seconds) + (m - mean jobs) x (what one more job adds: least squares over the
-    run's batches, 0 if all are of one size). m is max_batch, or what chunk_tokens leaves of it; where memory evicts
-    requests batches can't grow, and m is the mean. It is exact once batches are full, and for seconds that grow in
-    proportion; a roofline that still reads weights, where jobs add nothing, promises too much. That of the bands falls
+    run's batches, 0 if all are of one size). m is max_batch, or what chunk_tokens leaves of it, or, where memory evicts
+    requests, how many a GPU's holds: no more fit. It is exact once batches are full, and where seconds follow a
+    straight line; where the run saw only steps in which jobs add nothing it promises too much. That of the bands falls
     too where several phones' bits overlap: under fading each then meets more of its channel, under limited power each
     holds less of the band, and an allocator may choose the best.
 
@@ -126,7 +126,8 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         """Return a mean batch's part of what a full one does in the same time."""
         jobs = get(station.batch)
         most = np.fmin(setting(station.most), setting("base_station.chunk_tokens") * jobs / get("batch_tokens"))
-        most = np.where(get("evictions") > 0, jobs, np.maximum(most, jobs))
+        fit = get("kv_cache_present") / setting("base_station.gpus")
+        most = np.maximum(np.where(get("evictions") > 0, np.fmin(most, fit), most), jobs)
         return np.asarray(jobs / most * (1.0 + (most - jobs) * np.nan_to_num(get("batch_job_s") / get("batch_s"))))
 
     def row(
@@ -159,7 +160,8 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         if np.isfinite(load).any():
             yield row(station.name, servers, busy, load, wait_s, wait_s, get("token_delay_s.mean"))
     phones = setting("traffic.devices")
-    held, waiting = runs.get("answering", np.full(len(rate), phones)), rate * waits_s  # phones, on average
+    held = runs.get("answering", np.full(len(rate), phones))  # phones, on average
+    waiting = np.minimum(rate * waits_s, held)  # an answer of the LLM alone may wait in several places at once
     load = np.clip((held - waiting) / phones, 0.0, 1.0)
     if np.isfinite(load).any():
         yield row(PHONES, phones, load, load, waits_s, waiting, held)

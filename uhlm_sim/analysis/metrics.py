@@ -62,6 +62,7 @@ UNITS: dict[str, str] = {
     "batch_s": "s",
     "batch_job_s": "s",
     "kv_cache_usage": "1",
+    "kv_cache_present": "requests",
     "evictions": "requests",
     "recomputed_share": "1",
     "requests": "requests",
@@ -125,9 +126,9 @@ def replication_metrics(
     `batch_jobs`, `batch_tokens` and `batch_s`, its seconds, are means over batches: n rows see a batch of n jobs, so
     each weighs 1/n, and that for each of its steps. `batch_job_s` is what one more job adds to a batch's seconds, by
     least squares over these batches and at least 0; NaN if all are of one size. Where the LLM's memory is limited,
-    `kv_cache_usage` is the time average of positions held over its capacity, `evictions` are the requests that lost
-    theirs in the window, and `recomputed_share` is that of the positions that the LLM processed again, of all that it
-    processed for the tokens committed in the window.
+    `kv_cache_usage` is the time average of positions held over its capacity, `kv_cache_present` that of the requests
+    that hold some, `evictions` are the requests that lost theirs in the window, and `recomputed_share` is that of the
+    positions that the LLM processed again, of all that it processed for the tokens committed in the window.
 
     Counts: `requests` arrived in the window and `completed_requests` of them; `unfinished_requests` and
     `unfinished_tokens` are all those under way when the run was cut, whenever they began. `requests_present`
@@ -359,12 +360,13 @@ def _of_memory(tokens: pd.DataFrame, stations: pd.DataFrame, warmup_s: float, du
     at_s = _floats(stations["at_s"])
     start, end = stations[here & (at_s == warmup_s)], stations[here & (at_s == duration_s)]
     if not (len(start) and len(end)):
-        return dict.fromkeys(("kv_cache_usage", "evictions", "recomputed_share"), np.nan)
-    grown = {name: _floats(end[name])[0] - _floats(start[name])[0] for name in ("busy_s", "departures")}
+        return dict.fromkeys(("kv_cache_usage", "kv_cache_present", "evictions", "recomputed_share"), np.nan)
+    grown = {name: _floats(end[name])[0] - _floats(start[name])[0] for name in ("busy_s", "present_s", "departures")}
     inside = tokens[in_window(tokens["committed_s"], warmup_s, duration_s)]
     processed = inside["llm_tokens"].sum()
     return {
         "kv_cache_usage": grown["busy_s"] / (_floats(end["servers"])[0] * (duration_s - warmup_s)),
+        "kv_cache_present": grown["present_s"] / (duration_s - warmup_s),
         "evictions": grown["departures"],
         "recomputed_share": inside["recomputed_tokens"].sum() / processed if processed else np.nan,
     }

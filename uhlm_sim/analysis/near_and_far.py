@@ -40,10 +40,13 @@ def of_near_and_far(results: Results, points: Points) -> Iterator[str]:
             far_s, near_s = of_policy["far"].mean(), of_policy["near"].mean()
             both = f", {1e3 * far_s:.0f} ms against {1e3 * near_s:.0f} ms" if len(points) == 1 else ""
             told.append(f"{policy} {course(points, found, times)}{both}")
+        if not told:
+            continue
         if len(points) == 1:
             count = len(far) // cells.ngroups
+            they, take = (who, "take") if count > 1 else (who.replace("phones", "phone"), "takes")
             ends = (
-                f"{count} {who} of least SNR ({far.min():.3g} to {far.max():.3g} dB) take",
+                f"{count} {they} of least SNR ({far.min():.3g} to {far.max():.3g} dB) {take}",
                 f"{count} of most ({near.min():.3g} to {near.max():.3g} dB)",
             )
         else:

@@ -99,7 +99,7 @@ FAMILIES = {
     "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
     "Blocks of the uplink": ("block_error_rate", "retransmissions", "mcs"),
     "Downlink": ("downlink_utilisation", "downlink_present"),
-    "Memory of the LLM": ("kv_cache_usage", "evictions", "recomputed_share"),
+    "Memory of the LLM": ("kv_cache_usage", "kv_cache_present", "evictions", "recomputed_share"),
     "Counts, a replication": (
         "requests",
         "completed_requests",

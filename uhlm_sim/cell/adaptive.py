@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from channel_models import MCS_EFFICIENCY, best_mcs, block_error, mcs_thresholds
 from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import Allocator, bind_allocator, checked_shares, equal_share, name_of
+from uhlm_sim.cell.allocators import (
+    Allocator,
+    asked_of_the_uplink,
+    bind_allocator,
+    checked_shares,
+    equal_share,
+    name_of,
+)
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.cell.slots import Slots
 
@@ -52,9 +59,10 @@ class AdaptiveUplink:
     the same MCS (synchronous HARQ); so they always fit. The allocator shares out the band to devices that have bits
     waiting and send nothing again; where that and the retransmissions are more than the band, all its shares shrink
     alike, so a fixed split stays one. A device sends one block a slot, as many bits as its MCS carries there, or what
-    is left of the upload. The allocator is told the SNR that was seen, and the efficiency over the whole band of the
-    MCS that follows from what is believed. Who was seen below the lowest MCS is in outage: has efficiency 0, sends
-    nothing, and a share that it gets stays unused. Who was not, sends at the lowest at least.
+    is left of the upload. The allocator is told the SNR that was seen, or what is believed if it finds rates from it
+    itself (`efficiency_of`), and the efficiency over the whole band of the MCS that follows from what is believed: 0 if
+    the lowest was out of sight there. Who was seen below the lowest MCS in the band it got is in outage: sends nothing,
+    and the share stays unused. Who was not, sends at the lowest at least.
     At the slot's end the block fails if its coin is below `block_error` at the sum of the SNRs it was sent at (chase
     combining; the SNR of a slot is that of its beginning). A block keeps its coin, so after n transmissions it has
     failed with exactly the error at their sum. One that fails for the last time gives its bits back to the upload. An
@@ -91,6 +99,7 @@ class AdaptiveUplink:
         self._deliver = deliver
         self._name = name_of(allocator)
         self._power_limited = power_limited
+        self._finds_rates = "efficiency_of" in asked_of_the_uplink(allocator, params or {})
         self._uses = bandwidth_hz * slots.tti_s * (1.0 - link.overhead)  # channel uses of a slot's whole band
         self._thresholds = threshold_table(
             math.ceil(SIZES_AN_OCTAVE * math.log2(max(self._uses, 2.0))), link.target_error
@@ -207,7 +216,8 @@ class AdaptiveUplink:
         self._believed = self._known.snr * self._trust
         asked = {name: get(active) for name, get in self._asked}
         seen = self._known.snr[active]
-        given = self._allocator(self._waiting_bits[active], seen.copy(), **asked)
+        told = self._least_believed(active) if self._finds_rates else seen.copy()
+        given = self._allocator(self._waiting_bits[active], told, **asked)
         shares, wanted, _ = checked_shares(self._name, given, len(active))
         if wanted > free:
             shares = shares * (free / wanted)
@@ -265,9 +275,12 @@ class AdaptiveUplink:
 
     def _efficiency(self, active: NDArray[np.intp]) -> Floats:
         """Return bit/s/Hz of the active devices over the whole band: of the lowest MCS at least, where it is seen."""
-        seen = self._known.snr[active] >= self._thresholds[-1, 0]
-        least_snr = np.where(seen, self._thresholds[-1, 0], 0.0)
-        return np.where(seen, self._efficiency_of(np.maximum(self._believed[active], least_snr)), 0.0)
+        return self._efficiency_of(self._least_believed(active))
+
+    def _least_believed(self, active: NDArray[np.intp]) -> Floats:
+        """Return the SNR that is believed of the active devices, as if it were enough for the lowest MCS where seen."""
+        least = self._thresholds[-1, 0]
+        return np.where(self._known.snr[active] >= least, np.maximum(self._believed[active], least), 0.0)
 
     def _efficiency_of(self, snr: Floats) -> Floats:
         """Return bit/s/Hz of the MCS for an SNR over the whole band, 0 below the lowest, elementwise."""

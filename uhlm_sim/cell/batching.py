@@ -119,9 +119,11 @@ def bound(
     """
     try:
         parameters = list(inspect.signature(function).parameters)
-        asked = [name for name in parameters[first:] if name in given and name not in params]
+        asked = [name for name in parameters[first:] if name in given]
         constants = {**{name: values[name] for name in asked}, **params}
         check_params(function, first, params, asked)
+        for name in params.keys() & asked:
+            raise ValueError(f"'{name}' comes from {given[name]}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{error} (what it may ask for by name is {', '.join(given)}, and its params)") from None
     for name in asked:

@@ -115,6 +115,8 @@ def service_arguments(model: Callable[..., Times], scenario: Scenario) -> dict[s
         asked = "max_batch" in inspect.signature(model).parameters
     except (TypeError, ValueError):
         asked = False  # what can't be called so is told where it is tried
+    if asked and "max_batch" in params:
+        raise ScenarioError("base_station.service.params: 'max_batch' comes from base_station.max_batch")
     return {"max_batch": scenario.base_station.max_batch, **params} if asked else params
 
 

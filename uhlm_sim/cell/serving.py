@@ -88,11 +88,12 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
     class that is always under `slm` never have one.
     """
     station, phones = scenario.base_station, _fewest_senders(scenario, policies)
-    find_rule(scenario, allow_plugins=allow_plugins)
+    rule = find_rule(scenario, allow_plugins=allow_plugins)
     find_order(scenario, allow_plugins=allow_plugins)
     queues = station.gpus if station.queue == "join-shortest" else 1
     together = -(-phones // queues)
-    if station.min_batch is not None and station.min_batch > together:
+    waits_for_ever = rule is not None and station.batch_rule != "wait"
+    if waits_for_ever and station.min_batch is not None and station.min_batch > together:
         sending = "phones" if phones == scenario.traffic.devices else "phones that send"
         there = f"{phones} {sending}" if queues == 1 else f"{phones} {sending} at {queues} queues"
         raise ScenarioError(

@@ -96,6 +96,7 @@ class Uplink:
                 count_sending=count_sending,
             )
         self._newcomers: simpy.Event | None = None
+        self._delivers_many = False  # uploads that end together may be followed by others at once
         self._slot_edge: simpy.Event | None = None
         self._settled_s = 0.0
         self._timer: simpy.Event | None = None
@@ -116,7 +117,7 @@ class Uplink:
         if self._shared.steady:
             self._arm(now)
         elif self._slots is None and self._newcomers is None:
-            if self._env.peek() > now:
+            if self._env.peek() > now and not self._delivers_many:
                 self._look(now)
                 self._arm(now)
             else:  # others may begin at this instant: look once for all
@@ -217,5 +218,7 @@ class Uplink:
             self._edge, self._edge_s, self._slot_edge = None, np.inf, None
         elif not self._shared.steady:
             self._look(now)
+        self._delivers_many = len(ended) > 1
         for job in ended:
             self._deliver(job)
+        self._delivers_many = False

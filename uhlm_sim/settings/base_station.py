@@ -105,7 +105,8 @@ class BaseStation(Section):
         elif name is not None:
             table = "roofline" if kind == "roofline" else "llm"
             rooflines = load_presets()["roofline"]
-            if table == "roofline" and name in load_presets()["llm"] and name not in rooflines:
+            fitted = isinstance(name, str) and name in load_presets()["llm"]
+            if table == "roofline" and fitted and name not in rooflines:
                 missing = ", ".join(field for field in ROOFLINE if field not in given)
                 raise ValueError(
                     f"the preset '{name}' has fitted times but no roofline: service needs {missing}; or take a preset "
