@@ -156,6 +156,17 @@ def test_proportional_fair_looks_at_the_snr_relative_to_its_mean():
     assert ended == {0: (3.0, 1.5), 1: (3.0, 1.5)}
 
 
+@pytest.mark.parametrize("power_limited", [False, True])
+def test_without_fading_proportional_fair_is_equal_share_on_its_clock_as_in_epochs(power_limited):
+    """Air that says it may fade, but never does, is followed epoch by epoch."""
+    uploads, snr = [(0.0, 0, 2.0), (0.4, 1, 3.0), (0.9, 2, 0.5), (1.1, 3, 4.0)], np.array([1.0, 2.0, 5.0, 30.0])
+    told = {"power_limited": power_limited}
+    equal = timeline(uploads, Air(snr, shannon), "equal-share", **told)
+    assert timeline(uploads, Air(snr, shannon), "proportional-fair", **told) == equal
+    in_epochs = timeline(uploads, Air(snr, shannon, per_upload=True), "proportional-fair", **told)
+    assert in_epochs == {device: pytest.approx(both, rel=1e-12) for device, both in equal.items()}
+
+
 @pytest.mark.parametrize("name", ["max-rate", "equal-finish", "shortest-first", "proportional-fair"])
 def test_who_knows_the_channel_passes_an_outage_over(name):
     """Device 0 is in outage until t = 10 and holds the band only while it is alone."""

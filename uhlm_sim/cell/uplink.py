@@ -15,6 +15,7 @@ from uhlm_sim.cell.allocators import (
     equal_share,
     fdma,
     name_of,
+    proportional_fair,
     weighted,
 )
 from uhlm_sim.cell.epochs import Epochs
@@ -35,10 +36,11 @@ class Uplink:
     by the share (True: all power in the band used). Shares and rates are constant between arrivals, departures and
     block edges, so finish times are exact. With `slots` the allocator is asked at their edges only.
 
-    Who shares in the ratio of fixed weights, at an SNR that no share changes, is drained in `VirtualTime`, all others
-    in `Epochs`, which the uploads that begin at one instant, as those of phones that one batch answered, begin
-    together. Uploads whose rest would take less than a picosecond (relative to the time of day) end together, in device
-    order. With `count_sending` each job is told how long it had any of the band, for its energy.
+    Who shares in the ratio of fixed weights is drained in `VirtualTime`, and so is proportional fair where nothing
+    fades and all tie. All others are in `Epochs`, which the uploads that begin at one instant, as those of phones that
+    one batch answered, begin together. Uploads whose rest would take less than a picosecond (relative to the time of
+    day) end together, in device order. With `count_sending` each job is told how long it had any of the band, for its
+    energy.
 
     `deliver(job)` is called at the instant a job's last bit arrives. Left out: block errors, scheduling delay.
     """
@@ -81,7 +83,7 @@ class Uplink:
         if allocator is fdma:
             share = 1.0 / air.devices
             self._shared = VirtualTime(bandwidth_hz, air, whole=air.devices, power_in=share if power_limited else 1.0)
-        elif allocator in (equal_share, weighted):
+        elif allocator in (equal_share, weighted) or (allocator is proportional_fair and _all_tie(air)):
             own = weights if allocator is weighted else None
             self._shared = VirtualTime(bandwidth_hz, air, weights=own, power_in=None if power_limited else 1.0)
         else:
@@ -222,3 +224,8 @@ class Uplink:
         for job in ended:
             self._deliver(job)
         self._delivers_many = False
+
+
+def _all_tie(air: Air) -> bool:
+    """Say whether every device always has its mean SNR, and can send at it."""
+    return air.coherence_s is None and not air.per_upload and bool((air.efficiency() > 0.0).all())
