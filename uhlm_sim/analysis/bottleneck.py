@@ -153,7 +153,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         busy = get(station.utilisation)
         if not (busy > 0).any():
             continue
-        wait_s = get(station.wait) if station.wait else _per(rate, get(station.present) - busy)
+        wait_s = get(station.wait) if station.wait else (get(station.present) - busy) / np.where(rate > 0, rate, np.nan)
         waits_s = waits_s + wait_s
         servers = setting(station.servers) if station.servers else 1.0
         load = np.minimum(busy * filled(station) if station.batch else busy, 1.0)
@@ -165,10 +165,6 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
     load = np.clip((held - waiting) / phones, 0.0, 1.0)
     if np.isfinite(load).any():
         yield row(PHONES, phones, load, load, waits_s, waiting, held)
-
-
-def _per(rate: Floats, mean: Floats) -> Floats:
-    return np.asarray(np.divide(mean, rate, out=np.full(len(rate), np.nan), where=rate > 0))
 
 
 def _estimate(name: str, estimate: Sequence[Any]) -> dict[str, float]:
