@@ -20,12 +20,12 @@ import simpy
 from main_loop import bare_timeout_s
 
 from channel_models import spectral_efficiency
-from uhlm_sim.cell.adaptive import AdaptiveUplink, Link
-from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
 from uhlm_sim.cell.jobs import Job
-from uhlm_sim.cell.slots import Slots
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
+from uhlm_sim.cell.radio.slots import Slots
+from uhlm_sim.cell.radio.uplink import Uplink
 
 
 def upload_s(name: str, active: int, uploads: int, *, power_limited: bool, how: str = "") -> tuple[float, float]:

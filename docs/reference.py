@@ -13,16 +13,16 @@ from typing import Any
 import channel_models
 import uhlm_sim
 import uhlm_sim.analysis
-from uhlm_sim.analysis import bottleneck
-from uhlm_sim.analysis.metrics import UNITS
-from uhlm_sim.analysis.plotting import Plots
-from uhlm_sim.analysis.report import FAMILIES
+from uhlm_sim.analysis.figures.plotting import Plots
+from uhlm_sim.analysis.measures import bottleneck
+from uhlm_sim.analysis.measures.metrics import UNITS
+from uhlm_sim.analysis.report.page import FAMILIES
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.capacities import Capacity
-from uhlm_sim.cell.allocators import GIVEN
+from uhlm_sim.cell.radio.allocators import GIVEN
 from uhlm_sim.kinds import KINDS
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.search.capacities import Capacity
 
 FOLDER = Path(__file__).parent / "reference"
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 import channel_models
 import uhlm_sim.cell
-from uhlm_sim.analysis.report import write_figures, write_report
+from uhlm_sim.analysis.report.page import write_figures, write_report
 from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.experiment import run
 from uhlm_sim.names import load_presets, scenario_folder
@@ -60,7 +60,7 @@ def words() -> dict[str, list[str]]:
     """
     seams: list[dict[str, Any]] = []
     for package in (uhlm_sim.cell, channel_models):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             module = vars(importlib.import_module(found.name))
             seams += [value for name, value in module.items() if name.isupper() and isinstance(value, dict)]
         seams += [value for name, value in vars(package).items() if name.isupper() and isinstance(value, dict)]

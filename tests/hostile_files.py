@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hostile import POLICIES, FoundError, damaged, odd, one_message
 
-from uhlm_sim.analysis.report import write_report
+from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.timeline import write_timeline
 from uhlm_sim.errors import InputError, TraceError

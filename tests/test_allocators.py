@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from worlds import agrees, cell, known_air, ready, transmit
 
 from channel_models import ergodic_spectral_efficiency, spectral_efficiency
-from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS, equal_finish
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.jobs import Job
-from uhlm_sim.cell.slots import Slots
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, equal_finish
+from uhlm_sim.cell.radio.slots import Slots
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario_file import read_scenario

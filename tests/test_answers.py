@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uhlm_sim.analysis.answers import answers
-from uhlm_sim.analysis.intervals import summarise
+from uhlm_sim.analysis.measures.intervals import summarise
+from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.analysis.results import Results
 
 IDLE = {"uplink_utilisation": 0.2, "bs_utilisation": 0.2, "batch_jobs": 1.0, "skip_rate": 0.0}

@@ -7,7 +7,7 @@ import pytest
 import simpy
 from worlds import agrees
 
-from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.rng import stream
 

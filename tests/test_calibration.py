@@ -7,8 +7,8 @@ from traces import SAMPLES, make_columns, make_header, read_trace
 
 from uhlm_sim.errors import TraceError
 from uhlm_sim.tokens.calibration import clustered_mean, words
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.forcing import MEASURES, forcing_gap
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import write_trace_file
 

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from conftest import SCENARIO
 
-from uhlm_sim.analysis.capacity_figure import capacity_figure, capacity_table, knee
-from uhlm_sim.analysis.objectives import Objective
-from uhlm_sim.capacities import Capacity, capacity, write_capacity
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import no_progress, run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import load, parse_scenario
-from uhlm_sim.search import Search
+from uhlm_sim.search.capacities import Capacity, capacity, write_capacity
+from uhlm_sim.search.figure import capacity_figure, capacity_table, knee
+from uhlm_sim.search.objectives import Objective
+from uhlm_sim.search.search import Search
 
 SLM_S, DOWNLINK_S, UPLOAD_S, VERIFY_S, THINK_S, TOKENS = 0.02, 0.005, 0.012, 0.02, 1.0, 3
 OWN_TIMES = """
@@ -140,7 +140,7 @@ def test_policies_share_the_loads_that_both_want_and_no_load_is_simulated_twice(
         return run(scenario, **how)
 
     counted.runs = 0
-    monkeypatch.setattr("uhlm_sim.capacities.run", counted)
+    monkeypatch.setattr("uhlm_sim.search.capacities.run", counted)
     found = capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.15"], jobs=1)
     assert len(simulated) == len(set(simulated)) > counted.runs
     assert sorted(simulated) == sorted((n, name) for name in ("hlm", "u-hlm(0.43)") for n in devices(found, name))
@@ -283,7 +283,7 @@ def test_a_search_that_ends_early_leaves_no_folder(
         assert out.is_dir()
         raise error
 
-    monkeypatch.setattr("uhlm_sim.capacities.run", stopped)
+    monkeypatch.setattr("uhlm_sim.search.capacities.run", stopped)
     with pytest.raises(error):
         capacity(narrow, "traffic.devices", ["tpot_s.p95<=0.15"], out=out, jobs=1)
     assert not out.parent.exists()

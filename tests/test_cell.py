@@ -7,7 +7,7 @@ import pytest
 from worlds import MadeUpSource, agrees, cell, ready
 
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.policies import ReadyPolicy
+from uhlm_sim.cell.phones.policies import ReadyPolicy
 
 LEGS = ["device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s"]
 SLM_S, PREFILL_S, DOWNLINK_S, PROMPT, VOCABULARY = 0.05, 0.002, 0.005, 10, 32_000

@@ -9,11 +9,11 @@ import pytest
 from worlds import agrees, cell, ready
 
 from channel_models import CHANNELS, drop_phones, jakes, read_recording, trace, uplink_snr_db
-from uhlm_sim.cell.air import BLOCKS_AHEAD
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.fading import find_fading, make_air
-from uhlm_sim.cell.places import mean_snr_db
+from uhlm_sim.cell.radio.air import BLOCKS_AHEAD
+from uhlm_sim.cell.radio.fading import find_fading, make_air
+from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.errors import InputError, ScenarioError
 from uhlm_sim.experiment import run
 from uhlm_sim.rng import stream

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import simpy
 
-from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
+from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
 from uhlm_sim.rng import stream
 from uhlm_sim.validation.drive import flat_air, serve, upload
 

@@ -10,7 +10,7 @@ from tiny_models import WORDS, make_model, write_prompts
 from traces import write_trace
 
 from uhlm_sim.kinds import names_and_lines
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 
 
 def uhlm_sim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,8 @@ def test_every_dictionary_of_functions_is_one_of_the_kinds() -> None:
     """So that `uhlm-sim list`, the reference and this file know whatever is new."""
     known = [id(kinds) for _, kinds in KINDS.values()]
     for package in (channel_models, uhlm_sim.cell):
-        for module in iter_modules(package.__path__):
-            for name, value in vars(import_module(f"{package.__name__}.{module.name}")).items():
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            for name, value in vars(import_module(module.name)).items():
                 if (
                     name.isupper()
                     and isinstance(value, dict)

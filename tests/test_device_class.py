@@ -10,7 +10,7 @@ from worlds import cell, ready
 from uhlm_sim import load, run
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.population import population, weights_of
+from uhlm_sim.cell.phones.population import population, weights_of
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.settings.device_class import class_sizes
 

@@ -9,8 +9,8 @@ import pytest
 from hostile import all_places
 from worlds import cell, ready
 
-from uhlm_sim.analysis.intervals import summarise
-from uhlm_sim.analysis.metrics import UNITS, replication_metrics
+from uhlm_sim.analysis.measures.intervals import summarise
+from uhlm_sim.analysis.measures.metrics import UNITS, replication_metrics
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.kinds import KINDS
 from uhlm_sim.simulations import TABLES

@@ -10,16 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worlds import agrees, cell, ready
 
-from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell import engine
-from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS
-from uhlm_sim.cell.base_station import BaseStation
 from uhlm_sim.cell.checks import check_scenario
-from uhlm_sim.cell.device import Answer, Log, Phone
-from uhlm_sim.cell.downlink import Downlink
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
+from uhlm_sim.cell.phones.phone import Answer, Log, Phone
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
+from uhlm_sim.cell.radio.downlink import Downlink
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.rng import stream
 

@@ -7,11 +7,11 @@ import pytest
 from worlds import cell, ready
 
 from uhlm_sim import capacity, load, run
-from uhlm_sim.analysis.energy import ENERGY, powers_of
-from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.analysis.measures.energy import ENERGY, powers_of
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.places import mean_snr_db, transmit_power_w
-from uhlm_sim.cell.population import population
+from uhlm_sim.cell.phones.population import population
+from uhlm_sim.cell.radio.mean_snr import mean_snr_db, transmit_power_w
 from uhlm_sim.errors import InputError, ScenarioError
 
 RADIO = {"transmit_power_dbm": 20.0, "amplifier_efficiency": 0.25, "circuit_power_w": 0.3}  # 0.1 W radiated, 0.4 drawn

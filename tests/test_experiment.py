@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from uhlm_sim.analysis.precision import FEWEST
+from uhlm_sim.analysis.measures.precision import FEWEST
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError
 from uhlm_sim.experiment import PARTIAL, PARTS, run
 from uhlm_sim.scenario_file import read_scenario

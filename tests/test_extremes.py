@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from worlds import cell, ready
 
-from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.records import LEGS, Records
 from uhlm_sim.errors import ScenarioError

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uhlm_sim.analysis.intervals import (
+from uhlm_sim.analysis.measures.intervals import (
     paired_ratio,
     student_t,
     summarise,

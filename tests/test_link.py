@@ -16,14 +16,14 @@ from worlds import agrees, cell, known_air, ready
 
 import channel_models as radio
 from channel_models import MCS_EFFICIENCY, best_mcs, block_error, mcs_thresholds, snr_threshold
-from uhlm_sim.cell import adaptive
-from uhlm_sim.cell.adaptive import AdaptiveUplink, Link
-from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
-from uhlm_sim.cell.allocators import ALLOCATORS, equal_share
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.slots import Slots
+from uhlm_sim.cell.radio import adaptive_uplink as adaptive
+from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
+from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, equal_share
+from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
 

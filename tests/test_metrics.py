@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from uhlm_sim.analysis.energy import ENERGY
-from uhlm_sim.analysis.metrics import LEGS, UNITS, replication_metrics
+from uhlm_sim.analysis.measures.energy import ENERGY
+from uhlm_sim.analysis.measures.metrics import LEGS, UNITS, replication_metrics
 from uhlm_sim.errors import InputError
 
 NAN = math.nan

@@ -12,10 +12,10 @@ from tiny_models import WORDS, make_model
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding import Answer, DecodingSettings, decode
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.models import drop_layers, load_model, load_pair
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import softmax
 from uhlm_sim.tokens.trace import Trace
 

@@ -11,9 +11,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis import plots, queues
-from uhlm_sim.analysis.metrics import LEGS
-from uhlm_sim.analysis.style import LEG_COLOURS, RC, looks, save
+from uhlm_sim.analysis.figures import plots, queues
+from uhlm_sim.analysis.figures.style import LEG_COLOURS, RC, looks, save
+from uhlm_sim.analysis.measures.metrics import LEGS
 
 POLICIES = ["hlm", "u-hlm(0.43)", "slm"]
 METRICS = ("token_throughput", *plots.READINGS)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from worlds import cell, ready
 
-from uhlm_sim.analysis.intervals import paired_ratio
-from uhlm_sim.analysis.metrics import replication_metrics
-from uhlm_sim.analysis.precision import FEWEST, more_replications, relative_half_widths
+from uhlm_sim.analysis.measures.intervals import paired_ratio
+from uhlm_sim.analysis.measures.metrics import replication_metrics
+from uhlm_sim.analysis.measures.precision import FEWEST, more_replications, relative_half_widths
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.rng import stream
 

@@ -9,13 +9,13 @@ import pytest
 from traces import as_version_1, read_trace, write_trace
 from worlds import cell
 
-from uhlm_sim.cell.policies import ready_policy
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.errors import InputError
 from uhlm_sim.provenance import assumptions
 from uhlm_sim.tokens import quality
 from uhlm_sim.tokens import speculative as sp
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import load_tokenizer
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import QUALITY
 

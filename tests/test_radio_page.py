@@ -6,8 +6,8 @@ from pathlib import Path
 
 from worlds import cell
 
-from uhlm_sim.cell.allocators import ALLOCATORS
-from uhlm_sim.cell.radio import LINKS
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
+from uhlm_sim.cell.radio.setup import LINKS
 from uhlm_sim.scenario import Link
 
 PAGE = (Path(__file__).parent.parent / "docs" / "radio.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from tiny_models import write_prompts
 from traces import as_version_1
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.quality import unscored
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import QUALITY
 

@@ -11,7 +11,7 @@ from worlds import cell, ready
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.laws import check_records
-from uhlm_sim.cell.policies import ready_policy
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.errors import SimulationError
 
 LEGS = ["device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s"]
@@ -123,7 +123,7 @@ def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_ow
     """Also where two of its tokens are all that a phone is given, and where it isn't finished."""
     trace = read_trace(tmp_path)
     thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.8)]
-    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.cell.policies:as_recorded"}]
+    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.cell.phones.policies:as_recorded"}]
     scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
     policies = [ready_policy(i, scenario, trace, allow_plugins=True) for i in range(len(kinds))]
     assert [policy.exact for policy in policies] == [True, True, False, True, False]

@@ -9,7 +9,7 @@ from worlds import cell, ready
 from uhlm_sim import load, run
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import read_requests
 from uhlm_sim.errors import InputError, ScenarioError
 
 PLAIN = "arrived_s,prompt_tokens,output_tokens\n"

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures import write_figures
-from uhlm_sim.analysis.metrics import OUTPUT_LAW
+from uhlm_sim.analysis.figures.catalogue import write_figures
+from uhlm_sim.analysis.measures.metrics import OUTPUT_LAW
 from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from uhlm_sim.analysis.answers import answers
+from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario_file import read_scenario, sweep_points
 

@@ -8,7 +8,7 @@ from worlds import agrees, cell, ready
 
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.service import service_times
+from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.names import find_scenario
 from uhlm_sim.rng import stream

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from worlds import cell, ready
 
-from uhlm_sim.analysis.metrics import replication_metrics
-from uhlm_sim.cell.base_station import BaseStation
-from uhlm_sim.cell.batching import BATCH_RULES, ORDERS, Ordered
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.checks import check_scenario
-from uhlm_sim.cell.chunks import pieces
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.gpus.base_station import BaseStation
+from uhlm_sim.cell.gpus.batching import BATCH_RULES, ORDERS, Ordered
+from uhlm_sim.cell.gpus.chunks import pieces
 from uhlm_sim.cell.jobs import Job, Request, Wakeup
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.errors import ScenarioError, SimulationError

@@ -8,9 +8,9 @@ import pytest
 import simpy
 from worlds import agrees
 
-from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.rng import stream
 
 SIZES = {  # of mean 1

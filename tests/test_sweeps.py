@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis import frontier, maps, sweeps, swept
-from uhlm_sim.analysis.style import looks
+from uhlm_sim.analysis.figures import frontier, maps, sweeps, swept
+from uhlm_sim.analysis.figures.style import looks
 
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
 X = "traffic.devices"

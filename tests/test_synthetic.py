@@ -11,16 +11,16 @@ import pytest
 from scipy import stats
 from worlds import cell
 
+from uhlm_sim.analysis.report.terminal import summary_text
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.analysis.summary import summary_text
-from uhlm_sim.capacities import capacity
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.policies import ready_policy
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cli import main
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario import SyntheticTokens
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.search.capacities import capacity
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.synthetic import Synthetic
 
 A, B, K = 0.82, -0.06, 20

@@ -10,8 +10,8 @@ import pytest
 from traces import RULES, SAMPLES, make_columns, make_header, read_trace, write_trace
 
 from uhlm_sim.errors import InputError, TraceError
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import DIGEST_KEY, HEADER_KEY, SCHEMA_VERSION, in_file_order, write_trace_file
 

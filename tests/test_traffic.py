@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from worlds import cell, ready
 
 from uhlm_sim import load, run
-from uhlm_sim.analysis.energy import powers_of
-from uhlm_sim.analysis.metrics import replication_metrics
-from uhlm_sim.cell.arrivals import ARRIVALS, alternate, arrivals_of
+from uhlm_sim.analysis.measures.energy import powers_of
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.population import population
+from uhlm_sim.cell.phones.arrivals import ARRIVALS, alternate, arrivals_of
+from uhlm_sim.cell.phones.population import population
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario_file import parse_scenario, write_scenario

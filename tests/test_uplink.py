@@ -11,8 +11,8 @@ import pytest
 from worlds import known_air, transmit
 
 from channel_models import spectral_efficiency
-from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED
 from uhlm_sim.rng import stream
 
 

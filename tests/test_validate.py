@@ -16,21 +16,22 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import channel_models
-import uhlm_sim.cell.base_station
-import uhlm_sim.cell.downlink
 import uhlm_sim.cell.engine
-import uhlm_sim.cell.fading
-from uhlm_sim.analysis import energy, intervals
-from uhlm_sim.cell import arrivals, chunks, population
-from uhlm_sim.cell.adaptive import SNR, AdaptiveUplink
-from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.base_station import BaseStation
-from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
+import uhlm_sim.cell.gpus.base_station
+import uhlm_sim.cell.radio.downlink
+import uhlm_sim.cell.radio.fading
+from uhlm_sim.analysis.measures import energy, intervals
+from uhlm_sim.cell.gpus import chunks
+from uhlm_sim.cell.gpus.base_station import BaseStation
+from uhlm_sim.cell.gpus.batching import BATCH_RULES, ORDERS
+from uhlm_sim.cell.gpus.kv_cache import KvCache
 from uhlm_sim.cell.jobs import Job
-from uhlm_sim.cell.kv_cache import KvCache
-from uhlm_sim.cell.policies import payload_costs
-from uhlm_sim.cell.population import Who
-from uhlm_sim.cell.uplink import ALLOCATORS, Uplink
+from uhlm_sim.cell.phones import arrivals, population
+from uhlm_sim.cell.phones.policies import payload_costs
+from uhlm_sim.cell.phones.population import Who
+from uhlm_sim.cell.radio.adaptive_uplink import SNR, AdaptiveUplink
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.rng import stream
@@ -138,7 +139,7 @@ def fading_is_a_quarter_too_strong(patch: Patch) -> None:
 
 @defect(caught_by={"one phone, HLM", "one phone, LLM", "own fades", "closed cell, 10 phones"}, missed_by={"outage"})
 def decibels_are_taken_as_those_of_an_amplitude(patch: Patch) -> None:
-    patch.setattr(uhlm_sim.cell.fading, "db_to_linear", lambda value_db: 10.0 ** (np.asarray(value_db) / 20.0))
+    patch.setattr(uhlm_sim.cell.radio.fading, "db_to_linear", lambda value_db: 10.0 ** (np.asarray(value_db) / 20.0))
 
 
 @defect(
@@ -168,7 +169,7 @@ def the_last_to_come_is_served_first(patch: Patch) -> None:
         def popleft(self) -> Any:
             return self.pop()
 
-    patch.setattr(uhlm_sim.cell.base_station, "deque", Stack)
+    patch.setattr(uhlm_sim.cell.gpus.base_station, "deque", Stack)
 
 
 @defect(caught_by={"least batch or patience"}, missed_by={"least batch"})
@@ -297,7 +298,7 @@ def a_phones_streams_go_by_its_number_on_the_cell(patch: Patch) -> None:
     def numbered(scenario: Scenario) -> list[Who]:
         return [replace(who, name=(who.device,)) for who in honest(scenario)]
 
-    for module in (uhlm_sim.cell.engine, uhlm_sim.cell.fading):
+    for module in (uhlm_sim.cell.engine, uhlm_sim.cell.radio.fading):
         patch.setattr(module, "population", numbered)
 
 
@@ -346,7 +347,7 @@ def the_downlink_forgets_its_payload(patch: Patch) -> None:
             job.payload_bits = min(job.payload_bits, 1.0)
             super().send(job)
 
-    patch.setattr(uhlm_sim.cell.downlink, "Uplink", Light)
+    patch.setattr(uhlm_sim.cell.radio.downlink, "Uplink", Light)
 
 
 @defect(caught_by={"coverage, normal"})

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from worlds import agrees, cell, ready
 
-from uhlm_sim.analysis.metrics import replication_metrics
-from uhlm_sim.analysis.verdicts import NEEDED, verdict, verdicts
+from uhlm_sim.analysis.measures.metrics import replication_metrics
+from uhlm_sim.analysis.measures.verdicts import NEEDED, verdict, verdicts
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.rng import stream
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from worlds import cell, ready
 
-from uhlm_sim.analysis.warmup import BATCHES, mser, propose_warmup
+from uhlm_sim.analysis.measures.warmup import BATCHES, mser, propose_warmup
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.rng import stream
 

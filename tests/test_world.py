@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from worlds import agrees, cell, ready
 
-from uhlm_sim.cell.air import Air
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.fading import find_fading, make_air
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.fading import find_fading, make_air
 from uhlm_sim.rng import stream
 
 COHERENCE_S, BANDWIDTH_HZ, DEVICES, END_S = 0.25, 10e6, 5, 40.0

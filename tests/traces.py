@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import accept_probability, grid_level
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import (

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import simpy
 
-from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.policies import ReadyPolicy
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.tokens.trace import TokenPath

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uhlm_sim.analysis.results import Results
-    from uhlm_sim.capacities import Capacity, capacity
     from uhlm_sim.experiment import run
     from uhlm_sim.scenario import Scenario
     from uhlm_sim.scenario_file import load
+    from uhlm_sim.search.capacities import Capacity, capacity
 
 __all__ = ["Capacity", "Results", "Scenario", "__version__", "capacity", "load", "run"]
 __version__ = version("uhlm-sim")
 
 _HOMES = {
-    "Capacity": "uhlm_sim.capacities",
+    "Capacity": "uhlm_sim.search.capacities",
     "Results": "uhlm_sim.analysis.results",
     "Scenario": "uhlm_sim.scenario",
-    "capacity": "uhlm_sim.capacities",
+    "capacity": "uhlm_sim.search.capacities",
     "load": "uhlm_sim.scenario_file",
     "run": "uhlm_sim.experiment",
 }

@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run_command(args: argparse.Namespace) -> None:
     """Simulate a scenario and print its summary table."""
-    from uhlm_sim.analysis.summary import summary_text
+    from uhlm_sim.analysis.report.terminal import summary_text
     from uhlm_sim.experiment import run
     from uhlm_sim.names import find_scenario
     from uhlm_sim.scenario_file import read_scenario
@@ -155,9 +155,9 @@ def run_command(args: argparse.Namespace) -> None:
 
 def capacity_command(args: argparse.Namespace) -> None:
     """Search for the largest load and print the table of capacities."""
-    from uhlm_sim.capacities import capacity
     from uhlm_sim.names import find_scenario
     from uhlm_sim.scenario_file import read_scenario
+    from uhlm_sim.search.capacities import capacity
 
     began_s = time.perf_counter()
     _check_jobs_and_path(args)
@@ -233,7 +233,7 @@ def validate_command(args: argparse.Namespace) -> None:
 
 def report_command(args: argparse.Namespace) -> None:
     """Write a finished run's figures and report again."""
-    from uhlm_sim.analysis.report import write_figures, write_report
+    from uhlm_sim.analysis.report.page import write_figures, write_report
     from uhlm_sim.analysis.results import Results
 
     tables = Results.read(args.run_dir)
@@ -306,8 +306,8 @@ def progress_bar() -> Iterator[Progress]:
 
 def calibrate_command(args: argparse.Namespace) -> None:
     """Print the law, the thresholds and their risk on a trace, and draw the law; of synthetic tokens what they are."""
-    from uhlm_sim.analysis.plots import uncertainty_figure
-    from uhlm_sim.analysis.style import save
+    from uhlm_sim.analysis.figures.plots import uncertainty_figure
+    from uhlm_sim.analysis.figures.style import save
     from uhlm_sim.names import find_scenario, scenario_folder
     from uhlm_sim.scenario import SyntheticTokens
     from uhlm_sim.scenario_file import read_scenario

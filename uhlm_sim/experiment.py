@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 
 from uhlm_sim import __version__
 from uhlm_sim.analysis.checksums import sealed
-from uhlm_sim.analysis.energy import ENERGY
-from uhlm_sim.analysis.intervals import summarise, write_table
-from uhlm_sim.analysis.metrics import UNITS
-from uhlm_sim.analysis.precision import FEWEST, more_replications
-from uhlm_sim.analysis.report import write_figures, write_report
+from uhlm_sim.analysis.measures.energy import ENERGY
+from uhlm_sim.analysis.measures.intervals import summarise, write_table
+from uhlm_sim.analysis.measures.metrics import UNITS
+from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
+from uhlm_sim.analysis.report.page import write_figures, write_report
 from uhlm_sim.analysis.results import TOKEN_COLUMNS, Results
 from uhlm_sim.cell.checks import check_scenario
-from uhlm_sim.cell.policies import ReadyPolicy, ready_policy, rule_request
+from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from channel_models import CHANNELS, PATH_LOSS
-from uhlm_sim.cell.allocators import ALLOCATORS
-from uhlm_sim.cell.arrivals import ARRIVALS
-from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
-from uhlm_sim.cell.policies import POLICIES
-from uhlm_sim.cell.radio import LINKS
-from uhlm_sim.cell.service import SERVICES
+from uhlm_sim.cell.gpus.batching import BATCH_RULES, ORDERS
+from uhlm_sim.cell.gpus.service import SERVICES
+from uhlm_sim.cell.phones.arrivals import ARRIVALS
+from uhlm_sim.cell.phones.policies import POLICIES
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
+from uhlm_sim.cell.radio.setup import LINKS
 from uhlm_sim.names import load_presets, scenario_folder
 from uhlm_sim.tokens.trace_file import BUILT_IN, TraceHeader, read_trace_header
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from uhlm_sim import __version__
-from uhlm_sim.analysis.energy import powers_of
-from uhlm_sim.cell.policies import ReadyPolicy
-from uhlm_sim.cell.population import population
-from uhlm_sim.cell.request_file import read_requests
+from uhlm_sim.analysis.measures.energy import powers_of
+from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.population import population
+from uhlm_sim.cell.phones.request_file import read_requests
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes

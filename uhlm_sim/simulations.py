@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uhlm_sim import __version__
-from uhlm_sim.analysis.energy import powers_of
-from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.analysis.measures.energy import powers_of
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.places import transmit_power_w
-from uhlm_sim.cell.policies import class_policies, ready_policy
-from uhlm_sim.cell.population import population
+from uhlm_sim.cell.phones.policies import class_policies, ready_policy
+from uhlm_sim.cell.phones.population import population
+from uhlm_sim.cell.radio.mean_snr import transmit_power_w
 from uhlm_sim.errors import InputError, SimulationError, UhlmError
 from uhlm_sim.scenario import ModelsTokens, Scenario, SyntheticTokens, TraceTokens
 from uhlm_sim.tokens.synthetic import Synthetic

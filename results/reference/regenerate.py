@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from uhlm_sim import load, run
-from uhlm_sim.analysis.intervals import write_table
+from uhlm_sim.analysis.measures.intervals import write_table
 
 HERE = Path(__file__).parent
 FIGURES = {"quickstart": "throughput", "users_sweep": "sweep", "threshold_frontier": "frontier"}

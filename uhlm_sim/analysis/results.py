@@ -12,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis import wording
+from uhlm_sim.analysis import digits as wording
 from uhlm_sim.analysis.checksums import unsealed
-from uhlm_sim.analysis.intervals import paired_ratio, student_t
-from uhlm_sim.analysis.metrics import LEGS, OUTPUT_LAW
-from uhlm_sim.analysis.notebook import results_html
-from uhlm_sim.analysis.plotting import Plots
+from uhlm_sim.analysis.figures.plotting import Plots
+from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
+from uhlm_sim.analysis.measures.metrics import LEGS, OUTPUT_LAW
+from uhlm_sim.analysis.report.notebook import results_html
 from uhlm_sim.errors import InputError, did_you_mean
 
 # What figures need of tokens.parquet; the other columns stay on disk.

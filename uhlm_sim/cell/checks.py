@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from channel_models import CHANNELS, linear_to_db, mcs_thresholds
-from uhlm_sim.cell.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
-from uhlm_sim.cell.arrivals import ARRIVALS, asked_of_the_cell
-from uhlm_sim.cell.fading import find_fading
-from uhlm_sim.cell.places import mean_snr_db
-from uhlm_sim.cell.policies import ReadyPolicy
-from uhlm_sim.cell.population import population, weights_of
-from uhlm_sim.cell.radio import downlink_snr_db
-from uhlm_sim.cell.request_file import read_requests
-from uhlm_sim.cell.service import SERVICES, service_arguments, service_times
-from uhlm_sim.cell.serving import check_base_station
+from uhlm_sim.cell.gpus.service import SERVICES, service_arguments, service_times
+from uhlm_sim.cell.gpus.setup import check_base_station
+from uhlm_sim.cell.phones.arrivals import ARRIVALS, asked_of_the_cell
+from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.population import population, weights_of
+from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
+from uhlm_sim.cell.radio.fading import find_fading
+from uhlm_sim.cell.radio.mean_snr import mean_snr_db
+from uhlm_sim.cell.radio.setup import downlink_snr_db
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import check_params, find_kind
 from uhlm_sim.rng import stream

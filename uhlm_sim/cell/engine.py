@@ -6,19 +6,19 @@ import numpy as np
 import pandas as pd
 import simpy
 
-from uhlm_sim.cell.answers import Answers
-from uhlm_sim.cell.arrivals import arrivals_of
-from uhlm_sim.cell.device import Answer, Log, Phone
-from uhlm_sim.cell.fading import find_fading, upload_gains
+from uhlm_sim.cell.gpus.setup import make_base_station
 from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.cell.laws import check_records
-from uhlm_sim.cell.places import mean_snr_db
-from uhlm_sim.cell.policies import ReadyPolicy, payload_costs
-from uhlm_sim.cell.population import Who, population
-from uhlm_sim.cell.radio import make_downlink, make_uplink
+from uhlm_sim.cell.phones.answers import Answers
+from uhlm_sim.cell.phones.arrivals import arrivals_of
+from uhlm_sim.cell.phones.phone import Answer, Log, Phone
+from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
+from uhlm_sim.cell.phones.population import Who, population
+from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.radio.fading import find_fading, upload_gains
+from uhlm_sim.cell.radio.mean_snr import mean_snr_db
+from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
 from uhlm_sim.cell.records import AnswerBits, Records, make_records
-from uhlm_sim.cell.request_file import read_requests
-from uhlm_sim.cell.serving import make_base_station
 from uhlm_sim.scenario import Scenario, Traffic
 from uhlm_sim.tokens.trace import TokenPath
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from uhlm_sim.cell.device import Log
+from uhlm_sim.cell.phones.phone import Log
 from uhlm_sim.tokens.trace import TokenPath
 from uhlm_sim.tokens.trace_file import QUALITY
 

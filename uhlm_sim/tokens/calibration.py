@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from uhlm_sim.errors import TraceError
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.speculative import (
     LinearLaw,
     fit_law,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.models import ModelPair
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import (
     ThetaLaw,
     accept_or_resample,

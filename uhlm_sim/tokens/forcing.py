@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from uhlm_sim.tokens.calibration import clustered_mean
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.speculative import rejection_probability
 from uhlm_sim.tokens.trace import Trace, TraceSource
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.calibration import clustered_mean
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import (
     PACKAGE_PREFIX,
     file_revision,
@@ -29,7 +30,6 @@ from uhlm_sim.tokens.models import (
     no_progress_bars,
     package_file,
 )
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import rejection_probability
 from uhlm_sim.tokens.trace_file import Columns, TraceHeader
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding import Answer, decode
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import PACKAGE_PREFIX, ModelPair, load_pair, load_tokenizer
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prompts import Prompt
 from uhlm_sim.tokens.quality import Encoder, add_quality
-from uhlm_sim.tokens.requests import TAIL_LADDER, RecordingSettings
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.recording_settings import TAIL_LADDER, RecordingSettings
 from uhlm_sim.tokens.speculative import LinearLaw, fit_law
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import (

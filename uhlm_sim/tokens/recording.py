@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.parts import check_writable
 from uhlm_sim.tokens.prompts import read_prompts
 from uhlm_sim.tokens.quality import is_scored, load_encoder
 from uhlm_sim.tokens.recorder import HLM, Progress, Recorder
-from uhlm_sim.tokens.requests import RecordingSettings, RuleRequest, recording_identity, resolve_rule
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.recording_settings import RecordingSettings, RuleRequest, recording_identity, resolve_rule
 from uhlm_sim.tokens.trace import Trace
 
 __all__ = ["Progress", "RecordingSettings", "RuleRequest", "record", "resolve_rule"]

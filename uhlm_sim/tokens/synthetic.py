@@ -17,8 +17,8 @@ from scipy.special import ndtr
 
 from uhlm_sim.rng import stream
 from uhlm_sim.settings.tokens import SyntheticTokens
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.rules import DecodingRule
 from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.synthetic_law import SyntheticLaw
 from uhlm_sim.tokens.trace import TokenPath

@@ -20,7 +20,7 @@ from scipy.special import betainccinv, betaln, gammaln
 
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.settings.tokens import SyntheticTokens
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.speculative import LinearLaw, grid_level
 
 Floats = NDArray[np.float64]

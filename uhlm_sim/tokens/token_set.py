@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.trace import TokenSource
 

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import TraceError
+from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.rules import DecodingRule, RuleKind
 from uhlm_sim.tokens.speculative import LinearLaw, accept_probability
 from uhlm_sim.tokens.trace_file import QUALITY, UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from uhlm_sim.errors import InputError, TraceError, did_you_mean
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.prompts import SPLITS
-from uhlm_sim.tokens.rules import DecodingRule
 
 SCHEMA_VERSION = 2
 READABLE = (1, SCHEMA_VERSION)  # version 1 knew no quality: it is read as not known

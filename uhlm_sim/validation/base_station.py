@@ -8,7 +8,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.validation.drive import serve, think_and_ask
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
 

@@ -11,7 +11,7 @@ from scipy.stats import ncx2
 
 import channel_models as radio
 from channel_models import fading
-from uhlm_sim.cell.air import Air
+from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.validation.drive import AHEAD, moving_air, one_after_another
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is
 

@@ -8,10 +8,10 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from uhlm_sim.cell.air import BLOCKS_AHEAD, Air
-from uhlm_sim.cell.base_station import BaseStation
+from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.errors import SimulationError
 
 Floats = NDArray[np.float64]

@@ -9,10 +9,10 @@ import simpy
 from numpy.typing import NDArray
 
 import channel_models as radio
-from uhlm_sim.cell.adaptive import AdaptiveUplink, Link
-from uhlm_sim.cell.downlink import Downlink
 from uhlm_sim.cell.jobs import Counters, Job, Wakeup
-from uhlm_sim.cell.slots import Slots
+from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
+from uhlm_sim.cell.radio.downlink import Downlink
+from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.validation.drive import AHEAD, Process, at_once, flat_air, moving_air
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from uhlm_sim import __version__
-from uhlm_sim.analysis.intervals import write_table
+from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.errors import InputError
 from uhlm_sim.validation.figures import write_drawings
 from uhlm_sim.validation.validate import Validation, cells

@@ -7,8 +7,8 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from uhlm_sim.cell.base_station import BaseStation
-from uhlm_sim.cell.batching import BATCH_RULES, ORDERS
+from uhlm_sim.cell.gpus.base_station import BaseStation
+from uhlm_sim.cell.gpus.batching import BATCH_RULES, ORDERS
 from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.validation.drive import serve
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is

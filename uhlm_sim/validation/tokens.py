@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from uhlm_sim.tokens import speculative
-from uhlm_sim.tokens.rules import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.validation.findings import Claim, Finding, Trial, counts_follow, equals, mean_is, share_is
 

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis.energy import ENERGY, powers_of
-from uhlm_sim.analysis.metrics import replication_metrics
-from uhlm_sim.cell.arrivals import arrivals_of
-from uhlm_sim.cell.population import population
+from uhlm_sim.analysis.measures.energy import ENERGY, powers_of
+from uhlm_sim.analysis.measures.metrics import replication_metrics
+from uhlm_sim.cell.phones.arrivals import arrivals_of
+from uhlm_sim.cell.phones.population import population
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
 from uhlm_sim.validation.whole import DOWNLINK_S, HLM, SLM_S, U_HLM, UPLOAD_S, cell, committed, run, t

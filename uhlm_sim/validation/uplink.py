@@ -8,8 +8,8 @@ import simpy
 from numpy.typing import NDArray
 
 import channel_models as radio
-from uhlm_sim.cell.air import Air
-from uhlm_sim.cell.uplink import Uplink
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.validation.drive import (
     AHEAD,
     Draw,

@@ -13,7 +13,8 @@ from scipy import stats
 from uhlm_sim.errors import InputError, UhlmError, did_you_mean
 from uhlm_sim.experiment import no_progress
 from uhlm_sim.simulations import Progress
-from uhlm_sim.validation import base_station, channel, link, rules, serving, tokens, traffic, uplink, whole
+from uhlm_sim.validation import allocators as rules
+from uhlm_sim.validation import base_station, channel, link, serving, tokens, traffic, uplink, whole
 from uhlm_sim.validation.findings import LEVEL, Claim, Finding, Trial
 
 STATIONS: dict[str, tuple[Claim, ...]] = {

@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from channel_models import CHANNELS
-from uhlm_sim.analysis.intervals import paired_ratio
-from uhlm_sim.analysis.metrics import replication_metrics
+from uhlm_sim.analysis.measures.intervals import paired_ratio
+from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.policies import ready_policy
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.records import Records
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario, Service

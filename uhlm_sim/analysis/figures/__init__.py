@@ -1,0 +1,1 @@
+"""Figures: each draws a table, and has a caption."""

@@ -1,0 +1,100 @@
+"""Jobs present over time at the two stations, from the token rows."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
+from uhlm_sim.analysis.measures.intervals import student_t
+from uhlm_sim.analysis.measures.metrics import LEGS
+
+Floats = NDArray[np.float64]
+
+STATIONS = {"uplink": "uploads at the uplink", "base_station": "jobs at the base station"}
+
+
+def queue_table(tokens: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.DataFrame:
+    """Return jobs present over time: policy, station, time_s (middle of a bin), mean, ci95_low, ci95_high.
+
+    Each replication's number present is averaged over the bin exactly, then over replications with Student's
+    interval. An upload is present from started_s + device_s for its wait and airtime, a job from there for
+    its wait and verification; one that isn't over when the run ends stays. Policies that never come to a
+    station have no rows for it.
+    """
+    sent = tokens[tokens["payload_bits"].to_numpy() + (tokens["decision"] == "send").to_numpy() > 0]
+    policy, names = pd.factorize(sent["policy"])
+    replication, numbers = pd.factorize(sent["replication"])
+    run = policy * len(numbers) + replication
+    column = {name: sent[name].to_numpy(dtype=np.float64) for name in ("started_s", "payload_bits", *LEGS)}
+    ready_s = column["started_s"] + column["device_s"]
+    arrived_s = ready_s + column["uplink_wait_s"] + column["airtime_s"]
+    verified_s = arrived_s + column["bs_wait_s"] + column["verify_s"]
+    uploads = column["payload_bits"] > 0
+    spans = {
+        "uplink": (run[uploads], ready_s[uploads], arrived_s[uploads]),
+        "base_station": (run, arrived_s, verified_s),
+    }
+    edges_s = np.linspace(0.0, duration_s, bins + 1)
+    parts = []
+    for station, (which, since_s, until_s) in spans.items():
+        shape = (len(names), len(numbers), bins)
+        present = (_begun(which, since_s, shape, edges_s) - _begun(which, until_s, shape, edges_s)).swapaxes(1, 2)
+        mean, low, high, _ = student_t(present)
+        for i, name in enumerate(names):
+            if mean[i].any():
+                columns = {"mean": mean[i], "ci95_low": low[i], "ci95_high": high[i]}
+                middle_s = (edges_s[:-1] + edges_s[1:]) / 2
+                parts.append(pd.DataFrame({"policy": name, "station": station, "time_s": middle_s, **columns}))
+    empty: dict[str, list[float]] = {
+        name: [] for name in ("policy", "station", "time_s", "mean", "ci95_low", "ci95_high")
+    }
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(empty)
+
+
+def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], edges_s: Floats) -> Floats:
+    """Return the number begun per run, averaged over each bin: the rest of an event's bin, then 1."""
+    bins = shape[-1]
+    width_s = edges_s[1]
+    known = at_s < edges_s[-1]  # false for one that isn't over, too
+    k = (at_s[known] / width_s).astype(np.int64)
+    index = run[known] * bins + k
+    rest = (edges_s[k + 1] - at_s[known]) / width_s
+    size = int(np.prod(shape))
+    events = np.bincount(index, minlength=size).reshape(shape)
+    within = np.bincount(index, weights=rest, minlength=size).reshape(shape)
+    return np.asarray(within + events.cumsum(axis=-1) - events, dtype=np.float64)
+
+
+def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> None:
+    """Draw a `queue_table`'s mean and interval at one station, the warm-up shaded."""
+    rows = table[table["station"] == station]
+    ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
+    names = policies_of(rows)
+    for name, width in zip(names, line_widths(names), strict=True):
+        one = rows[rows["policy"] == name]
+        time_s, mean, low, high = (
+            one[c].to_numpy(dtype=np.float64) for c in ("time_s", "mean", "ci95_low", "ci95_high")
+        )
+        look = styles[name]
+        ax.fill_between(time_s, low, high, color=look.colour, alpha=0.18, linewidth=0)
+        ax.plot(time_s, mean, color=look.colour, linestyle=look.line, linewidth=width, label=name)
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0)
+    ax.set_xlabel("time, s")
+    ax.set_ylabel(STATIONS[station])
+
+
+def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str] = ()) -> Figure:
+    """Draw both stations side by side; `policies` are all of the run, whether they queue or not."""
+    policies = policies or policies_of(table)
+    styles = looks(policies)
+    with new_figure(PAGE_IN, 2.6) as figure:
+        for ax, station in zip(figure.subplots(1, 2), STATIONS, strict=True):
+            draw_queue(ax, table, station, styles, warmup_s)
+        present = {name: styles[name] for name in policies if (table["policy"] == name).any()}
+        legend_below(figure, present, columns=4)
+    return figure

@@ -1,0 +1,1 @@
+"""Measures: what the tables of a run come to, as numbers with intervals."""

@@ -1,0 +1,1 @@
+"""The report: sentences, tables and the page that holds them."""

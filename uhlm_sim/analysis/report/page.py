@@ -1,0 +1,378 @@
+"""The report: one run as one HTML file that needs no network."""
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from copy import deepcopy
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
+
+from uhlm_sim.analysis.digits import number, ratio
+from uhlm_sim.analysis.figures.catalogue import ReportFigure, write_figures
+from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
+from uhlm_sim.analysis.measures.energy import ENERGY
+from uhlm_sim.analysis.measures.intervals import RATIO
+from uhlm_sim.analysis.measures.metrics import LATENCIES, LEGS, UNITS
+from uhlm_sim.analysis.report.points import (
+    Points,
+    alarms,
+    failures_of,
+    forced_where,
+    replications_of,
+    unmet_precision,
+    verdicts_of,
+    warmups_of,
+)
+from uhlm_sim.analysis.report.sentences import answers
+from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
+from uhlm_sim.analysis.results import Results
+from uhlm_sim.scenario import READ_BY
+
+__all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
+
+# Headline columns: (group, name, metric, shown as). A share is shown in per cent, `ms` in milliseconds.
+HEADLINE = (
+    ("Throughput, tokens/s", "cell", "token_throughput", ""),
+    ("Throughput, tokens/s", "1/mean(delay)", "token_throughput_per_device", ""),
+    ("Throughput, tokens/s", "mean(1/delay)", "mean_token_rate", ""),
+    ("Cell against {first}", "ratio", f"token_throughput{RATIO}", "range"),
+    ("TTFT, s", "p50", "ttft_s.p50", ""),
+    ("TTFT, s", "p95", "ttft_s.p95", ""),
+    ("TPOT, ms", "p50", "tpot_s.p50", "ms"),
+    ("TPOT, ms", "p95", "tpot_s.p95", "ms"),
+    ("Utilisation, %", "uplink", "uplink_utilisation", "%"),
+    ("Utilisation, %", "GPUs", "bs_utilisation", "%"),
+    ("Energy", "J a token", "energy_per_token_j", ""),
+    ("Tokens, %", "skipped", "skip_rate", "%"),
+    ("Risk, %", "of skipped", "rejection_risk", "%"),
+    ("Answers", "error a token, %", "distribution_error", "%"),
+    ("Answers", "cosine to LLM's", "quality_cosine", ""),
+)
+
+RATIOS = (
+    ("tokens/s, cell", "token_throughput"),
+    ("tokens/s, 1/mean(delay)", "token_throughput_per_device"),
+    ("tokens/s, mean(1/delay)", "mean_token_rate"),
+    ("TTFT p50", "ttft_s.p50"),
+    ("TTFT p95", "ttft_s.p95"),
+    ("TPOT p50", "tpot_s.p50"),
+    ("TPOT p95", "tpot_s.p95"),
+    ("uplink bits a token", "uplink_bits_per_token"),
+    ("uplink utilisation", "uplink_utilisation"),
+    ("GPU utilisation", "bs_utilisation"),
+    ("energy a token", "energy_per_token_j"),
+    ("cosine to the LLM's answers", "quality_cosine"),
+)
+
+# Where a metric stands in the full table, by its name up to the dot; one that is named nowhere stands at the end.
+FAMILIES = {
+    "Throughput and service": (
+        "token_throughput",
+        "token_throughput_per_device",
+        "mean_token_rate",
+        "request_throughput",
+        "arrival_rate",
+        "goodput",
+        "slo_attainment",
+        "fairness_jain",
+    ),
+    "Latency": (*LATENCIES, "phone_wait_s"),
+    "Tokens": ("skip_rate", "transmission_rate", "resample_rate", "uplink_bits_per_token"),
+    "Risk and quality": (
+        "rejection_risk",
+        "true_skip_rate",
+        "kept_rate",
+        "distribution_error",
+        "quality_cosine",
+        "quality_cosine_reference",
+    ),
+    "Legs of a token": LEGS,
+    "Energy": ("energy_per_token_j",),
+    "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
+    "Blocks of the uplink": ("block_error_rate", "retransmissions", "mcs"),
+    "Downlink": ("downlink_utilisation", "downlink_present"),
+    "Memory of the LLM": ("kv_cache_usage", "kv_cache_present", "evictions", "recomputed_share"),
+    "Counts, a replication": (
+        "requests",
+        "completed_requests",
+        "unfinished_requests",
+        "requests_present",
+        "backlog_growth",
+        "completed_tokens",
+        "unfinished_tokens",
+    ),
+}
+OTHERS = "Others"
+# Over a sweep, by traffic: with open arrivals the cell's throughput is the load offered.
+SWEPT = {
+    "closed": ("Tokens a second of the cell", "token_throughput"),
+    "poisson": ("Tokens a second of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
+}
+UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
+
+
+def write_report(tables: Results, figures: list[ReportFigure], path: Path | str) -> None:
+    """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes.
+
+    Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.
+    """
+    path = Path(path)
+    start_s, end_s = tables.window_s
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["code"] = _code
+    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    first = tables.policies[0]
+    points = Points.of(tables)
+    judged, warmups = verdicts_of(tables), warmups_of(tables)
+    counts = tables.replications.groupby("point")["replication"].nunique()
+    text = template.render(
+        scenario=tables.scenario,
+        source=tables.source,
+        provenance=tables.provenance,
+        failed=len(tables.failed),
+        failures=failures_of(tables),
+        answers=[_parted(sentence, tables.policies) for sentence in answers(tables)],
+        first=first,
+        policies=tables.policies,
+        start_s=f"{start_s:g}",
+        end_s=f"{end_s:g}",
+        replications=int(counts.max()),
+        counted=replications_of(tables),
+        unmet=unmet_precision(tables, points),
+        groups=_groups([column for column in HEADLINE if column[2] in _known(points)], first),
+        forced=tables.forced,
+        forced_in_part=tables.forced_in_part,
+        forced_where=forced_where(tables, points),
+        swept=_swept(points, tables.policies, *SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])),
+        swept_keys=tables.sweep,
+        swept_policies=any(key.startswith("policy.") for key in tables.sweep),
+        count=len(points),
+        points=[
+            _point(points, number, tables.policies, classes_of(tables))
+            for number in points.in_order()
+            if len(points) <= UNFOLDED
+        ],
+        alarms=alarms(points, tables.policies, judged),
+        verdicts=[
+            (name, points.words(at), *judged[at, name], warmups.get((at, name), (0.0, ""))[1])
+            for name in tables.policies
+            for at in points.in_order()
+            if (at, name) in judged
+        ],
+        warmup=_warmup(points, tables.policies, warmups, start_s),
+        stations=_stations(points, bottleneck_table(tables)) if len(points) <= UNFOLDED else [],
+        is_open=tables.scenario["traffic"]["kind"] != "closed",
+        figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
+        settings=_settings(_with_swept(tables.scenario, tables.sweep)),
+        origin=_origin(tables.provenance),
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _cell(points: Points, point: int, policy: str, metric: str, shown: str = "", first: str = "") -> tuple[str, str]:
+    """Return a value and its interval as text."""
+    estimate = points.get(point, policy, metric)
+    if shown == "range":
+        return ("1", "") if policy == first else ratio(*estimate)
+    return number(*estimate, scale={"%": 100.0, "ms": 1000.0}.get(shown, 1.0))
+
+
+def _swept(
+    points: Points, policies: Sequence[str], title: str, metric: str
+) -> list[tuple[str, list[tuple[list[str], list[tuple[str, str]]]]]]:
+    """Return the tables over a sweep: title, then for each point its values and a cell for each policy."""
+    first = policies[0]
+    return [
+        (
+            title.format(first=first),
+            [
+                (
+                    points.values(number),
+                    [
+                        _cell(points, number, name, metric, "range" if metric.endswith(RATIO) else "", first)
+                        for name in policies
+                    ],
+                )
+                for number in points.in_order()
+            ],
+        )
+        for title, metric in ((title, metric), ("Ratio to {first}", f"{metric}{RATIO}"))
+        if len(points) > 1
+    ]
+
+
+def _point(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+    """Lay a point's summary out for the template: cells are (text, interval)."""
+    first = policies[0]
+    present = [name for name in policies if (number, name, "token_throughput") in points.estimates]
+    others = [name for name in present if name != first]
+    known = _known(points)
+    columns = [column for column in HEADLINE if column[2] in known]
+    return {
+        "words": points.words(number),
+        "policies": present,
+        "headline": [(p, [_cell(points, number, p, m, shown, first) for _, _, m, shown in columns]) for p in present],
+        "others": others,
+        "ratios": [
+            (text, [_cell(points, number, p, f"{metric}{RATIO}", "range") for p in others])
+            for text, metric in RATIOS
+            if f"{metric}{RATIO}" in known
+        ],
+        "families": [
+            (title, [(m, UNITS[m], [_cell(points, number, p, m) for p in present]) for m in metrics])
+            for title, metrics in _families(known).items()
+        ],
+        "classes": _classes(points, number, present, classes),
+    }
+
+
+def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
+    """Lay a `bottleneck_table` out for the template, point by point; cells are (text, interval)."""
+
+    def cells(row: dict[Any, Any]) -> dict[Any, Any]:
+        wait_ms, demand_ms, full_ms = (1e3 * row[name] for name in ("wait_s", "demand_s", "full_demand_s"))
+        shown = ["–" if math.isnan(ms) else f"{ms:.3g}" if ms > 1e-6 else "0" for ms in (wait_ms, demand_ms)]
+        shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
+        bound = number(row["bound"], row["bound_low"], row["bound_high"])
+        used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
+        return row | {"cells": [(used, ""), *((text, "") for text in shown), bound, (reached, "")]}
+
+    rows = [cells(row) for row in table.to_dict("records")]
+    return [(points.words(point), [row for row in rows if row["point"] == point]) for point in points.in_order()]
+
+
+def _classes(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any] | None:
+    """Lay the headline of each class of phones out: a row for each class and policy."""
+    known = _known(points)
+    columns = [column for column in HEADLINE if any(of_class(column[2], name) in known for name in classes)]
+    first = policies[0]
+    rows = [
+        (name, p, [_cell(points, number, p, of_class(m, name), shown, first) for _, _, m, shown in columns])
+        for name in classes
+        for p in policies
+    ]
+    return {"groups": _groups(columns, first), "rows": rows} if rows else None
+
+
+def _families(known: AbstractSet[str]) -> dict[str, list[str]]:
+    """Return every metric under its family; of energies those that are known."""
+    family = {base: title for title, bases in FAMILIES.items() for base in bases}
+    found: dict[str, list[str]] = {title: [] for title in (*FAMILIES, OTHERS)}
+    for name in (name for name in UNITS if name not in ENERGY or name in known):
+        found[family.get(name.partition(".")[0], OTHERS)].append(name)
+    return {title: names for title, names in found.items() if names}
+
+
+def _known(points: Points) -> set[str]:
+    """Return the metrics that have a value somewhere."""
+    return {metric for (_, _, metric), (mean, _, _) in points.estimates.items() if not math.isnan(mean)}
+
+
+def _groups(columns: list[tuple[str, str, str, str]], first: str) -> list[tuple[str, int, list[str]]]:
+    """Return the headline's column groups: title, width, column names."""
+    groups: dict[str, list[str]] = {}
+    for group, name, _, _ in columns:
+        groups.setdefault(group.format(first=first), []).append(name)
+    return [(group, len(names), names) for group, names in groups.items()]
+
+
+def _parted(sentence: str, policies: Sequence[str]) -> tuple[str, str]:
+    """Part a sentence about one policy after its label, which is shown bold."""
+    label, colon, rest = sentence.partition(": ")
+    return (label, rest) if colon and label in policies else ("", sentence)
+
+
+def _warmup(
+    points: Points, policies: Sequence[str], found: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
+) -> str:
+    """Say where MSER-5 would cut more than was cut."""
+    more = points.by_policy(policies, lambda *key: found.get(key, (0.0, ""))[0] > warmup_s)
+    unsteady = points.by_policy(policies, lambda *key: math.isnan(found.get(key, (0.0, ""))[0]))
+    said = [f"would cut more under {more}"] if more else []
+    said += [f"can't tell, its cut lies past half of the run, under {unsteady}"] if unsteady else []
+    return f"MSER-5 {'; it '.join(said) if said else f'would cut no more than the {warmup_s:g} s of warm-up'}."
+
+
+def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
+    """Return a figure's files for a paper as (name, link from the folder of the report)."""
+    there = (figure.png.with_suffix(".pdf"), figure.data)
+    return [(file.name, Path(os.path.relpath(file, folder)).as_posix()) for file in there]
+
+
+def _code(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return a scenario with the word "swept" for each value that the sweep replaces."""
+    shown: dict[str, Any] = deepcopy(dict(scenario))
+    for key in keys:
+        table: Any = shown
+        rest = key
+        if key.startswith("policy."):  # policy.<label>.<key>, and a label may have dots
+            rest = key.removeprefix("policy.")
+            named = [(name, entry) for entry in shown.get("policy", []) for name in _names(entry)]
+            name, table = next(((n, entry) for n, entry in named if rest.startswith(f"{n}.")), ("", {}))
+            rest = rest.removeprefix(f"{name}.")
+        elif key.startswith("device_class."):
+            name, _, rest = key.removeprefix("device_class.").partition(".")
+            table = next((each for each in shown.get("device_class", []) if each["name"] == name), {})
+        *parents, last = rest.split(".")
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = "swept"
+    return shown
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    """Return what a policy of a scenario may be called: its name, its kind with what it is told apart by, its kind."""
+    kind, told = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
+    return [str(entry.get("name", kind)), f"{kind}({told})", str(kind)]
+
+
+def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the resolved scenario as (section, "key = value, ..."), the run's own keys first."""
+    own = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list)) and k not in ("name", "description")}
+    sections = [("run", own)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
+    policies = [("policy", policy) for policy in scenario.get("policy", [])]
+    kind = scenario["traffic"]["kind"]
+    unused = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
+    told = [
+        (name, {k: v for k, v in values.items() if name != "traffic" or k not in unused}) for name, values in sections
+    ]
+    classes = [("device_class", each) for each in scenario.get("device_class", [])]
+    return [(name, _plain(values)) for name, values in told + classes + policies if values]
+
+
+def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the provenance as (key, words), without what has a table of its own."""
+    rows = [(k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets", "failed")]
+    rows = [(k, "not a checkout" if k == "git_revision" and v is None else v) for k, v in rows]
+    return [(name, _plain(value) if isinstance(value, dict) else str(value)) for name, value in rows]
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    """Write a mapping as "key = value, ...": nested ones as JSON, lists of mappings by their names."""
+
+    def words(value: Any) -> str:
+        if isinstance(value, list) and value and all(isinstance(v, dict) and "name" in v for v in value):
+            return " ".join(str(v["name"]) for v in value)
+        if isinstance(value, float):
+            return f"{value:.9g}"
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list, bool)) else str(value)
+
+    # Mappings last, as in a TOML file: the order is the same however the values were read.
+    items = sorted(values.items(), key=lambda item: isinstance(item[1], dict))
+    return ", ".join(f"{name} = {words(value)}" for name, value in items if value not in ({}, [], None))

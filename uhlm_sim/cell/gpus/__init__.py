@@ -1,0 +1,1 @@
+"""The base station's GPUs: batches, memory and service times."""

@@ -1,0 +1,1 @@
+"""The phones: when they are asked, what they draft, keep and send."""

@@ -1,0 +1,213 @@
+"""When phones are asked: one function for each kind of traffic, and phones that come and go.
+
+A kind takes the scenario and the device's own generator and returns next_arrival(free_s): the time of the device's
+next request, `free_s` being when its last answer was whole (infinity at the end of the run, so that open arrivals that
+still wait are told from a closed loop). What else it needs it asks for by the name of a parameter, see `GIVEN`; all
+other parameters are constants from the scenario's `traffic.params`.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from uhlm_sim.cell.phones.population import Who
+from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.errors import ScenarioError, SimulationError
+from uhlm_sim.names import check_params, find_kind
+from uhlm_sim.rng import stream
+from uhlm_sim.scenario import Scenario
+
+NextArrival = Callable[[float], float]
+Arrivals = Callable[..., NextArrival]
+MOST_AT_ONCE = 10_000  # requests of one device at one instant
+
+GIVEN = {"who": "the device, a `Who`", "replication": "the replication's number"}
+
+
+def closed(scenario: Scenario, rng: np.random.Generator) -> NextArrival:
+    """Think, ask, wait, repeat: the next request comes an exponential think time after the phone was free.
+
+    arrival = free + Exp(think_time_s): a closed queueing network with think times (Scherr, An Analysis of Time-Shared
+    Computer Systems, 1967). At most one request a phone is under way. Left out: users who give up.
+    """
+    mean_s = scenario.traffic.think_time_s
+    return lambda free_s: free_s + mean_s * rng.standard_exponential()
+
+
+def poisson(scenario: Scenario, rng: np.random.Generator) -> NextArrival:
+    """Ask at random times of a constant rate, whatever the phone does: a Poisson process.
+
+    arrival_n = arrival_(n-1) + Exp(1 / rate_per_s), a gap of that mean (Kleinrock, Queueing Systems, volume 1, 1975,
+    chapter 2). A request that finds its phone busy waits for it. Left out: users who ask less while they wait.
+    """
+    last_s = 0.0
+
+    def next_arrival(_free_s: float) -> float:
+        nonlocal last_s
+        last_s += rng.standard_exponential() / scenario.traffic.rate_per_s
+        return last_s
+
+    return next_arrival
+
+
+def bursty(scenario: Scenario, rng: np.random.Generator, *, who: Who, replication: int) -> NextArrival:
+    """Ask in bursts: a Poisson process whose rate alternates between two values, of mean rate rate_per_s.
+
+    A Markov-modulated Poisson process of two states (Fischer and Meier-Hellstern, The Markov-modulated Poisson process
+    cookbook, Performance Evaluation 1993): rates l1, l2, mean sojourns 1/r1, 1/r2, p1 = r2/r = 1 - p2, r = r1 + r2. Its
+    index of dispersion of counts is 1 + 2 p1 p2 (l1 - l2)^2 / (l r) (1 - (1 - exp(-r t)) / (r t)), l = p1 l1 + p2 l2.
+    Each phone has a chain of its own, or all phones of the cell one. It begins in the steady state. Unit exponential
+    gaps are spent at the rate of the moment, so a chain moves nobody's gaps. Left out: bursts of some phones only.
+    """
+    burst = scenario.traffic.burst
+    assert burst is not None  # the scenario fills it in
+    of_all = burst.of == "cell"
+    seed = scenario.seed
+    chain = stream(seed, "bursts", replication) if of_all else who.stream(seed, "bursts", replication)
+    rates = [scenario.traffic.rate_per_s * factor for factor in (burst.calm_factor, burst.factor)]
+    sojourns = alternate(chain, burst.mean_calm_s, burst.mean_burst_s)
+    state, end_s = next(sojourns)
+    now_s = 0.0
+
+    def next_arrival(_free_s: float) -> float:
+        nonlocal state, end_s, now_s
+        need = rng.standard_exponential()
+        while now_s <= scenario.duration_s and (end_s - now_s) * rates[state] < need:
+            need -= (end_s - now_s) * rates[state]
+            now_s = end_s
+            state, end_s = next(sojourns)
+        now_s += need / rates[state] if now_s <= scenario.duration_s else need
+        return now_s
+
+    return next_arrival
+
+
+def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArrival:  # noqa: ARG001
+    """Ask what a file says and when it says so: a recorded trace of requests, row by row.
+
+    arrival_n = the device's n-th row: trace-driven simulation (Jain, The Art of Computer Systems Performance Analysis,
+    1991, chapter 24). A row's prompt and output tokens are honoured, see `phones/request_file.py`. Left out: what
+    was asked, since a trace has no text, and a user who would wait for an answer before asking on.
+    """
+    file = scenario.traffic.file
+    assert file is not None  # the scenario sees to it
+    arrived_s = iter(read_requests(file).of_device(who.device, scenario.traffic.devices).arrived_s.tolist())
+    return lambda _free_s: next(arrived_s, inf)
+
+
+ARRIVALS: dict[str, Arrivals] = {"closed": closed, "poisson": poisson, "bursty": bursty, "replay": replay}
+
+
+def alternate(rng: np.random.Generator, first_mean_s: float, second_mean_s: float) -> Iterator[tuple[int, float]]:
+    """Yield the states 0 and 1 in turn, each with its end [s]: exponential sojourns, in the steady state at 0 s."""
+    state = int(rng.random() * (first_mean_s + second_mean_s) >= first_mean_s)
+    end_s = 0.0
+    while True:
+        end_s += (first_mean_s, second_mean_s)[state] * rng.standard_exponential()
+        yield state, end_s
+        state = 1 - state
+
+
+def arrivals_of(scenario: Scenario, who: Who, replication: int, *, allow_plugins: bool = False) -> NextArrival:
+    """Return a device's next_arrival, its presence on the cell applied.
+
+    What code of the user's own returns is looked at call by call: SimulationError unless it is a time that is at least
+    the one before.
+    """
+    traffic = scenario.traffic
+    kind = find_kind(traffic.kind, ARRIVALS, "traffic.kind", allow_plugins=allow_plugins)
+    known = {"who": who, "replication": replication}
+    given = {name: known[name] for name in asked_of_the_cell(kind, traffic.params)}
+    rng = who.stream(scenario.seed, "arrivals", replication)
+    next_arrival: NextArrival = kind(scenario, rng, **given, **traffic.params)
+    if traffic.kind not in ARRIVALS:
+        next_arrival = _checked(traffic.kind, next_arrival)
+    if traffic.presence is None:
+        return next_arrival
+    while_present = _think_while_present if traffic.kind == "closed" else _ask_while_present
+    presence = traffic.presence
+    comes_and_goes = who.stream(scenario.seed, "presence", replication)
+    there = alternate(comes_and_goes, presence.mean_present_s, presence.mean_absent_s)
+    return while_present(next_arrival, there, scenario.duration_s)
+
+
+def asked_of_the_cell(kind: Arrivals, params: Mapping[str, float]) -> set[str]:
+    """Return which names of `GIVEN` a kind of traffic has among its parameters.
+
+    Raises ScenarioError if it can't be called with a scenario, a generator, those and the constants in `params`.
+    """
+    try:
+        asked = GIVEN.keys() & list(inspect.signature(kind).parameters)[2:]
+        check_params(kind, 2, params, asked)
+        for name in params.keys() & asked:
+            raise ValueError(f"'{name}' comes from the cell")
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(
+            f"traffic.params: {error} (traffic takes the scenario, a generator, what it names of {', '.join(GIVEN)}, "
+            "and the constants in traffic.params)"
+        ) from None
+    return asked
+
+
+def _think_while_present(
+    next_arrival: NextArrival, there: Iterator[tuple[int, float]], duration_s: float
+) -> NextArrival:
+    """Let a think time pass only while the phone is on the cell, so that its n-th think is the same whatever happens.
+
+    A phone that is away when its answer is whole thinks from its return on: it finishes what it began.
+    """
+    away, end_s = next(there)
+
+    def next_present(free_s: float) -> float:
+        nonlocal away, end_s
+        at_s, left_s = free_s, next_arrival(0.0)
+        while at_s <= duration_s and (away or end_s - at_s < left_s):  # nothing after the end is looked at
+            if end_s > at_s:
+                left_s -= 0.0 if away else end_s - at_s
+                at_s = end_s
+            away, end_s = next(there)
+        return at_s + left_s
+
+    return next_present
+
+
+def _ask_while_present(next_arrival: NextArrival, there: Iterator[tuple[int, float]], duration_s: float) -> NextArrival:
+    """Leave out the requests that come while the phone is away: they are lost to the cell."""
+    away, end_s = next(there)
+
+    def next_present(free_s: float) -> float:
+        nonlocal away, end_s
+        while True:
+            arrived_s = next_arrival(free_s)
+            while end_s <= arrived_s <= duration_s:
+                away, end_s = next(there)
+            if not away or arrived_s > duration_s:
+                return arrived_s
+            free_s = max(free_s, end_s)  # nobody is asked again before the return
+
+    return next_present
+
+
+def _checked(name: str, next_arrival: Any) -> NextArrival:
+    if not callable(next_arrival):
+        raise SimulationError(f"{name}: returned {next_arrival!r}; it must return a function of a time")
+    last_s, at_once = 0.0, 0
+
+    def checked(free_s: float) -> float:
+        nonlocal last_s, at_once
+        arrived_s = next_arrival(free_s)
+        if not isinstance(arrived_s, int | float | np.number) or not arrived_s >= last_s:
+            raise SimulationError(
+                f"{name}: gave {arrived_s!r} as the time of a request after one at {last_s:g} s; it must give seconds, "
+                "none before the last (infinity: no more)"
+            )
+        at_once = at_once + 1 if last_s == arrived_s < inf else 0
+        if at_once > MOST_AT_ONCE:
+            raise SimulationError(f"{name}: gave more than {MOST_AT_ONCE:,} requests of one device at {last_s:g} s")
+        last_s = float(arrived_s)
+        return last_s
+
+    return checked

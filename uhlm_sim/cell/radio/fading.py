@@ -1,0 +1,102 @@
+"""The scenario's channel as objects: every phone's gains, and the air above the cell."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
+from uhlm_sim.cell.phones.population import Who, population
+from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
+from uhlm_sim.errors import ScenarioError
+from uhlm_sim.names import find_kind
+from uhlm_sim.scenario import Scenario
+
+Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parameters
+
+
+def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[[int], Fading]:
+    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
+
+    A model that has the parameters `block_s`, `device` or `carrier_hz` is handed the length of a block [s], the number
+    of the device, or the carrier [Hz] of [channel.geometry], if the scenario has one.
+    """
+    channel = scenario.channel
+    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
+    try:
+        parameters = inspect.signature(fading).parameters.keys()
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
+    asked = {"block_s", "device"} & parameters
+    for name in asked & channel.params.keys():
+        raise ScenarioError(f"channel.params of {channel.kind}: '{name}' comes from the cell")
+    if asked and channel.coherence_s == "per-upload":
+        raise ScenarioError(
+            f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
+        )
+    handed = {"block_s": channel.coherence_s}
+    if channel.geometry is not None and "carrier_hz" in parameters:
+        asked.add("carrier_hz")
+        handed["carrier_hz"] = carrier_hz = channel.geometry.carrier_hz
+        own_hz = channel.params.get("carrier_hz", carrier_hz)
+        if own_hz != carrier_hz and not isinstance(own_hz, str):  # that a text is no number is told elsewhere
+            raise ScenarioError(
+                f"channel.params.carrier_hz = {own_hz:.12g}: must be channel.geometry.carrier_hz = {carrier_hz:.12g}, "
+                "or be left out"
+            )
+
+    def fading_of(device: int) -> Fading:
+        known = {**handed, "device": device}
+        return partial(fading, **{name: known[name] for name in asked} | channel.params)
+
+    return fading_of
+
+
+def make_air(
+    scenario: Scenario,
+    fading_of: Callable[[int], Fading],
+    replication: int,
+    snr_db: NDArray[np.float64],
+    purpose: str = "fading",
+) -> Air:
+    """Return the channel of every device in one replication, around its mean SNR.
+
+    Two of one `purpose` are the same air, as their gains are drawn from streams of the same names.
+    """
+    channel = scenario.channel
+    min_snr = float(db_to_linear(channel.min_snr_db))
+    moving = channel.kind != "constant"
+    people = population(scenario)
+
+    def gains_of(device: int) -> Iterator[NDArray[np.float64]]:
+        return fading_of(device)(people[device].stream(scenario.seed, purpose, replication), BLOCKS_AHEAD)
+
+    return Air(
+        db_to_linear(snr_db),
+        partial(
+            spectral_efficiency,
+            min_snr=min_snr,
+            snr_gap=float(db_to_linear(channel.snr_gap_db)),
+            max_spectral_efficiency=channel.max_spectral_efficiency,
+        ),
+        gains_of=gains_of,
+        coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
+        per_upload=moving and channel.coherence_s == "per-upload",
+        min_snr=min_snr,
+    )
+
+
+def upload_gains(scenario: Scenario, fading: FadingModel, replication: int, who: Who) -> Callable[[int, int], float]:
+    """Return (request, position) -> the power gain of that upload: the channel's blocks, one an upload."""
+    gains: tuple[int, list[float]] = (-1, [])
+
+    def gain_of(request: int, position: int) -> float:
+        nonlocal gains
+        if gains[0] != request:
+            rng = who.stream(scenario.seed, "upload fading", replication, request)
+            gains = (request, np.asarray(next(fading(rng, scenario.traffic.max_tokens))).tolist())
+        return gains[1][position]
+
+    return gain_of

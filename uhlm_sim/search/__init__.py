@@ -1,0 +1,1 @@
+"""The capacity search: the largest load at which each policy keeps its objectives."""

