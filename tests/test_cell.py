@@ -7,7 +7,7 @@ import pytest
 from worlds import MadeUpSource, agrees, cell, ready
 
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.policies import ReadyPolicy, Scheme
 
 LEGS = ["device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s"]
 SLM_S, PREFILL_S, DOWNLINK_S, PROMPT, VOCABULARY = 0.05, 0.002, 0.005, 10, 32_000
@@ -238,10 +238,8 @@ def test_phones_that_start_together_stay_together_on_a_constant_channel():
 
 
 def test_a_policy_of_the_users_own_pays_for_u_and_decides_by_it():
-    def keeps(path):
-        return path.uncertainty <= 0.3
-
-    records = one_phone(ReadyPolicy("mine", "mine:keeps", MadeUpSource(), False, keeps), uncertainty_s=0.007)
+    mine = Scheme(gate=lambda path: path.uncertainty <= 0.3, measures_uncertainty=True)
+    records = one_phone(ReadyPolicy("mine", "mine:keeps", MadeUpSource(), False, mine), uncertainty_s=0.007)
     tokens = committed(records)
     assert ((tokens["decision"] == "skip") == (tokens["uncertainty"] <= 0.3)).all()
     assert (tokens["device_s"] > SLM_S + 0.0069).all()

@@ -7,12 +7,14 @@ import numpy as np
 import simpy
 
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.tokens.trace import TokenPath
+
+NUMBERS = {"u-hlm": {"threshold": 0.5}, "rand-hlm": {"skip_rate": 0.5}}  # a made-up path has decided by its own
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def ready(kind: str = "hlm", label: str | None = None, **source: Any) -> ReadyPo
     """Return a policy that replays made-up answers."""
     if kind == "slm":
         source = {"skip_rate": 1.0, **source}
-    return ReadyPolicy(label or kind, kind, MadeUpSource(**source), exact=True)
+    scheme = POLICIES[kind](**NUMBERS.get(kind, {}))
+    return ReadyPolicy(label or kind, kind, MadeUpSource(**source), exact=True, scheme=scheme)
 
 
 def cell(**changes: Any) -> Scenario:

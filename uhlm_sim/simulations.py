@@ -39,7 +39,7 @@ from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
-TABLES = ("requests", "tokens", "stations")
+TABLES = ("requests", "rounds", "tokens", "stations")
 METRICS = "metrics.json"
 SEAL = 64  # bytes before a part
 
@@ -226,7 +226,7 @@ def _part(task: Task) -> bytes:
     with zipfile.ZipFile(written, "w") as part:
         part.writestr(METRICS, json.dumps({"metrics": metrics, "clamped_uploads": records.clamped_uploads}))
         for name in TABLES:
-            if name == "tokens" and not scenario.output.tokens:
+            if name in ("rounds", "tokens") and not scenario.output.tokens:
                 continue
             table: pd.DataFrame = getattr(records, name)
             names = pd.CategoricalDtype([policy.label])  # the same of a table without rows

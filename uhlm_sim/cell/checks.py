@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +55,6 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
     if service.kind in SERVICES:
         service_times(scenario, 0)
     check_base_station(scenario, policies, allow_plugins=allow_plugins)
-    for policy, given in zip(policies, scenario.policy, strict=True):
-        keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
-        _check_params(f"policy.params of {policy.label}", keeps, 1, given.params)
 
 
 def _check_allocator(scenario: Scenario, *, downlink: bool, allow_plugins: bool) -> None:

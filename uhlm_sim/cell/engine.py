@@ -1,6 +1,7 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,15 @@ from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.phones.answers import Answers
 from uhlm_sim.cell.phones.arrivals import arrivals_of
-from uhlm_sim.cell.phones.phone import Answer, Log, Phone
+from uhlm_sim.cell.phones.phone import Log, Phone
 from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.phones.population import Who, population
 from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.rounds import Answer
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
-from uhlm_sim.cell.records import AnswerBits, Records, make_records
+from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.scenario import Scenario, Traffic
 from uhlm_sim.tokens.trace import TokenPath
 
@@ -58,7 +60,7 @@ def simulate(
     uplink, air = make_uplink(
         env, scenario, replication, snr_db, deliver=base_station.submit, allow_plugins=allow_plugins
     )
-    log = Log()
+    log, seen = Log(), SeenCell(env, uplink.counters, base_station.counters)
     phones = [
         Phone(
             env,
@@ -71,6 +73,8 @@ def simulate(
             downlink_s=scenario.base_station.downlink_s,
             log=log,
             end_request=base_station.end_request if base_station.kv_capacity_tokens else None,
+            downlink_is_shared=downlink is not None,
+            cell=seen,
         )
         for who in people
     ]
@@ -100,17 +104,34 @@ def simulate(
         pd.DataFrame(stations),
         duration_s=scenario.duration_s,
         mean_snr_db=snr_db,
-        generated=np.array([run.kind == "llm" for run in runs])[[who.group for who in people]],
         device_class=[scenario.device_class[who.group].name for who in people] if scenario.device_class else None,
         max_tokens=traffic.max_tokens,
         sending=scenario.device.radio is not None,
         clamped_uploads=air.clamped,
-        answer_bits=None
-        if downlink is None
-        else AnswerBits(costs[0].id_bits, costs[0].resample_bits or 0.0, scenario.base_station.downlink_s),
     )
     check_records(records)
     return records
+
+
+@dataclass(frozen=True)
+class SeenCell:
+    """What schemes see of the cell that choose round by round, by the counters of its stations."""
+
+    env: simpy.Environment
+    uplink: Counters
+    base_station: Counters
+
+    @property
+    def now_s(self) -> float:
+        return float(self.env.now)
+
+    @property
+    def active_uploads(self) -> int:
+        return self.uplink.arrivals - self.uplink.departures
+
+    @property
+    def jobs_present(self) -> int:
+        return self.base_station.arrivals - self.base_station.departures
 
 
 def next_answers(traffic: Traffic, answers: Answers, who: Who, rng: np.random.Generator) -> Callable[[], Answer]:

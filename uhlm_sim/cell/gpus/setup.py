@@ -113,10 +113,10 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
 
 def _fewest_senders(scenario: Scenario, policies: list[ReadyPolicy]) -> int:
     """Return how many phones have jobs at all, under the policy with the fewest that have any."""
-    kind_of = {policy.label: policy.kind for policy in policies}
-    own = [each.policy and kind_of.get(each.policy) for each in scenario.device_class] or [None]
+    scheme_of = {policy.label: policy.scheme for policy in policies}
+    class_schemes = [scheme_of.get(group.policy or "") for group in scenario.device_class] or [None]
     people = population(scenario)
-    counts = [sum((own[who.group] or policy.kind) != "slm" for who in people) for policy in policies]
+    counts = [sum(not (class_schemes[who.group] or policy.scheme).never_asks for who in people) for policy in policies]
     return min((count for count in counts if count), default=len(people))
 
 
