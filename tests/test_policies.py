@@ -10,7 +10,7 @@ from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy, Scheme, payload_costs, plan_answer, ready_policy
 from uhlm_sim.cell.phones.rounds import Costs, Walk
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.tokens.messages import full_distribution
+from uhlm_sim.tokens.messages import Message, full_distribution
 from uhlm_sim.tokens.trace import Trace
 
 NUMBER = {"threshold": 0.43, "skip_rate": 0.3}
@@ -56,7 +56,7 @@ def walk_of(accepted: list[bool]) -> Walk:
     return Walk(
         path,
         kept=np.zeros(len(accepted), dtype=bool),
-        message=type(message)(message.draft_bits, np.array(accepted)),
+        message=Message(message.draft_bits, np.array(accepted)),
         costs=COSTS,
     )
 

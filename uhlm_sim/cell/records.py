@@ -77,7 +77,8 @@ def make_records(
     for name in ("device", "request", "answer"):
         rounds[name] = requests[name][row]
     begins = np.r_[True, np.diff(row) != 0][: len(row)]
-    rounds["round"] = np.arange(len(row)) - np.maximum.accumulate(np.where(begins, np.arange(len(row)), 0))
+    numbers = np.arange(len(row), dtype=np.float64)
+    rounds["round"] = numbers - np.maximum.accumulate(np.where(begins, numbers, 0.0))
     rounds["committed_s"] = np.where(rounds["committed_s"] <= duration_s, rounds["committed_s"], np.nan)
 
     tokens, of_round = _token_table(rounds, paths, np.frombuffer(log.commits_s))
