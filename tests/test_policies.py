@@ -10,9 +10,11 @@ from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy, Scheme, payload_costs, plan_answer, ready_policy
 from uhlm_sim.cell.phones.rounds import Costs, Walk
 from uhlm_sim.errors import ScenarioError, SimulationError
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.messages import Message, full_distribution
-from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.trace import TokenPath, Trace
 
+HLM = DecodingRule("hlm")
 NUMBER = {"threshold": 0.43, "skip_rate": 0.3}
 TAKES = {"u-hlm": "threshold", "rand-hlm": "skip_rate"}
 COSTS = Costs(100, 0.05, 0.001, 0.0, 800.0, 10, piggyback=True)
@@ -108,6 +110,17 @@ def test_rounds_that_end_before_the_answer_are_refused() -> None:
     )
     with pytest.raises(SimulationError, match="rounds ended before its answer"):
         simulate(cell(), chosen, 0)
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "accept_coin", "x_draft", "skipped", "committed"])
+def test_a_gate_cannot_change_what_other_policies_see(trace_file: Any, name: str) -> None:
+    def rewrite(path: TokenPath) -> Any:
+        getattr(path, name)[:] = 0
+        return path.skipped
+
+    policy = ReadyPolicy("mine", "own:rewrite", Trace.read(trace_file).source(HLM), False, Scheme(gate=rewrite))
+    with pytest.raises(ValueError, match="read-only"):
+        simulate(cell(), policy, 0)
 
 
 def test_what_is_no_scheme_is_refused(trace_file: Any) -> None:

@@ -33,7 +33,7 @@ class TokenPath:
     the top k for each k of the header's ladder. The rule `llm` drafts nothing: there ``draft`` repeats
     ``committed`` and all that a draft would have is NaN. ``quality_cosine`` and ``quality_cosine_reference`` are one
     number each: the cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference;
-    NaN where not known.
+    NaN where not known. Arrays can't be written to: policies of one run share them.
     """
 
     prompt: int
@@ -51,6 +51,11 @@ class TokenPath:
     tail_mass: NDArray[np.floating]
     quality_cosine: float = np.nan
     quality_cosine_reference: float = np.nan
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.draft)
