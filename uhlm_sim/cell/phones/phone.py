@@ -126,8 +126,8 @@ class Phone:
             request_row, arrived_s, answer = self._begin(free_s)
             free_s = max(free_s, arrived_s)
             request = Request(arrived_s)
-            rounds = answer.rounds(self._cell)
-            ahead = next(rounds) if answer.is_planned else None
+            rounds, is_planned = answer.rounds(self._cell), answer.plan is not None
+            ahead = next(rounds) if is_planned else None
             position, is_drafted, ends = 0, False, False
             while not ends:
                 started_s = free_s
@@ -137,7 +137,7 @@ class Phone:
                         yield env.timeout(started_s - env.now)
                     ahead = self._chosen(rounds)
                 this, ends = ahead, ahead.last
-                ahead = next(rounds) if answer.is_planned and not ends else None
+                ahead = next(rounds) if is_planned and not ends else None
                 delay_s = started_s - env.now + this.first_s
                 if delay_s > 0.0 and not is_drafted:
                     yield env.timeout(delay_s)

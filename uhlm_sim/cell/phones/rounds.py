@@ -215,10 +215,6 @@ class Answer:
     plan: tuple[Round, ...] | None
     choose: Callable[[Cell | None], Iterator[Round]] | None = None
 
-    @property
-    def is_planned(self) -> bool:
-        return self.plan is not None
-
     def rounds(self, cell: Cell | None) -> Iterator[Round]:
         """Return the answer's rounds in their order."""
         if self.plan is not None:
