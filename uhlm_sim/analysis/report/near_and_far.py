@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio
-from uhlm_sim.analysis.measures.metrics import in_window
+from uhlm_sim.analysis.measures.window import in_window
 from uhlm_sim.analysis.report.phrases import course, times
 from uhlm_sim.analysis.report.points import NONE, Points, places_of
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of
