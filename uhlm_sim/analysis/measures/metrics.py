@@ -42,12 +42,16 @@ class Metric:
     of_stations: bool = False
 
 
-def _of(statistic: Callable[[Floats], float], values: Callable[[Window], Floats]) -> Callable[[Window], float]:
+Statistic = Callable[[Floats], float]
+
+
+def _of(statistic: Statistic, values: Callable[[Window], Floats]) -> Callable[[Window], float]:
     return lambda window: statistic(values(window))
 
 
 def _latency(name: str, meaning: str, values: Callable[[Window], Floats]) -> list[Metric]:
-    statistics = {"mean": mean, **{f"p{rank}": partial(percentile, rank) for rank in (50, 90, 95, 99)}}
+    statistics: dict[str, Statistic] = {"mean": mean}
+    statistics |= {f"p{rank}": partial(percentile, rank) for rank in (50, 90, 95, 99)}
     return [Metric(f"{name}.{word}", "s", LATENCY, meaning, _of(of, values)) for word, of in statistics.items()]
 
 
@@ -61,10 +65,10 @@ def _mean_leg(leg: str) -> Metric:
 
 def _own_leg(leg: str, whose: str) -> list[Metric]:
     """Return the rows of a leg over the tokens that have it."""
-    statistics = {"leg_mean": ("mean", mean), "leg_p95": ("95th percentile", partial(percentile, 95))}
+    values = partial(formulas.of_leg, leg)
     return [
-        Metric(f"{leg}.{name}", "s", LEG, f"{word} of `{leg}` over {whose}", _of(of, partial(formulas.of_leg, leg)))
-        for name, (word, of) in statistics.items()
+        Metric(f"{leg}.leg_mean", "s", LEG, f"mean of `{leg}` over {whose}", _of(mean, values)),
+        Metric(f"{leg}.leg_p95", "s", LEG, "95th percentile of the same", _of(partial(percentile, 95), values)),
     ]
 
 

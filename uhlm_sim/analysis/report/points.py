@@ -13,9 +13,9 @@ from uhlm_sim.analysis.measures.metrics import OUTPUT_LAW
 from uhlm_sim.analysis.measures.precision import FEWEST, relative_half_widths
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.measures.warmup import propose_warmup
+from uhlm_sim.analysis.report.headline import Estimate
 from uhlm_sim.analysis.results import Results
 
-Estimate = tuple[float, float, float]  # mean and its 95 % interval
 NONE = (nan, nan, nan)
 STABLE = "STABLE"  # the one verdict that is no alarm
 
