@@ -227,14 +227,14 @@ def _parted(sentence: str, policies: Sequence[str]) -> tuple[str, str]:
 
 
 def _warmup(
-    points: Points, policies: Sequence[str], found: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
+    points: Points, policies: Sequence[str], proposed: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
 ) -> str:
-    """Say where MSER-5 would cut more than was cut."""
-    more = points.by_policy(policies, lambda *key: found.get(key, (0.0, ""))[0] > warmup_s)
-    unsteady = points.by_policy(policies, lambda *key: math.isnan(found.get(key, (0.0, ""))[0]))
-    said = [f"would cut more under {more}"] if more else []
-    said += [f"can't tell, its cut lies past half of the run, under {unsteady}"] if unsteady else []
-    return f"MSER-5 {'; it '.join(said) if said else f'would cut no more than the {warmup_s:g} s of warm-up'}."
+    """State where MSER-5 would cut more than the scenario's warm-up."""
+    more = points.by_policy(policies, lambda *key: proposed.get(key, (0.0, ""))[0] > warmup_s)
+    unsteady = points.by_policy(policies, lambda *key: math.isnan(proposed.get(key, (0.0, ""))[0]))
+    clauses = [f"would cut more under {more}"] if more else []
+    clauses += [f"can't tell, its cut lies past half of the run, under {unsteady}"] if unsteady else []
+    return f"MSER-5 {'; it '.join(clauses) if clauses else f'would cut no more than the {warmup_s:g} s of warm-up'}."
 
 
 def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
@@ -262,7 +262,7 @@ def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, A
             rest = rest.removeprefix(f"{name}.")
         elif key.startswith("device_class."):
             name, _, rest = key.removeprefix("device_class.").partition(".")
-            table = next((each for each in shown.get("device_class", []) if each["name"] == name), {})
+            table = next((group for group in shown.get("device_class", []) if group["name"] == name), {})
         *parents, last = rest.split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
@@ -271,23 +271,24 @@ def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, A
 
 
 def _names(entry: Mapping[str, Any]) -> list[str]:
-    """Return what a policy of a scenario may be called: its name, its kind with what it is told apart by, its kind."""
-    kind, told = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
-    return [str(entry.get("name", kind)), f"{kind}({told})", str(kind)]
+    """Return the names by which a sweep may refer to a policy: its name, kind(threshold), kind."""
+    kind, parameter = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
+    return [str(entry.get("name", kind)), f"{kind}({parameter})", str(kind)]
 
 
 def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the resolved scenario as (section, "key = value, ..."), the run's own keys first."""
-    own = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list)) and k not in ("name", "description")}
-    sections = [("run", own)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
+    single = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list))}
+    top_level = {k: v for k, v in single.items() if k not in ("name", "description")}
+    sections = [("run", top_level)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
     policies = [("policy", policy) for policy in scenario.get("policy", [])]
     kind = scenario["traffic"]["kind"]
     unused = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
-    told = [
+    shown = [
         (name, {k: v for k, v in values.items() if name != "traffic" or k not in unused}) for name, values in sections
     ]
-    classes = [("device_class", each) for each in scenario.get("device_class", [])]
-    return [(name, _plain(values)) for name, values in told + classes + policies if values]
+    classes = [("device_class", group) for group in scenario.get("device_class", [])]
+    return [(name, _plain(values)) for name, values in shown + classes + policies if values]
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The summary that a terminal shows: the numbers by policy, what they say, and what must be known to read them."""
+"""The summary that a terminal shows: the headline, the answers in sentences, and notes on how to read them."""
 
 from math import isfinite
 from textwrap import wrap
