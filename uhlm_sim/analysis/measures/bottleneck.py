@@ -227,7 +227,7 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
     if len(names) > 1:
         first = "As arrivals grow, the first bottleneck" if would_be else "The bottleneck"
         which = " or ".join(subject.rsplit(" and ", 1))
-        return f"{first} of {where} is {which}, too close to tell apart: {near}"
+        return f"{first} is {which}, too close to tell apart, under {where}: {near}"
     if would_be:
         return f"As arrivals grow, {subject} would be the first to limit {where}: {near}"
     sentence = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"

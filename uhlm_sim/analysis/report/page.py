@@ -233,7 +233,7 @@ def _warmup(
     more = points.by_policy(policies, lambda *key: proposed.get(key, (0.0, ""))[0] > warmup_s)
     unsteady = points.by_policy(policies, lambda *key: math.isnan(proposed.get(key, (0.0, ""))[0]))
     clauses = [f"would cut more under {more}"] if more else []
-    clauses += [f"can't tell, its cut lies past half of the run, under {unsteady}"] if unsteady else []
+    clauses += [f"finds no steady state (its cut lies past half of the run) under {unsteady}"] if unsteady else []
     return f"MSER-5 {'; it '.join(clauses) if clauses else f'would cut no more than the {warmup_s:g} s of warm-up'}."
 
 

@@ -150,7 +150,7 @@ def _beside_random(results: Results, points: Points) -> Iterator[str]:
                 its, random = pairs[middle]
                 skipped = _rates(points.get(middle, match, "skip_rate"), points.get(middle, policy, "skip_rate"))
                 both = f"{match} has {words} {show(its)}, {policy} of {show(random)}{points.place(middle)}"
-                yield f"Skipping {skipped}, {both}" + (f"; {match} less{where}." if where else ".")
+                yield f"Skipping {skipped}, {both}" + (f"; {match} lower{where}." if where else ".")
                 break
 
 
