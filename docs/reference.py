@@ -15,8 +15,7 @@ import uhlm_sim
 import uhlm_sim.analysis
 from uhlm_sim.analysis.figures.plotting import Plots
 from uhlm_sim.analysis.measures import bottleneck
-from uhlm_sim.analysis.measures.metrics import UNITS
-from uhlm_sim.analysis.report.page import FAMILIES
+from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.cell.radio.allocators import GIVEN
 from uhlm_sim.kinds import KINDS
@@ -48,10 +47,9 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
     schema = Scenario.model_json_schema()
     keys = {"key": "type | default | meaning", **dict(keys_of(schema, schema["$defs"]))}
     found["scenario.md"] = ("Keys of a scenario", [("Keys of a scenario", dash, keys)])
-    family = {base: title for title, bases in FAMILIES.items() for base in bases}
-    units = {name: f"{unit} | {family.get(name.partition('.')[0], 'Others')}" for name, unit in UNITS.items()}
-    words = "Names and units in `summary.csv`; [tables.md](../tables.md) defines each."
-    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family", **units})])
+    words = "Metrics of `summary.csv`. W is the window's length; [tables.md](../tables.md) says how to read them."
+    rows = {m.name: f"{m.unit} | {m.family} | {m.meaning}" for m in METRICS.values()}
+    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family | meaning", **rows})])
     front = {name: getattr(uhlm_sim, name) for name in uhlm_sim.__all__}
     functions = {name: each for name, each in front.items() if inspect.isroutine(each)}
     classes = [(owner.__name__, "", members(owner)) for owner in (Results, Capacity)]

@@ -244,7 +244,7 @@ def test_what_chance_may_have_made_is_not_called_the_limit():
     near = {"hlm": {"uplink_utilisation": 0.9, "bs_utilisation": 0.1}}
     (sentence,) = said(made_up([{}], near, noise=0.05))
     assert sentence.startswith(
-        "Which limits, the uplink or the phones themselves, can't be told under hlm: they are at"
+        "The bottleneck is the uplink or the phones themselves, too close to tell apart, under hlm: they are at"
     )
 
 

@@ -283,7 +283,7 @@ def test_the_terminal_shows_a_sweep_as_two_tables_of_a_row_a_point(tables, tmp_p
     swept = swept_over_snr(tables)
     text = summary_text(swept)
     lines = text.splitlines()
-    for title in ("tokens/s of the cell", "ratio to hlm"):
+    for title in ("Tokens a second of the cell", "Ratio to hlm"):
         top = lines.index(title)
         assert lines[top + 1].split() == ["channel.mean_snr_db", "hlm", "u-hlm(0.43)", "*", "slm"]
         assert [line.split()[0] for line in lines[top + 2 : top + 4]] == ["0", "10"]

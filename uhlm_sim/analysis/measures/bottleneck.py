@@ -95,11 +95,11 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
             values = of_point[of_point["policy"] == policy].pivot(index="replication", columns="metric", values="value")
             runs = {str(name): values[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in values}
             if answers is not None:
-                own = answers.reindex(pd.MultiIndex.from_product([[point], [policy], values.index]))
-                runs |= {str(name): own[name].to_numpy(dtype=np.float64) for name in own}
-            found = list(_rows(runs, results.scenario, swept))
-            nearest = max((load for _, load in found), key=np.nanmean, default=np.array([]))
-            for row, load in found:
+                of_phones = answers.reindex(pd.MultiIndex.from_product([[point], [policy], values.index]))
+                runs |= {str(name): of_phones[name].to_numpy(dtype=np.float64) for name in of_phones}
+            stations = list(_rows(runs, results.scenario, swept))
+            nearest = max((load for _, load in stations), key=np.nanmean, default=np.array([]))
+            for row, load in stations:
                 is_nearest = load is nearest or bool(paired_ratio(load, nearest)[2] >= 1.0)
                 rows.append({**swept, "point": place, "policy": policy, **row, "limits": is_nearest})
     return pd.DataFrame(rows)
@@ -123,7 +123,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         return np.nan if value is None else float(value)
 
     def filled(station: Station) -> Floats:
-        """Return a mean batch's part of what a full one does in the same time."""
+        """Return the throughput at the mean batch over that at a full batch."""
         jobs = get(station.batch)
         most = np.fmin(setting(station.most), setting("base_station.chunk_tokens") * jobs / get("batch_tokens"))
         fit = get("kv_cache_present") / setting("base_station.gpus")
@@ -133,7 +133,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
     def row(
         name: str, servers: float, busy: Floats, load: Floats, wait_s: Floats, waiting: Floats, whole: Floats
     ) -> tuple[dict[str, Any], Floats]:
-        told = {
+        columns = {
             "station": name,
             "servers": servers,
             "utilisation": float(student_t(busy)[0]),
@@ -146,7 +146,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
             **_estimate("token_throughput", student_t(rate)),
             "offered": float(student_t(get("arrival_rate") * get("tokens_per_answer"))[0]),
         }
-        return told, load
+        return columns, load
 
     waits_s = np.zeros(len(rate))
     for station in STATIONS:
@@ -193,21 +193,21 @@ def _answering(requests: pd.DataFrame, warmup_s: float, duration_s: float) -> pd
 
 
 def limits(results: "Results", points: "Points") -> Iterator[str]:
-    """Say which station limits which policies, where, and how near they come to its bound.
+    """Name the station that limits each policy, where it does, and how near it is to its bound.
 
     In a closed loop something always limits: a station, or the phones themselves, their thinking included. With open
-    arrivals what comes in limits a cell that keeps up; then it is said what would be the first as arrivals grow.
+    arrivals the load limits a cell that keeps up; then the station that fills first as arrivals grow is named.
     """
     table = bottleneck_table(results)
     is_open = results.scenario["traffic"]["kind"] != "closed"
-    found: dict[tuple[str, ...], pd.DataFrame] = {}
+    by_limit: dict[tuple[str, ...], pd.DataFrame] = {}
     for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
         names = tuple(rows.loc[rows["limits"], "station"])
-        found[names] = pd.concat([found.get(names, rows.head(0)), rows])
+        by_limit[names] = pd.concat([by_limit.get(names, rows.head(0)), rows])
     order = [station.name for station in STATIONS] + [PHONES]
-    for names in sorted(found, key=lambda names: (len(names), [order.index(name) for name in names])):
+    for names in sorted(by_limit, key=lambda names: (len(names), [order.index(name) for name in names])):
         for would_be in (False, True) if is_open else (False,):
-            rows = found[names]
+            rows = by_limit[names]
             its = rows[rows["station"] == names[0]]
             its = its[(its["load"] < FULL) == would_be] if is_open else its
             here = set(zip(its["point"], its["policy"], strict=True))
@@ -225,20 +225,20 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
     it, it_is = ("they", "they are") if is_many else ("it", "it is")
     near = f"{it_is} at {_span(rows.loc[rows['station'].isin(names), 'load'])} of what {it} can carry."
     if len(names) > 1:
-        first = " comes first as arrivals grow" if would_be else " limits"
+        first = "As arrivals grow, the first bottleneck" if would_be else "The bottleneck"
         which = " or ".join(subject.rsplit(" and ", 1))
-        return f"Which{first}, {which}, can't be told under {where}: {near}"
+        return f"{first} is {which}, too close to tell apart, under {where}: {near}"
     if would_be:
         return f"As arrivals grow, {subject} would be the first to limit {where}: {near}"
-    said = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
+    sentence = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
     if not stations:
-        said += f": they wait for a station {_span(its['wait_share'])} of the time"
+        sentence += f": they wait for a station {_span(its['wait_share'])} of the time"
         most = f", and no station is above {100 * others['load'].max():.0f} % of what it can carry."
-        return f"{said}{most if len(others) else '.'}"
+        return f"{sentence}{most if len(others) else '.'}"
     pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
-    said += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
+    sentence += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
     waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
-    return f"{said}{waits if its['wait_share'].notna().any() else '.'}"
+    return f"{sentence}{waits if its['wait_share'].notna().any() else '.'}"
 
 
 def _span(shares: pd.Series) -> str:

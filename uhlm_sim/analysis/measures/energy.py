@@ -1,4 +1,4 @@
-"""Energy a token: powers times the times that the tables hold, for phone, radio and base station."""
+"""Energy of a token: power times the legs in tokens.parquet, for phone, radio and base station."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ def powers_of(scenario: Scenario, group_of: Sequence[int], radiated_w: Floats | 
     """
     if not scenario.tells_energy:
         return None
-    own = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
+    device_w = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
     radio, station = scenario.device.radio, scenario.base_station
     radiated = np.full(len(group_of), scenario.transmit_power_w) if radiated_w is None else radiated_w
     return Powers(
-        device_w=own[list(group_of)],
+        device_w=device_w[list(group_of)],
         amplifier_w=radiated / (np.nan if radio is None else radio.amplifier_efficiency),
         circuit_w=np.nan if radio is None else radio.circuit_power_w,
         power_limited=scenario.uplink.snr_rule == "power-limited",
