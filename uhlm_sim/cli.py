@@ -311,6 +311,7 @@ def calibrate_command(args: argparse.Namespace) -> None:
     from uhlm_sim.names import find_scenario, scenario_folder
     from uhlm_sim.scenario import SyntheticTokens
     from uhlm_sim.scenario_file import read_scenario
+    from uhlm_sim.tokens.calibration import calibrate_trace
     from uhlm_sim.tokens.quality import answer_quality
     from uhlm_sim.tokens.synthetic_law import SyntheticLaw
     from uhlm_sim.tokens.trace import Trace
@@ -324,7 +325,7 @@ def calibrate_command(args: argparse.Namespace) -> None:
         args.trace = tokens.path
     trace = Trace.read(args.trace)
     _check_folder(args.out)
-    law = trace.calibration()
+    law = calibrate_trace(trace)
 
     def interval(name: str) -> str:
         low, high = law.intervals[name]
@@ -369,9 +370,9 @@ def _run_folder(name: str, *, resume: bool) -> Path:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from uhlm_sim.version import VERSION
 
-    return f"uhlm-sim {version('uhlm-sim')}"
+    return f"uhlm-sim {VERSION}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim import __version__
 from uhlm_sim.analysis.checksums import sealed
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import summarise, write_table
@@ -38,6 +37,7 @@ from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, fin
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.version import VERSION
 
 PARTS = ".parts"
 PARTIAL = "summary.partial.csv"
@@ -275,7 +275,7 @@ def _identity(
     recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
     sources = [inspect.getsource(module) for module in own]
-    told = [__version__, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
+    told = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 

@@ -9,13 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
+from uhlm_sim.tables import DECISIONS, OUTCOMES, QUALITY
 from uhlm_sim.tokens.trace import TokenPath
-from uhlm_sim.tokens.trace_file import QUALITY
 
 Floats = NDArray[np.float64]
-LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
-DECISIONS = pd.CategoricalDtype(["skip", "send"])
-OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"])
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis.measures.intervals import student_t
-from uhlm_sim.analysis.measures.metrics import QUALITY, UNITS
+from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.errors import InputError, did_you_mean
+from uhlm_sim.tables import QUALITY
 
 Floats = NDArray[np.float64]
 _SIGNED = {"backlog_growth": (-inf, inf), **dict.fromkeys(QUALITY, (-1.0, 1.0))}  # all others are never below 0

@@ -20,7 +20,7 @@ from uhlm_sim.analysis.figures.catalogue import ReportFigure, write_figures
 from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.measures.metrics import LATENCIES, LEGS, UNITS
+from uhlm_sim.analysis.measures.metrics import LATENCIES, UNITS
 from uhlm_sim.analysis.report.points import (
     Points,
     alarms,
@@ -35,6 +35,7 @@ from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.scenario import READ_BY
+from uhlm_sim.tables import LEGS
 
 __all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
 
