@@ -233,13 +233,11 @@ def validate_command(args: argparse.Namespace) -> None:
 
 def report_command(args: argparse.Namespace) -> None:
     """Write a finished run's figures and report again."""
-    from uhlm_sim.analysis.report.page import write_figures, write_report
     from uhlm_sim.analysis.results import Results
 
-    tables = Results.read(args.run_dir)
+    results = Results.read(args.run_dir)
     _check_folder(args.run_dir / "figures")
-    write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
-    print(args.run_dir / "report.html")
+    print(results.write_report(args.run_dir))
 
 
 def timeline_command(args: argparse.Namespace) -> None:

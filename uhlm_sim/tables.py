@@ -8,5 +8,7 @@ DECISIONS = pd.CategoricalDtype(["skip", "send"])
 OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"])
 # Cosines of a whole answer's sentence embedding: NaN where not known.
 QUALITY = ("quality_cosine", "quality_cosine_reference")
+# Metrics of what an answer is made of: null where the answer is another policy's.
+OUTPUT_LAW = ("kept_rate", *QUALITY)
 # What figures need of tokens.parquet, beside the point; the other columns stay on disk.
 TOKEN_COLUMNS = ["policy", "replication", "started_s", "committed_s", "decision", "payload_bits", *LEGS]

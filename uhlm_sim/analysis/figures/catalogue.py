@@ -8,7 +8,7 @@ from uhlm_sim.analysis.figures.plotting import swept_threshold
 from uhlm_sim.analysis.figures.point_drawings import point_drawings
 from uhlm_sim.analysis.figures.sweep_drawings import frontier_drawing, sweep_drawings
 from uhlm_sim.analysis.measures.intervals import write_table
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ReportFigure:
         return self.width_in <= style.COLUMN_IN
 
 
-def write_figures(results: Results, folder: Path | str) -> list[ReportFigure]:
+def write_figures(results: Run, folder: Path | str) -> list[ReportFigure]:
     """Draw a run's figures into a folder as PNG (200 dpi), PDF and CSV; return them in the report's order.
 
     The CSV of a figure is the table it was drawn from. What has nothing to show isn't drawn: no queue without token

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.digits import plain
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,26 @@ class Drawing:
     figure: Figure
 
 
-def several(results: Results) -> bool:
+def several(results: Run) -> bool:
     """Say whether there are intervals."""
     return int(results.summary["replications"].max()) > 1
 
 
-def over(results: Results) -> str:
+def over(results: Run) -> str:
     """Say over how many replications; a run that adds some until it is precise has another number at each point."""
     counts = results.replications.groupby("point")["replication"].nunique()
     few, most = int(counts.min()), int(counts.max())
     return f"{few} to {most} replications" if few < most else f"{most} replications" if most > 1 else "one replication"
 
 
-def intervals(results: Results, drawn: str) -> str:
+def intervals(results: Run, drawn: str) -> str:
     """Say what intervals are drawn as; one replication has none."""
     return (
         f" {drawn} are 95 % intervals over {over(results)}." if several(results) else " One replication, no interval."
     )
 
 
-def window(results: Results) -> str:
+def window(results: Run) -> str:
     """Say what counts: tokens and requests between two times."""
     start_s, end_s = results.window_s
     return f"between {start_s:g} s and {end_s:g} s"
@@ -52,7 +52,7 @@ def drawn_for(summary: pd.DataFrame, keys: list[str]) -> str:
     return f" Drawn for {at}." if at else ""
 
 
-def forced(results: Results) -> str:
+def forced(results: Run) -> str:
     """Name the policies that ran on the answers of another one."""
     named = [f"{label} (at some points)" if label in results.forced_in_part else label for label in results.forced]
     return f" Teacher-forced, on the answers of another policy: {', '.join(named)}." if named else ""

@@ -30,7 +30,8 @@ from uhlm_sim.analysis.figures.style import (
 )
 from uhlm_sim.analysis.figures.swept import DECADE
 from uhlm_sim.analysis.measures.energy import ENERGY, PARTS
-from uhlm_sim.analysis.measures.metrics import LEGS, in_window
+from uhlm_sim.analysis.measures.metrics import in_window
+from uhlm_sim.tables import LEGS
 
 READINGS = {"token_throughput_per_device": "1/mean(delay)", "mean_token_rate": "mean(1/delay)"}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,10 +15,8 @@ from uhlm_sim.analysis.measures import bottleneck
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import LATENCIES
 from uhlm_sim.analysis.measures.verdicts import verdicts
+from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError, did_you_mean
-
-if TYPE_CHECKING:
-    from uhlm_sim.analysis.results import Results
 
 TITLES = {**sweeps.PANELS, **sweeps.LATENCIES, **sweeps.BATCHES}
 P = ParamSpec("P")
@@ -47,7 +45,7 @@ class Plots:
     there is nothing to draw.
     """
 
-    results: "Results"
+    results: Run
 
     @property
     def looks(self) -> dict[str, Look]:
@@ -226,19 +224,19 @@ class Plots:
         return keys
 
 
-def swept_threshold(results: "Results") -> list[str]:
+def swept_threshold(results: Run) -> list[str]:
     """Return the threshold key that a run sweeps, if that is all it sweeps."""
     keys = swept.varied(results.summary, results.sweep)
     return keys if len(keys) == 1 and swept.is_threshold(keys[0]) else []
 
 
-def joined_policies(results: "Results") -> list[str]:
+def joined_policies(results: Run) -> list[str]:
     """Return a run's policies in order; over one swept value those that follow it are one."""
     keys = swept.varied(results.summary, results.sweep)
     return list(sweeps.joined(results.summary, keys[0]).unique()) if len(keys) == 1 else results.policies
 
 
-def latency_table(results: "Results", x: str, metrics: Sequence[str] = tuple(sweeps.LATENCIES)) -> pd.DataFrame:
+def latency_table(results: Run, x: str, metrics: Sequence[str] = tuple(sweeps.LATENCIES)) -> pd.DataFrame:
     """Return latencies over a swept value with each point's verdict and the limits of the SLOs."""
     start_s, end_s = results.window_s
     is_open = results.scenario["traffic"]["kind"] != "closed"
@@ -247,14 +245,14 @@ def latency_table(results: "Results", x: str, metrics: Sequence[str] = tuple(swe
     return sweeps.with_guides(table, results.scenario.get("slo", {}))
 
 
-def frontier_of(results: "Results") -> pd.DataFrame:
+def frontier_of(results: Run) -> pd.DataFrame:
     """Return a run's `frontier_table`: of the swept thresholds, or else of the policies of its middle point."""
     keys = swept_threshold(results)
     kinds = {str(told["label"]): str(told["kind"]) for told in results.provenance["policies"]}
     return frontier.frontier_table(results.summary if keys else results.middle_point().summary, kinds, keys)
 
 
-def _tokens(results: "Results") -> pd.DataFrame:
+def _tokens(results: Run) -> pd.DataFrame:
     _require(results.tokens is not None, "this run kept no token tables (output.tokens = false)")
     assert results.tokens is not None
     return results.tokens

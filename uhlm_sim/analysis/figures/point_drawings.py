@@ -7,10 +7,10 @@ import pandas as pd
 from uhlm_sim.analysis.figures import drawing, plots, queues, swept
 from uhlm_sim.analysis.figures.drawing import Drawing
 from uhlm_sim.analysis.measures.energy import ENERGY
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 
-def point_drawings(results: Results) -> Iterator[Drawing]:
+def point_drawings(results: Run) -> Iterator[Drawing]:
     """Give the figures of one point: of a sweep the middle one, without those that are drawn over the sweep."""
     one = results.middle_point()
     note = drawing.drawn_for(one.summary, results.sweep) + drawing.forced(results)
@@ -46,7 +46,7 @@ def _is_whole(table: pd.DataFrame) -> bool:
     return bool((table["metric"] == ENERGY[0]).any())
 
 
-def _bars(one: Results, note: str) -> Iterator[Drawing]:
+def _bars(one: Run, note: str) -> Iterator[Drawing]:
     window = drawing.window(one)
     table = plots.throughput_table(one.summary)
     bands = drawing.intervals(one, "Lines") if drawing.several(one) else " One replication gives no interval."
@@ -73,7 +73,7 @@ def _bars(one: Results, note: str) -> Iterator[Drawing]:
     )
 
 
-def _distributions(one: Results, note: str) -> Iterator[Drawing]:
+def _distributions(one: Run, note: str) -> Iterator[Drawing]:
     window, over, policies = drawing.window(one), drawing.over(one), one.policies
     start_s, end_s = one.window_s
     if one.tokens is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
 from uhlm_sim.analysis.measures.intervals import student_t
-from uhlm_sim.analysis.measures.metrics import LEGS
+from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
 

@@ -10,12 +10,12 @@ from uhlm_sim.analysis.figures.drawing import Drawing
 from uhlm_sim.analysis.figures.plotting import frontier_of, joined_policies, latency_table, swept_threshold
 from uhlm_sim.analysis.measures.bottleneck import load_table
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 FEW = 4  # words that are compared in figures of their own, not in a map
 
 
-def sweep_drawings(results: Results) -> Iterator[Drawing]:
+def sweep_drawings(results: Run) -> Iterator[Drawing]:
     """Give the figures over the swept values: lines over one, maps over two; of more, over the first two.
 
     Where one of two takes a few words, such as rules to compare, there are lines over the other for each word.
@@ -39,7 +39,7 @@ def sweep_drawings(results: Results) -> Iterator[Drawing]:
         yield from _maps(some, keys[0], keys[1], note)
 
 
-def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
+def _lines(results: Run, x: str, note: str) -> Iterator[Drawing]:
     summary = results.summary
     policies = list(sweeps.joined(summary, x).unique())
     words = swept.key_words(x)
@@ -98,7 +98,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
     )
 
 
-def _bounds(results: Results, x: str, note: str) -> Drawing:
+def _bounds(results: Run, x: str, note: str) -> Drawing:
     table = load_table(results, x)
     is_open = results.scenario["traffic"]["kind"] != "closed"
     meets = "" if is_open else " Where it meets the least of the others is N*: beyond it phones queue."
@@ -120,7 +120,7 @@ def _crosses(table: pd.DataFrame) -> str:
     return " Crosses have no interval: they are the least certain." if sweeps.without_interval(table).any() else ""
 
 
-def _maps(results: Results, x: str, y: str, note: str) -> Iterator[Drawing]:
+def _maps(results: Run, x: str, y: str, note: str) -> Iterator[Drawing]:
     words = f"{swept.key_words(x)} and {swept.key_words(y)}"
     summary, policies = results.summary, results.policies
     table = maps.map_table(summary, x, y, f"token_throughput{RATIO}")
@@ -148,7 +148,7 @@ def _maps(results: Results, x: str, y: str, note: str) -> Iterator[Drawing]:
         )
 
 
-def frontier_drawing(results: Results) -> Iterator[Drawing]:
+def frontier_drawing(results: Run) -> Iterator[Drawing]:
     """Give the frontier where there is a ladder of thresholds: swept, or as policies of the middle point."""
     table = frontier_of(results)
     if not frontier.is_frontier(table):

@@ -29,7 +29,7 @@ from uhlm_sim.analysis.figures.style import (
 )
 from uhlm_sim.analysis.figures.swept import DECADE, is_numeric, key_words, places, set_swept, set_words, value_words
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.measures.metrics import LEGS
+from uhlm_sim.tables import LEGS
 
 PARTIAL = ("OVERLOADED", "CUT SHORT")  # verdicts under which latencies are those of the quicker requests
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]

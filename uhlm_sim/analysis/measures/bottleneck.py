@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis.digits import listed
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
+from uhlm_sim.analysis.run import Run
 
 if TYPE_CHECKING:
     from uhlm_sim.analysis.report.points import Points
-    from uhlm_sim.analysis.results import Results
 
 Floats = NDArray[np.float64]
 Runs = dict[str, Floats]  # a policy's metrics at one point, a value for each replication
@@ -62,7 +62,7 @@ PHONES = "phones"
 FULL = 0.95  # of what a station can carry: with open arrivals it limits from there on
 
 
-def bottleneck_table(results: "Results") -> pd.DataFrame:
+def bottleneck_table(results: Run) -> pd.DataFrame:
     """Return a row for each point, policy and station that it uses, the phones last.
 
     Columns: the sweep's; `point` (its place in the run), `policy`, `station`, `servers`; `utilisation`, the share of
@@ -105,7 +105,7 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def load_table(results: "Results", x: str) -> pd.DataFrame:
+def load_table(results: Run, x: str) -> pd.DataFrame:
     """Return the `bottleneck_table` of a run over one swept load, which is its first column."""
     table = bottleneck_table(results)
     return table[[x, *(name for name in table if name not in (*results.sweep, "point"))]]
@@ -192,7 +192,7 @@ def _answering(requests: pd.DataFrame, warmup_s: float, duration_s: float) -> pd
     )
 
 
-def limits(results: "Results", points: "Points") -> Iterator[str]:
+def limits(results: Run, points: "Points") -> Iterator[str]:
     """Say which station limits which policies, where, and how near they come to its bound.
 
     In a closed loop something always limits: a station, or the phones themselves, their thinking included. With open

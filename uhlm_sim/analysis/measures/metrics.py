@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis.measures.energy import ENERGY, Powers, energies
 from uhlm_sim.errors import InputError, did_you_mean
-from uhlm_sim.tables import LEGS, QUALITY
+from uhlm_sim.tables import LEGS, OUTPUT_LAW, QUALITY
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -22,7 +22,6 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "token_delay_s")
 SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
 CLASS = ".class."  # between a metric's name and that of the class of devices that it is of
-OUTPUT_LAW = ("kept_rate", *QUALITY)  # what the answer is made of: null where the answer is another policy's
 
 UNITS: dict[str, str] = {
     "token_throughput": "tokens/s",

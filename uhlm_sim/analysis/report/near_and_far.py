@@ -9,12 +9,12 @@ from uhlm_sim.analysis.measures.metrics import in_window
 from uhlm_sim.analysis.report.phrases import course, times
 from uhlm_sim.analysis.report.points import NONE, Points, places_of
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 CELL = ["point", "replication"]  # whose phones are where they are under every policy
 
 
-def of_near_and_far(results: Results, points: Points) -> Iterator[str]:
+def of_near_and_far(results: Run, points: Points) -> Iterator[str]:
     """Say how much longer the phones of least SNR take for a token than those of most, a quarter of them each.
 
     Of each class by itself, where its phones differ in SNR. Left out: answers that aren't whole when the run ends.
@@ -54,7 +54,7 @@ def of_near_and_far(results: Results, points: Points) -> Iterator[str]:
         yield f"For a token (mean TPOT) the {ends[0]} this many times as long as the {ends[1]}: {'; '.join(told)}."
 
 
-def _means_s(results: Results, ends: dict[object, str]) -> pd.DataFrame:
+def _means_s(results: Run, ends: dict[object, str]) -> pd.DataFrame:
     """Return the mean TPOT [s] at each end, "far" and "near", by point, policy and replication."""
     asked = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
     tpot_s = (asked["finished_s"] - asked["first_token_s"]) / (asked["tokens"] - 1).where(asked["tokens"] > 1)

@@ -2,14 +2,11 @@
 
 from html import escape
 from math import nan
-from typing import TYPE_CHECKING
 
 from uhlm_sim.analysis.digits import number, plain, ratio
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.verdicts import verdicts
-
-if TYPE_CHECKING:
-    from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 # Column, metric, and the factor it is shown in; None for a ratio to the first policy.
 HEADLINE = (
@@ -26,11 +23,11 @@ HEADLINE = (
 POINTS = 12  # as many of a sweep are shown
 
 
-def _at_some(results: "Results") -> str:
+def _at_some(results: Run) -> str:
     return f" ({', '.join(results.forced_in_part)} at some points only)" if results.forced_in_part else ""
 
 
-def results_html(results: "Results") -> str:
+def results_html(results: Run) -> str:
     """Return the run's name, its headline numbers with intervals, and the verdict's word where there is one."""
     scenario, policies = results.scenario, results.policies
     start_s, end_s = results.window_s

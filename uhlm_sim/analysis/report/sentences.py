@@ -13,7 +13,7 @@ from uhlm_sim.analysis.report.phrases import course, level, percent, plain, time
 from uhlm_sim.analysis.report.points import Estimate, Points, verdicts_of
 from uhlm_sim.analysis.report.sentences_of_choices import of_choices
 from uhlm_sim.analysis.report.sentences_of_classes import of_classes, of_energy
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
 PROMISE_SAID = f"{100 * PROMISE:g} %"
@@ -21,7 +21,7 @@ LADDER = 3  # thresholds that make one
 RESOURCES = ("bandwidth_hz", "mean_snr_db", "gpus", "max_batch", "bits_per_probability", "bits_per_index")
 
 
-def answers(results: Results) -> list[str]:
+def answers(results: Run) -> list[str]:
     """Return sentences that answer a run's question: what is faster and where, what it costs, what limits the cell.
 
     Said for any run or sweep from its summary: each policy against the first one (paired ratios), at the sweep's ends
@@ -52,7 +52,7 @@ def answers(results: Results) -> list[str]:
     ]
 
 
-def _overload(results: Results, points: Points) -> Iterator[str]:
+def _overload(results: Run, points: Points) -> Iterator[str]:
     """Say where more requests arrive than are answered, and why throughput isn't compared."""
     judged = verdicts_of(results)
     found = points.by_policy(results.policies, lambda *key: judged.get(key, ("", ""))[0] == "OVERLOADED")
@@ -64,7 +64,7 @@ def _overload(results: Results, points: Points) -> Iterator[str]:
     )
 
 
-def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterator[str]:
+def _against_first(results: Run, points: Points, *, is_open: bool) -> Iterator[str]:
     """Say how much more or less than the first one each policy commits, where beyond chance, and what it costs."""
     first, *others = results.policies
     metric = ("token_throughput_per_device" if is_open else "token_throughput") + RATIO
@@ -108,7 +108,7 @@ def _costs(points: Points, first: str, policy: str) -> str:
     return f" It {listed(said)}."
 
 
-def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
+def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
     """Say of a ladder of thresholds, over the sweep or side by side, which fast one keeps the answers similar."""
     first = results.policies[0]
     if len(points) > 1 and not points.along.startswith("policy."):
@@ -129,7 +129,7 @@ def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
     )
 
 
-def _beside_random(results: Results, points: Points) -> Iterator[str]:
+def _beside_random(results: Run, points: Points) -> Iterator[str]:
     """Say what choosing by uncertainty saves beside skipping as many tokens at random."""
     kinds = {label: str(entry["kind"]) for label, entry in _entries(results).items()}
     for policy, entry in _entries(results).items():
@@ -163,7 +163,7 @@ def _rates(one: Estimate, other: Estimate) -> str:
     return f"as often ({both} of the tokens)" if is_equal else f"{both} of the tokens"
 
 
-def _needed(results: Results, points: Points) -> Iterator[str]:
+def _needed(results: Run, points: Points) -> Iterator[str]:
     """Say how much of a swept resource the first policy needs to commit what another one does.
 
     All points meet the same world, so two points are compared in pairs of replications, as two policies are.
@@ -194,7 +194,7 @@ def _needed(results: Results, points: Points) -> Iterator[str]:
                 yield f"{policy} commits{f', with {group},' if group else ''} {', '.join(told)}."
 
 
-def _phone_rates(results: Results, points: Points) -> Iterator[str]:
+def _phone_rates(results: Run, points: Points) -> Iterator[str]:
     """Say what an answering phone gets along the sweep, and where that is less than half of the most."""
     told = []
     for policy in results.policies:
@@ -206,7 +206,7 @@ def _phone_rates(results: Results, points: Points) -> Iterator[str]:
     yield f"Tokens a second of an answering phone, 1/mean(delay): {'; '.join(told)}."
 
 
-def _promises(results: Results, points: Points) -> Iterator[str]:
+def _promises(results: Run, points: Points) -> Iterator[str]:
     """Say where requests miss their SLO."""
     slo = ", ".join(f"{key} ≤ {value:g}" for key, value in results.scenario.get("slo", {}).items())
     if not slo:
@@ -219,7 +219,7 @@ def _promises(results: Results, points: Points) -> Iterator[str]:
         yield f"At least {PROMISE_SAID} of the requests meet the SLO ({slo}) under every policy."
 
 
-def _entries(results: Results) -> dict[str, dict[str, Any]]:
+def _entries(results: Run) -> dict[str, dict[str, Any]]:
     """Return the scenario's own entry for each policy's label; none where a sweep changes the labels."""
     entries = results.scenario.get("policy", [])
     return dict(zip(results.policies, entries, strict=True)) if len(entries) == len(results.policies) else {}

@@ -10,12 +10,12 @@ from uhlm_sim.analysis.figures.swept import key_words
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.report.phrases import course, percent, plain, times
 from uhlm_sim.analysis.report.points import Estimate, Points
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 COMPARED = {"token_throughput": "tokens a second", "tpot_s.p95": "TPOT p95", "ttft_s.p95": "TTFT p95"}
 
 
-def of_choices(results: Results, points: Points) -> Iterator[str]:
+def of_choices(results: Run, points: Points) -> Iterator[str]:
     """Say of swept words what each policy has with them beside what it has with the first.
 
     All points meet the same world, so they are compared in pairs of replications. Under which policy the choice is

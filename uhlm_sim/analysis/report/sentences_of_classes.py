@@ -9,13 +9,13 @@ from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import CLASS
 from uhlm_sim.analysis.report.phrases import course, plain, times
 from uhlm_sim.analysis.report.points import Points
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 RATE = "token_throughput_per_device"
 WORDS = dict(zip(PARTS, ("the phone's computing", "its radio", "the base station's share"), strict=True))
 
 
-def classes_of(results: Results) -> list[str]:
+def classes_of(results: Run) -> list[str]:
     """Return the names of the classes of phones, none without classes."""
     return [str(each["name"]) for each in results.scenario.get("device_class", [])]
 
@@ -26,7 +26,7 @@ def of_class(metric: str, name: str) -> str:
     return f"{base}{CLASS}{name}{metric[len(base) :]}"
 
 
-def of_classes(results: Results, points: Points) -> Iterator[str]:
+def of_classes(results: Run, points: Points) -> Iterator[str]:
     """Say how fast the phones of each class get their tokens, and what another policy does to them."""
     first, *others = results.policies
     own = {str(each["name"]): each.get("policy") for each in results.scenario.get("device_class", [])}
@@ -44,7 +44,7 @@ def of_classes(results: Results, points: Points) -> Iterator[str]:
         yield f"Phones of class {name}{always}: {'; '.join(told)}."
 
 
-def of_energy(results: Results, points: Points) -> Iterator[str]:
+def of_energy(results: Run, points: Points) -> Iterator[str]:
     """Say what a token costs in joules and where they go, as far as powers are known."""
     first, *others = results.policies
     known = [part for part in PARTS if any(isfinite(mean) for mean, _, _ in points.all(first, f"{ENERGY[0]}.{part}"))]

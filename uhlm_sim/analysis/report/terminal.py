@@ -18,7 +18,7 @@ from uhlm_sim.analysis.report.points import (
     verdicts_of,
 )
 from uhlm_sim.analysis.report.sentences import answers
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
     ("tokens/s", "token_throughput", "half"),
@@ -42,7 +42,7 @@ SWEPT = {  # of a sweep by its traffic: what has a row a point and a column a po
 WIDTH = 120  # of sentences
 
 
-def summary_text(tables: Results) -> str:
+def summary_text(tables: Run) -> str:
     """Return means with 95 % intervals, for a sweep the main ones point by point, then answers and notes."""
     points = Points.of(tables)
     told = {entry["label"]: entry for entry in tables.provenance["policies"]}
@@ -89,7 +89,7 @@ def summary_text(tables: Results) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _heading(tables: Results) -> list[str]:
+def _heading(tables: Run) -> list[str]:
     """Return what was run: name and question, replications and window."""
     scenario = tables.scenario
     start_s, end_s = tables.window_s
