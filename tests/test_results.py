@@ -10,11 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures.catalogue import write_figures
-from uhlm_sim.analysis.measures.metrics import OUTPUT_LAW
 from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario_file import parse_scenario
+from uhlm_sim.tables import OUTPUT_LAW
 
 POLICIES = [
     {"kind": "hlm"},

@@ -304,8 +304,8 @@ def progress_bar() -> Iterator[Progress]:
 
 def calibrate_command(args: argparse.Namespace) -> None:
     """Print the law, the thresholds and their risk on a trace, and draw the law; of synthetic tokens what they are."""
-    from uhlm_sim.analysis.figures.plots import uncertainty_figure
     from uhlm_sim.analysis.figures.style import save
+    from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
     from uhlm_sim.names import find_scenario, scenario_folder
     from uhlm_sim.scenario import SyntheticTokens
     from uhlm_sim.scenario_file import read_scenario

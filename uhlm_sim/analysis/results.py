@@ -9,8 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis import digits
-from uhlm_sim.analysis.figures.catalogue import write_figures
-from uhlm_sim.analysis.figures.plotting import Plots
+from uhlm_sim.analysis.figures.catalogue import Plots, write_figures
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.report.notebook import results_html
 from uhlm_sim.analysis.report.page import write_report

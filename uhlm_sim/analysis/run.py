@@ -82,6 +82,12 @@ class Run:
         """Return "synthetic" where no model was run for the tokens, else nothing: the mark of tables and figures."""
         return source_of(self.provenance)
 
+    def kept_tokens(self) -> pd.DataFrame:
+        """Return the tokens; InputError where the run kept none."""
+        if self.tokens is None:
+            raise InputError("this run kept no token tables (output.tokens = false)")
+        return self.tokens
+
     def named(self, name: str) -> list[str]:
         """Return the labels of the policy that a label or a kind names: a swept one has another label at each point.
 

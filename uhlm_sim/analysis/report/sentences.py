@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.analysis.digits import listed
-from uhlm_sim.analysis.measures.bottleneck import limits
 from uhlm_sim.analysis.measures.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.report.near_and_far import of_near_and_far
 from uhlm_sim.analysis.report.phrases import course, level, percent, plain, times
 from uhlm_sim.analysis.report.points import Estimate, Points, verdicts_of
 from uhlm_sim.analysis.report.sentences_of_choices import of_choices
 from uhlm_sim.analysis.report.sentences_of_classes import of_classes, of_energy
+from uhlm_sim.analysis.report.sentences_of_limits import limits
 from uhlm_sim.analysis.run import Run
 
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.analysis.digits import listed
-from uhlm_sim.analysis.figures.swept import key_words
+from uhlm_sim.analysis.figures.axes import key_words
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.report.phrases import course, percent, plain, times
 from uhlm_sim.analysis.report.points import Estimate, Points
