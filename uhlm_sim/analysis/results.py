@@ -39,11 +39,9 @@ class Results(Run):
 
     @classmethod
     def read(cls, run_dir: Path | str) -> "Results":
-        """Read a run folder; of tokens.parquet only the columns that figures need.
+        """Read a finished run's folder, or one whose failed points were left out (`failed` tells them).
 
-        A run whose failed points were left out is read as what it is: `failed` tells them. InputError, in one sentence,
-        for a folder that is neither that nor a finished run, and for files that can't be read or aren't what the run
-        wrote.
+        Raises InputError for any other folder and for files that can't be read or aren't what the run wrote.
         """
         return cls(**vars(read_run(Path(run_dir))))
 

@@ -1,7 +1,6 @@
 """Empirical distributions of times, by policy."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,13 +36,8 @@ def draw_ecdf(ax: Axes, table: pd.DataFrame, column: str, styles: Mapping[str, L
         rows = table[table["policy"] == name]
         x = rows[column].to_numpy(dtype=np.float64)
         share = rows["share"].to_numpy(dtype=np.float64)
-        line: dict[str, Any] = {
-            "color": styles[name].colour,
-            "linestyle": styles[name].line,
-            "linewidth": width,
-            "label": name,
-        }
-        ax.step(np.append(x[:1], x), np.append(0.0, share), where="post", **line)
+        at, look = (np.append(x[:1], x), np.append(0.0, share)), styles[name]
+        ax.step(*at, where="post", color=look.colour, linestyle=look.line, linewidth=width, label=name)
     if table[column].max() > DECADE * table[column].min():
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
