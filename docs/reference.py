@@ -61,7 +61,7 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
     files = [import_module(f"{figures.__name__}.{file.name}") for file in iter_modules(figures.__path__)]
     drawn = [file for file in files if any(name.startswith("draw_") for name in public(file))]
     functions = [{name: each for name, each in public(file).items() if name not in RunFigure._fields} for file in drawn]
-    modules = [(file.__name__, inspect.getdoc(file) or "", own) for file, own in zip(drawn, functions, strict=True)]
+    modules = [(file.__name__, inspect.getdoc(file) or "", names) for file, names in zip(drawn, functions, strict=True)]
     methods = {f".{name}": figure.plot for name, figure in FIGURES.items()}
     found["figures.md"] = ("Figures", [("results.plot", "", members(Plots) | methods), *modules])
     return found

@@ -15,12 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from uhlm_sim.tokens.decoding_rule import DecodingRule
-from uhlm_sim.tokens.speculative import (
-    LinearLaw,
-    grid_level,
-    predicted_risk,
-    rejection_probability,
-)
+from uhlm_sim.tokens.speculative import LinearLaw, grid_level, predicted_risk, rejection_probability
 from uhlm_sim.tokens.trace import Trace
 
 BOOTSTRAP_DRAWS = 2000

@@ -4,9 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import (
-    key_words,
-)
+from uhlm_sim.analysis.figures.axes import key_words
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.maps import MET, map_figure, map_table, plot_map
 from uhlm_sim.analysis.run import Run

@@ -3,10 +3,7 @@
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import (
-    key_words,
-    swept_keys,
-)
+from uhlm_sim.analysis.figures.axes import key_words, swept_keys
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import crosses, joined, joined_policies, over_figure, over_table
 from uhlm_sim.analysis.run import Run

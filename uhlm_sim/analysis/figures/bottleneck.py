@@ -10,12 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import (
-    DECADE,
-    key_words,
-    set_swept,
-    swept_keys,
-)
+from uhlm_sim.analysis.figures.axes import DECADE, key_words, set_swept, swept_keys
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
 from uhlm_sim.analysis.figures.style import (

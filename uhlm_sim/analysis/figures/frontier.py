@@ -12,10 +12,7 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import (
-    is_threshold,
-    varied,
-)
+from uhlm_sim.analysis.figures.axes import is_threshold, varied
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
 from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure

@@ -7,10 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import (
-    key_words,
-    swept_keys,
-)
+from uhlm_sim.analysis.figures.axes import key_words, swept_keys
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import (
     PARTIAL,

@@ -8,12 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import (
-    key_words,
-    set_words,
-    swept_keys,
-    value_words,
-)
+from uhlm_sim.analysis.figures.axes import key_words, set_words, swept_keys, value_words
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
 from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, PAGE_IN, new_figure, panel_columns, policies_of

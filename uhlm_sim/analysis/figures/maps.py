@@ -12,12 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis.figures.axes import (
-    is_numeric,
-    key_words,
-    swept_keys,
-    value_words,
-)
+from uhlm_sim.analysis.figures.axes import is_numeric, key_words, swept_keys, value_words
 from uhlm_sim.analysis.figures.style import PAGE_IN, new_figure, policies_of
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.run import Run
