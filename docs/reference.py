@@ -12,11 +12,12 @@ from typing import Any
 
 import channel_models
 import uhlm_sim
-import uhlm_sim.analysis
-from uhlm_sim.analysis.figures.plotting import Plots
+from uhlm_sim.analysis import figures
+from uhlm_sim.analysis.figures.catalogue import FIGURES, Plots, RunFigure
 from uhlm_sim.analysis.measures import bottleneck
 from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 from uhlm_sim.cell.radio.allocators import GIVEN
 from uhlm_sim.kinds import KINDS
 from uhlm_sim.names import load_presets
@@ -51,14 +52,16 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
     rows = {m.name: f"{m.unit} | {m.family} | {m.meaning}" for m in METRICS.values()}
     found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family | meaning", **rows})])
     front = {name: getattr(uhlm_sim, name) for name in uhlm_sim.__all__}
-    functions = {name: each for name, each in front.items() if inspect.isroutine(each)}
-    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Capacity)]
+    calls = {name: each for name, each in front.items() if inspect.isroutine(each)}
+    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Run, Capacity)]
     station = (bottleneck.__name__, inspect.getdoc(bottleneck) or "", public(bottleneck))
-    found["python.md"] = ("Python", [("uhlm_sim", "", functions), *classes, station])
-    rooms = [import_module(f"uhlm_sim.analysis.{each.name}") for each in iter_modules(uhlm_sim.analysis.__path__)]
-    drawn = [each for each in rooms if any(name.startswith("draw_") for name in public(each))]
-    modules = [(each.__name__, inspect.getdoc(each) or "", public(each)) for each in drawn]
-    found["figures.md"] = ("Figures", [("results.plot", "", members(Plots)), *modules])
+    found["python.md"] = ("Python", [("uhlm_sim", "", calls), *classes, station])
+    files = [import_module(f"{figures.__name__}.{file.name}") for file in iter_modules(figures.__path__)]
+    drawn = [file for file in files if any(name.startswith("draw_") for name in public(file))]
+    functions = [{name: each for name, each in public(file).items() if name not in RunFigure._fields} for file in drawn]
+    modules = [(file.__name__, inspect.getdoc(file) or "", names) for file, names in zip(drawn, functions, strict=True)]
+    methods = {f".{name}": figure.plot for name, figure in FIGURES.items()}
+    found["figures.md"] = ("Figures", [("results.plot", "", members(Plots) | methods), *modules])
     return found
 
 
@@ -108,10 +111,11 @@ def entry(name: str, each: Any) -> str:
     if isinstance(each, property) or inspect.isclass(each):
         return f"### {name}\n\n{text}"
     function = getattr(each, "__func__", each)
+    title = name.removeprefix(".") if name.startswith(".") else function.__name__
     called = inspect.signature(function)
     plain = [taken.replace(annotation=taken.empty) for taken in called.parameters.values()]
     bare = called.replace(parameters=plain, return_annotation=called.empty)
-    plainly = re.sub(r"<function (\w+) at \w+>", r"\1", f"{function.__name__}{bare}")
+    plainly = re.sub(r"<function (\w+) at \w+>", r"\1", f"{title}{bare}")
     return f"### {name}\n\n`{plainly}`\n\n{text}"
 
 

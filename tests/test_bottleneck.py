@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures.bounds import bounds_figure, bounds_of, draw_bounds, knee
+from uhlm_sim.analysis.figures.bottleneck import bounds_figure, bounds_of, draw_bounds, knee
 from uhlm_sim.analysis.figures.style import looks
 from uhlm_sim.analysis.measures import bottleneck
-from uhlm_sim.analysis.measures.bottleneck import PHONES, bottleneck_table, limits, load_table
+from uhlm_sim.analysis.measures.bottleneck import PHONES, bottleneck_table, load_table
 from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.report.points import Points
+from uhlm_sim.analysis.report.sentences_of_limits import limits
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run

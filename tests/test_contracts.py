@@ -20,10 +20,10 @@ import channel_models
 import uhlm_sim.cell
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.records import LEGS
 from uhlm_sim.kinds import KINDS, WORDS, one_line
 from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.tables import LEGS
 
 EVERY = [(key, name, kind) for key, (_, kinds) in KINDS.items() for name, kind in kinds.items()]
 SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator", "base_station.batch_rule")

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from uhlm_sim.analysis.measures.precision import FEWEST
+from uhlm_sim.analysis.run_folder import PARTIAL
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError
-from uhlm_sim.experiment import PARTIAL, PARTS, run
+from uhlm_sim.experiment import PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
 OWN_CODE = """

@@ -14,8 +14,9 @@ from worlds import cell, ready
 
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.records import LEGS, Records
+from uhlm_sim.cell.records import Records
 from uhlm_sim.errors import ScenarioError
+from uhlm_sim.tables import LEGS
 
 SMALL = {"devices": 3, "think_time_s": 0.5, "max_tokens": 20}
 

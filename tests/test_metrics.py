@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from uhlm_sim.analysis.measures.energy import ENERGY
-from uhlm_sim.analysis.measures.metrics import LEGS, UNITS, replication_metrics
+from uhlm_sim.analysis.measures.metrics import UNITS, replication_metrics
 from uhlm_sim.errors import InputError
+from uhlm_sim.tables import LEGS
 
 NAN = math.nan
 TOKENS = [

@@ -10,10 +10,11 @@ import pytest
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.phones.policies import ready_policy
-from uhlm_sim.cell.records import LEGS, Records
+from uhlm_sim.cell.records import Records
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import read_scenario
+from uhlm_sim.tables import LEGS
 from uhlm_sim.tokens.trace import Trace
 
 WINDOWS = """

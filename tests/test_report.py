@@ -12,12 +12,15 @@ import tomli_w
 
 from uhlm_sim.analysis.digits import number as shown
 from uhlm_sim.analysis.digits import ratio as shown_ratio
+from uhlm_sim.analysis.figures.catalogue import write_figures
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import summarise, write_table
-from uhlm_sim.analysis.measures.metrics import LEGS, UNITS, replication_metrics
-from uhlm_sim.analysis.report.page import Results, write_figures, write_report
+from uhlm_sim.analysis.measures.metrics import UNITS, replication_metrics
+from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.report.terminal import summary_text
+from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
+from uhlm_sim.tables import LEGS
 
 POLICIES = {"hlm": 0.0, "u-hlm(0.43)": 0.5, "slm": 1.0}
 

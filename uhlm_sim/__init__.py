@@ -8,8 +8,9 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from uhlm_sim.version import VERSION
 
 if TYPE_CHECKING:
     from uhlm_sim.analysis.results import Results
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from uhlm_sim.search.capacities import Capacity, capacity
 
 __all__ = ["Capacity", "Results", "Scenario", "Scheme", "__version__", "capacity", "load", "run"]
-__version__ = version("uhlm-sim")
+__version__ = VERSION
 
 _HOMES = {
     "Capacity": "uhlm_sim.search.capacities",

@@ -7,7 +7,6 @@ one repeats nothing.
 
 import hashlib
 import inspect
-import json
 import shutil
 import sys
 import time
@@ -20,14 +19,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim import __version__
-from uhlm_sim.analysis.checksums import sealed
 from uhlm_sim.analysis.measures.energy import ENERGY
-from uhlm_sim.analysis.measures.intervals import summarise, write_table
+from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
-from uhlm_sim.analysis.report.page import write_figures, write_report
-from uhlm_sim.analysis.results import TOKEN_COLUMNS, Results
+from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, writing
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
@@ -35,12 +32,13 @@ from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
+from uhlm_sim.tables import TOKEN_COLUMNS
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.version import VERSION
 
 PARTS = ".parts"
-PARTIAL = "summary.partial.csv"
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -89,7 +87,10 @@ def run(
     tasks = [task for task in tasks if task.point not in failed]
     results = _results(scenario, points, ready, tasks, failures, parts, out, began_s)
     if out is not None:
-        _write(results, out)
+        with writing(results, out):
+            results.write_report(out)
+        if not results.failed:
+            shutil.rmtree(out / PARTS)
     return results
 
 
@@ -275,7 +276,7 @@ def _identity(
     recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
     sources = [inspect.getsource(module) for module in own]
-    told = [__version__, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
+    told = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 
@@ -291,7 +292,7 @@ def _own_modules(points: Sequence[Point]) -> list[ModuleType]:
 
 def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:
     """Make the run folder ours; return whether the run in it is finished already. Raises InputError."""
-    marker = out / "scenario.resolved.toml"
+    marker = out / SCENARIO
     try:
         there = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if there:
@@ -304,7 +305,7 @@ def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> boo
                     f"{out}: holds something else than a run of this scenario, trace and version; "
                     "--out names the folder"
                 )
-            if (out / "summary.csv").is_file():
+            if (out / SUMMARY).is_file():
                 return True
         (out / PARTS).mkdir(parents=True, exist_ok=resume)
     except OSError as error:
@@ -319,21 +320,3 @@ def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> boo
         shutil.rmtree(out, ignore_errors=True)
         raise
     return False
-
-
-def _write(results: Results, out: Path) -> None:
-    """Write what is made of the tables; `summary.csv` last, since where it is, the run is whole."""
-    tables = ["replications.csv", "stations.csv", "requests.parquet", "scenario.resolved.toml"]
-    tables += ["tokens.parquet"] if results.tokens is not None else []
-    summary, being_written = PARTIAL if results.failed else "summary.csv", out / "summary.tmp"
-    write_table(results.replications, out / "replications.csv", results.source)
-    write_table(results.stations, out / "stations.csv", results.source)
-    write_table(results.summary, being_written, results.source)
-    told = sealed(results.provenance, {summary: being_written} | {name: out / name for name in tables})
-    (out / "provenance.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    figures = write_figures(results, out / "figures")
-    write_report(results, figures, out / "report.html")
-    being_written.replace(out / summary)
-    if not results.failed:
-        (out / PARTIAL).unlink(missing_ok=True)
-        shutil.rmtree(out / PARTS)

@@ -8,7 +8,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from uhlm_sim import __version__
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import population
@@ -17,6 +16,7 @@ from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes
 from uhlm_sim.tokens.token_set import TokenSet
+from uhlm_sim.version import VERSION
 
 PACKAGES = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "joblib", "pydantic")
 
@@ -28,7 +28,7 @@ def provenance(
     presets = load_presets()
     llm_table = {"roofline": "roofline", "table": ""}.get(scenario.base_station.service.kind, "llm")
     return {
-        "version": __version__,
+        "version": VERSION,
         "git_revision": git_revision(),
         "seed": scenario.seed,
         "wall_s": round(wall_s, 3),

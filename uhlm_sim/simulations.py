@@ -24,7 +24,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim import __version__
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
@@ -37,6 +36,7 @@ from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
+from uhlm_sim.version import VERSION
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 TABLES = ("requests", "rounds", "tokens", "stations")
@@ -54,7 +54,7 @@ class Task:
     scenario: Scenario
     tokens_digest: str
     allow_plugins: bool = False
-    version: str = __version__
+    version: str = VERSION
 
     @property
     def name(self) -> str:
@@ -203,7 +203,7 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
 def _part(task: Task) -> bytes:
     scenario = task.scenario
     tokens = find_tokens(scenario.tokens)
-    if (tokens.digest, __version__) != (task.tokens_digest, task.version):
+    if (tokens.digest, VERSION) != (task.tokens_digest, task.version):
         raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
     policy = ready_policy(task.policy, scenario, tokens, allow_plugins=task.allow_plugins)
     of_class = class_policies(scenario, tokens, allow_plugins=task.allow_plugins)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim.analysis.checksums import unsealed
+from uhlm_sim.analysis.run_folder import unsealed
 from uhlm_sim.errors import InputError, did_you_mean
 
 PHONES, UPLINK, GPUS = 1, 2, 3  # process ids: one group of tracks each

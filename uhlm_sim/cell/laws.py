@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from uhlm_sim.cell.records import LEGS, Records
+from uhlm_sim.cell.records import Records
 from uhlm_sim.errors import SimulationError
+from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
 

@@ -9,15 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
+from uhlm_sim.tables import DECISIONS, OUTCOMES, QUALITY
 from uhlm_sim.tokens.trace import TokenPath
-from uhlm_sim.tokens.trace_file import QUALITY
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Columns = dict[str, Floats]
-LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
-DECISIONS = pd.CategoricalDtype(["skip", "send"])
-OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"])
 SKIPPED, ACCEPTED, RESAMPLED, GENERATED = range(4)
 BATCH = ("batch_jobs", "batch_tokens", "steps", "llm_tokens", "recomputed_tokens")
 

@@ -17,8 +17,8 @@ from uhlm_sim.analysis.measures.energy import ENERGY, Powers
 from uhlm_sim.analysis.measures.formulas import mean, percentile, share
 from uhlm_sim.analysis.measures.window import Floats, Window
 from uhlm_sim.errors import InputError, did_you_mean
+from uhlm_sim.tables import LEGS, OUTPUT_LAW
 
-LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
 SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
 CLASS = ".class."  # between the name of a metric and that of a class of devices
 
@@ -27,9 +27,8 @@ CLASS = ".class."  # between the name of a metric and that of a class of devices
 class Metric:
     """A metric of summary.csv. In its meaning W is the window's length, and null is a missing value (NaN).
 
-    `bounds` are the least and the greatest value that it may have. `of_answer` marks what describes the answer's text:
-    null for a policy that ran on another policy's answers. `of_stations` marks what stations count: it is of the cell,
-    while all other metrics are given for each class of devices too.
+    `bounds` are the least and the greatest value that it may have. `of_stations` marks what stations count: it is of
+    the cell, while all other metrics are given for each class of devices too.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Metric:
     meaning: str
     measure: Callable[[Window], float]
     bounds: tuple[float, float] = (0.0, inf)
-    of_answer: bool = False
     of_stations: bool = False
 
 
@@ -120,16 +118,16 @@ _ROWS = (
            formulas.chance_to_be_accepted, SHARE),
     Metric("kept_rate", "1", QUALITY,
            "1 - resampled / tokens: share of the answer that is the SLM's own draft; null for `llm`",
-           lambda w: 1 - share(w.resampled, w.drafted), SHARE, of_answer=True),
+           lambda w: 1 - share(w.resampled, w.drafted), SHARE),
     Metric("distribution_error", "1", QUALITY,
            "mean over all tokens of 1 - `accept_probability` where skipped, 0 elsewhere: the total variation distance"
            " between the committed token's law and the LLM's",
            formulas.distribution_error, SHARE),
     Metric("quality_cosine", "1", QUALITY,
            "mean of that column over the requests of the window, finished or not; null for `llm`",
-           lambda w: formulas.quality(w, "quality_cosine"), COSINE, of_answer=True),
+           lambda w: formulas.quality(w, "quality_cosine"), COSINE),
     Metric("quality_cosine_reference", "1", QUALITY, "mean of that column over the same requests",
-           lambda w: formulas.quality(w, "quality_cosine_reference"), COSINE, of_answer=True),
+           lambda w: formulas.quality(w, "quality_cosine_reference"), COSINE),
     Metric("uplink_bits_per_token", "bit", TOKENS, "mean `payload_bits`, 0 for skipped tokens",
            lambda w: mean(w.column("payload_bits"))),
     _energy("energy_per_token_j", "the three parts together; null unless all are known"),
@@ -205,7 +203,6 @@ _ROWS = (
 METRICS = {metric.name: metric for metric in _ROWS}
 UNITS = {metric.name: metric.unit for metric in _ROWS}
 LATENCIES = tuple(name.removesuffix(".p50") for name in METRICS if name.endswith(".p50"))
-OUTPUT_LAW = tuple(metric.name for metric in _ROWS if metric.of_answer)
 
 
 def replication_metrics(
@@ -236,7 +233,7 @@ def replication_metrics(
     kept = [metric for metric in _ROWS if powers is not None or metric.name not in ENERGY]
 
     def measured(metric: Metric, window: Window) -> float:
-        return float(metric.measure(window)) if output_law or not metric.of_answer else np.nan
+        return float(metric.measure(window)) if output_law or metric.name not in OUTPUT_LAW else np.nan
 
     values = {metric.name: measured(metric, cell) for metric in kept}
     for name in dict.fromkeys(device_class):

@@ -2,23 +2,20 @@
 
 from html import escape
 from math import nan
-from typing import TYPE_CHECKING
 
 from uhlm_sim.analysis.digits import plain
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.report.headline import HEADLINE, in_one
-
-if TYPE_CHECKING:
-    from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 MOST_POINTS = 12  # as many of a sweep are shown
 
 
-def _at_some(results: "Results") -> str:
+def _at_some(results: Run) -> str:
     return f" ({', '.join(results.forced_in_part)} at some points only)" if results.forced_in_part else ""
 
 
-def results_html(results: "Results") -> str:
+def results_html(results: Run) -> str:
     """Return the run's name, its headline numbers with intervals, and the verdict's word where there is one."""
     scenario, policies = results.scenario, results.policies
     start_s, end_s = results.window_s

@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from uhlm_sim.analysis.digits import number
-from uhlm_sim.analysis.figures.catalogue import ReportFigure, write_figures
+from uhlm_sim.analysis.figures.catalogue import ReportFigure
 from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
@@ -34,10 +34,8 @@ from uhlm_sim.analysis.report.points import (
 )
 from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 from uhlm_sim.scenario import READ_BY
-
-__all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
 
 RATIOS = (
     ("tokens/s, cell", "token_throughput"),
@@ -57,7 +55,7 @@ RATIOS = (
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
 
 
-def write_report(tables: Results, figures: list[ReportFigure], path: Path | str) -> None:
+def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> None:
     """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes.
 
     Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.

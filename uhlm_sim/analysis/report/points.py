@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from uhlm_sim.analysis.digits import in_words, listed, plain
-from uhlm_sim.analysis.measures.metrics import OUTPUT_LAW
 from uhlm_sim.analysis.measures.precision import FEWEST, relative_half_widths
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.measures.warmup import propose_warmup
 from uhlm_sim.analysis.report.headline import Estimate
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.tables import OUTPUT_LAW
 
 NONE = (nan, nan, nan)
 STABLE = "STABLE"  # the one verdict that is no alarm
@@ -39,7 +39,7 @@ class Points:
     estimates: dict[tuple[int, str, str], Estimate]
 
     @classmethod
-    def of(cls, results: Results) -> "Points":
+    def of(cls, results: Run) -> "Points":
         """Find the points of a run in its summary."""
         summary, sweep = results.summary, results.sweep
         table = summary[sweep].drop_duplicates(ignore_index=True) if sweep else pd.DataFrame(index=[0])
@@ -147,7 +147,7 @@ class Points:
         return f"at {self.value(*here)}"
 
 
-def verdicts_of(results: Results) -> dict[tuple[int, str], tuple[str, str]]:
+def verdicts_of(results: Run) -> dict[tuple[int, str], tuple[str, str]]:
     """Return for each point and policy the verdict on whether the cell kept up: its word, "" for none, and why."""
     start_s, end_s = results.window_s
     is_open = results.scenario["traffic"]["kind"] != "closed"
@@ -156,7 +156,7 @@ def verdicts_of(results: Results) -> dict[tuple[int, str], tuple[str, str]]:
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}
 
 
-def failures_of(results: Results) -> list[str]:
+def failures_of(results: Run) -> list[str]:
     """Return the simulations that failed: a line for each point, policy and reason."""
     failures = [(failure["point"] or "the run", failure["policy"], failure["reason"]) for failure in results.failed]
     counts = {key: failures.count(key) for key in failures}
@@ -166,7 +166,7 @@ def failures_of(results: Results) -> list[str]:
     ]
 
 
-def replications_of(results: Results) -> str:
+def replications_of(results: Run) -> str:
     """State the number of replications, and whether the scenario asked for fewer than a precision needs."""
     counts = results.replications.groupby("point")["replication"].nunique()
     fewest, most = int(counts.min()), int(counts.max())
@@ -177,7 +177,7 @@ def replications_of(results: Results) -> str:
     return text
 
 
-def unmet_precision(results: Results, points: Points) -> str:
+def unmet_precision(results: Run, points: Points) -> str:
     """State where the target precision was missed with the most replications allowed; "" for nowhere."""
     target = results.scenario.get("precision")
     if not target:
@@ -202,7 +202,7 @@ def unmet_precision(results: Results, points: Points) -> str:
     )
 
 
-def forced_where(results: Results, points: Points) -> str:
+def forced_where(results: Run, points: Points) -> str:
     """Say which policies ran teacher-forced, and at which points; "" for none."""
     forced = results.forced
 
@@ -213,7 +213,7 @@ def forced_where(results: Results, points: Points) -> str:
     return points.by_policy(results.policies, is_forced)
 
 
-def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
+def warmups_of(results: Run) -> dict[tuple[int, str], tuple[float, str]]:
     """Return for each point and policy what MSER-5 would cut, NaN where it finds no steady state, and why."""
     start_s, end_s = results.window_s
     proposed = propose_warmup(results.requests, warmup_s=start_s, duration_s=end_s)
@@ -223,7 +223,7 @@ def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
     }
 
 
-def places_of(results: Results) -> dict[Any, int]:
+def places_of(results: Run) -> dict[Any, int]:
     """Return the place of each point's number: those that failed are missing."""
     return {point: place for place, point in enumerate(results.replications["point"].drop_duplicates())}
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.analysis.digits import listed
-from uhlm_sim.analysis.measures.bottleneck import limits
 from uhlm_sim.analysis.measures.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.report.headline import Estimate
 from uhlm_sim.analysis.report.phrases import course, level, percent, plain, times
 from uhlm_sim.analysis.report.points import Points, verdicts_of
 from uhlm_sim.analysis.report.sentences_of_choices import of_choices
 from uhlm_sim.analysis.report.sentences_of_classes import of_classes, of_energy, of_near_and_far
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.report.sentences_of_limits import limits
+from uhlm_sim.analysis.run import Run
 
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
 PROMISE_TEXT = f"{100 * PROMISE:g} %"
@@ -21,7 +21,7 @@ FEWEST_THRESHOLDS = 3  # to compare
 RESOURCES = ("bandwidth_hz", "mean_snr_db", "gpus", "max_batch", "bits_per_probability", "bits_per_index")
 
 
-def answers(results: Results) -> list[str]:
+def answers(results: Run) -> list[str]:
     """Return sentences that answer a run's question: what is faster and where, what it costs, what limits the cell.
 
     They are made from the summary of any run or sweep: each policy's ratio to the first one, at the ends of the sweep
@@ -50,7 +50,7 @@ def answers(results: Results) -> list[str]:
     ]
 
 
-def _overload(results: Results, points: Points) -> Iterator[str]:
+def _overload(results: Run, points: Points) -> Iterator[str]:
     """Say where more requests arrive than are answered, and why throughput isn't compared."""
     judged = verdicts_of(results)
     where = points.by_policy(results.policies, lambda *key: judged.get(key, ("", ""))[0] == "OVERLOADED")
@@ -62,7 +62,7 @@ def _overload(results: Results, points: Points) -> Iterator[str]:
     )
 
 
-def _against_first(results: Results, points: Points, *, is_open: bool) -> Iterator[str]:
+def _against_first(results: Run, points: Points, *, is_open: bool) -> Iterator[str]:
     """Compare each policy's tokens a second with the first one's, and state what it skips."""
     first, *others = results.policies
     metric = ("token_throughput_per_device" if is_open else "token_throughput") + RATIO
@@ -108,7 +108,7 @@ def _costs(points: Points, first: str, policy: str) -> str:
     return f" It {listed(clauses)}."
 
 
-def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
+def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
     """Name the fastest of several thresholds that keeps the answers similar, over a sweep or side by side."""
     first = results.policies[0]
     if len(points) > 1 and not points.along.startswith("policy."):
@@ -129,7 +129,7 @@ def _fastest_that_keeps(results: Results, points: Points) -> Iterator[str]:
     )
 
 
-def _beside_random(results: Results, points: Points) -> Iterator[str]:
+def _beside_random(results: Run, points: Points) -> Iterator[str]:
     """Compare skipping by uncertainty with skipping as many tokens at random: distance, else rejection risk."""
     kinds = {label: str(entry["kind"]) for label, entry in _entries(results).items()}
     for policy, entry in _entries(results).items():
@@ -161,7 +161,7 @@ def _rates(one: Estimate, other: Estimate) -> str:
     return f"as often ({both} of the tokens)" if is_equal else f"{both} of the tokens"
 
 
-def _needed(results: Results, points: Points) -> Iterator[str]:
+def _needed(results: Run, points: Points) -> Iterator[str]:
     """State how much of a swept resource the first policy needs to commit as many tokens as another one.
 
     All points meet the same world, so two points are compared in pairs of replications, as two policies are.
@@ -193,7 +193,7 @@ def _needed(results: Results, points: Points) -> Iterator[str]:
                 yield f"{policy} commits{f', with {group},' if group else ''} {', '.join(clauses)}."
 
 
-def _phone_rates(results: Results, points: Points) -> Iterator[str]:
+def _phone_rates(results: Run, points: Points) -> Iterator[str]:
     """State the token rate of an answering phone over the sweep, and where it is below half of its highest."""
     clauses = []
     for policy in results.policies:
@@ -205,7 +205,7 @@ def _phone_rates(results: Results, points: Points) -> Iterator[str]:
     yield f"Tokens a second of an answering phone, 1/mean(delay): {'; '.join(clauses)}."
 
 
-def _promises(results: Results, points: Points) -> Iterator[str]:
+def _promises(results: Run, points: Points) -> Iterator[str]:
     """State where fewer than 95 % of the requests meet the SLO."""
     slo = ", ".join(f"{key} ≤ {value:g}" for key, value in results.scenario.get("slo", {}).items())
     if not slo:
@@ -218,7 +218,7 @@ def _promises(results: Results, points: Points) -> Iterator[str]:
         yield f"At least {PROMISE_TEXT} of the requests meet the SLO ({slo}) under every policy."
 
 
-def _entries(results: Results) -> dict[str, dict[str, Any]]:
+def _entries(results: Run) -> dict[str, dict[str, Any]]:
     """Return the scenario's own entry for each policy's label; none where a sweep changes the labels."""
     entries = results.scenario.get("policy", [])
     return dict(zip(results.policies, entries, strict=True)) if len(entries) == len(results.policies) else {}

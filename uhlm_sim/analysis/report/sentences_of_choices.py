@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.analysis.digits import listed
-from uhlm_sim.analysis.figures.swept import key_words
+from uhlm_sim.analysis.figures.axes import key_words
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.report.headline import Estimate
 from uhlm_sim.analysis.report.phrases import course, percent, plain, times
 from uhlm_sim.analysis.report.points import Points
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 COMPARED = {"token_throughput": "tokens a second", "tpot_s.p95": "TPOT p95", "ttft_s.p95": "TTFT p95"}
 
 
-def of_choices(results: Results, points: Points) -> Iterator[str]:
+def of_choices(results: Run, points: Points) -> Iterator[str]:
     """Compare the metrics of each policy under each swept name with those under the first name.
 
     All points meet the same world, so they are compared in pairs of replications. The policy that the choice moves most

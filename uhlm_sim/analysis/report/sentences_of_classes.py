@@ -12,14 +12,14 @@ from uhlm_sim.analysis.measures.metrics import CLASS
 from uhlm_sim.analysis.measures.window import in_window
 from uhlm_sim.analysis.report.phrases import course, plain, times
 from uhlm_sim.analysis.report.points import NONE, Points, places_of
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 PHONE_RATE = "token_throughput_per_device"
 CONSUMERS = dict(zip(PARTS, ("the phone's computing", "its radio", "the base station's share"), strict=True))
 CELL = ["point", "replication"]  # whose phones are where they are under every policy
 
 
-def classes_of(results: Results) -> list[str]:
+def classes_of(results: Run) -> list[str]:
     """Return the names of the classes of phones, none without classes."""
     return [str(group["name"]) for group in results.scenario.get("device_class", [])]
 
@@ -30,7 +30,7 @@ def of_class(metric: str, name: str) -> str:
     return f"{base}{CLASS}{name}{metric[len(base) :]}"
 
 
-def of_classes(results: Results, points: Points) -> Iterator[str]:
+def of_classes(results: Run, points: Points) -> Iterator[str]:
     """Say at what rate the phones of each class get their tokens under the first policy, and the ratio under others."""
     first, *others = results.policies
     fixed_policy = {str(group["name"]): group.get("policy") for group in results.scenario.get("device_class", [])}
@@ -48,7 +48,7 @@ def of_classes(results: Results, points: Points) -> Iterator[str]:
         yield f"Phones of class {name}{always}: {'; '.join(clauses)}."
 
 
-def of_energy(results: Results, points: Points) -> Iterator[str]:
+def of_energy(results: Run, points: Points) -> Iterator[str]:
     """State the energy of a token under each policy, by its consumers, as far as their power is known."""
     first, *others = results.policies
     known = [part for part in PARTS if any(isfinite(mean) for mean, _, _ in points.all(first, f"{ENERGY[0]}.{part}"))]
@@ -68,7 +68,7 @@ def of_energy(results: Results, points: Points) -> Iterator[str]:
         yield f"The whole energy of a token, as a multiple of {first}'s: {'; '.join(ratios)}."
 
 
-def of_near_and_far(results: Results, points: Points) -> Iterator[str]:
+def of_near_and_far(results: Run, points: Points) -> Iterator[str]:
     """Compare the mean TPOT of the quarter of the phones with the lowest SNR and of that with the highest.
 
     Each class is compared within itself, if its phones differ in SNR. Requests unfinished at the end are left out.
@@ -108,7 +108,7 @@ def of_near_and_far(results: Results, points: Points) -> Iterator[str]:
         yield f"For a token (mean TPOT) the {ends[0]} this many times as long as the {ends[1]}: {'; '.join(ratios)}."
 
 
-def _means_s(results: Results, ends: dict[object, str]) -> pd.DataFrame:
+def _means_s(results: Run, ends: dict[object, str]) -> pd.DataFrame:
     """Return the mean TPOT [s] at each end, "far" and "near", by point, policy and replication."""
     requests = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
     gaps = (requests["tokens"] - 1).where(requests["tokens"] > 1)

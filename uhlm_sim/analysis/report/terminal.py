@@ -17,12 +17,12 @@ from uhlm_sim.analysis.report.points import (
     verdicts_of,
 )
 from uhlm_sim.analysis.report.sentences import answers
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 WIDTH = 120  # of sentences
 
 
-def summary_text(tables: Results) -> str:
+def summary_text(tables: Run) -> str:
     """Return means with 95 % intervals, for a sweep the main ones point by point, then answers and notes."""
     points = Points.of(tables)
     entries = {entry["label"]: entry for entry in tables.provenance["policies"]}
@@ -63,7 +63,7 @@ def summary_text(tables: Results) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _heading(tables: Results) -> list[str]:
+def _heading(tables: Run) -> list[str]:
     """Return what was run: name and question, replications and window."""
     scenario = tables.scenario
     start_s, end_s = tables.window_s
@@ -75,7 +75,7 @@ def _heading(tables: Results) -> list[str]:
     ]
 
 
-def _headline(tables: Results, points: Points, names: dict[str, str], corner: str) -> list[list[str]]:
+def _headline(tables: Run, points: Points, names: dict[str, str], corner: str) -> list[list[str]]:
     """Return the headline of a single point, titles first: intervals stand with the cell's throughput alone."""
     joules = points.get(0, tables.policies[0], ENERGY[0])[0]
     columns = [column for column in HEADLINE if column.terminal and (column.metric != ENERGY[0] or isfinite(joules))]
