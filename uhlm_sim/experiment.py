@@ -32,7 +32,7 @@ from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
-from uhlm_sim.tables import TOKEN_COLUMNS
+from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
@@ -194,6 +194,7 @@ def _results(
         summary=summarise(replications, ready[0].policies[0].label),
         replications=replications,
         requests=_gather("requests", tasks, parts, out),
+        rounds=_gather("rounds", with_tokens, parts, out) if with_tokens else None,
         tokens=_gather("tokens", with_tokens, parts, out) if with_tokens else None,
         stations=_gather("stations", tasks, parts, None),
         scenario=scenario.model_dump(mode="json", exclude_none=True),
@@ -250,7 +251,7 @@ def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trac
 
 def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None) -> pd.DataFrame:
     """Put the tasks' tables of one name together; with a folder, as a parquet file there, part by part."""
-    columns = ["point", *TOKEN_COLUMNS] if name == "tokens" else None
+    columns = {"rounds": ["point", *ROUND_COLUMNS], "tokens": ["point", *TOKEN_COLUMNS]}.get(name)
     if folder is None:
         gathered: pd.DataFrame = pa.concat_tables([parts.table(task, name) for task in tasks]).to_pandas()
         return gathered

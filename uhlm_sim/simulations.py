@@ -211,6 +211,7 @@ def _part(task: Task) -> bytes:
     groups = [who.group for who in population(scenario)]
     metrics = replication_metrics(
         records.requests,
+        records.rounds,
         records.tokens,
         records.stations,
         warmup_s=scenario.warmup_s,

@@ -17,8 +17,8 @@ SUMMARY_COLUMNS = ("policy", "metric", "unit", *ESTIMATE)
 class Run:
     """What a run wrote: tables with the columns of the run folder, the resolved scenario and the provenance.
 
-    `replications` is tidy (point, sweep columns..., policy, replication, metric, value). `tokens` is None
-    where the run kept none; of its columns only TOKEN_COLUMNS and `point` are used.
+    `replications` is tidy (point, sweep columns..., policy, replication, metric, value). `rounds` and `tokens` are None
+    where the run kept none; of their columns only ROUND_COLUMNS, TOKEN_COLUMNS and `point` are used.
     """
 
     summary: pd.DataFrame
@@ -28,6 +28,7 @@ class Run:
     stations: pd.DataFrame
     scenario: dict[str, Any]
     provenance: dict[str, Any]
+    rounds: pd.DataFrame | None = None
 
     @property
     def window_s(self) -> tuple[float, float]:
@@ -87,6 +88,12 @@ class Run:
         if self.tokens is None:
             raise InputError("this run kept no token tables (output.tokens = false)")
         return self.tokens
+
+    def kept_rounds(self) -> pd.DataFrame:
+        """Return the rounds; InputError where the run kept none."""
+        if self.rounds is None:
+            raise InputError("this run kept no tables of rounds (output.tokens = false, or an older version)")
+        return self.rounds
 
     def named(self, name: str) -> list[str]:
         """Return the labels of the policy that a label or a kind names: a swept one has another label at each point.
@@ -149,6 +156,7 @@ class Run:
             requests=of_points(self.requests),
             tokens=None if self.tokens is None else of_points(self.tokens),
             stations=of_points(self.stations),
+            rounds=None if self.rounds is None else of_points(self.rounds),
         )
 
 

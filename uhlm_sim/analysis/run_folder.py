@@ -18,7 +18,7 @@ import pyarrow as pa
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import ESTIMATE, SUMMARY_COLUMNS, Run
 from uhlm_sim.errors import InputError
-from uhlm_sim.tables import TOKEN_COLUMNS
+from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 
 SUMMARY, PARTIAL = "summary.csv", "summary.partial.csv"
 PROVENANCE, SCENARIO = "provenance.json", "scenario.resolved.toml"
@@ -27,12 +27,16 @@ DIGESTS = "sha256"  # the provenance's key of all checksums
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; of tokens.parquet only the columns that figures need.
+    """Read a run folder; of rounds.parquet and tokens.parquet only the columns that figures need.
 
     A run whose failed points were left out is read as what it is: `failed` tells them. InputError, in one sentence,
     for a folder that is neither that nor a finished run, and for files that can't be read or aren't what the run wrote.
     """
-    tokens = folder / "tokens.parquet"
+
+    def kept(name: str, columns: Sequence[str]) -> pd.DataFrame | None:
+        file = folder / f"{name}.parquet"
+        return pd.read_parquet(file, columns=["point", *columns]) if file.is_file() else None
+
     try:
         is_partial = not (folder / SUMMARY).is_file() and (folder / PARTIAL).is_file()
         summary = PARTIAL if is_partial else SUMMARY
@@ -43,7 +47,8 @@ def read_run(folder: Path) -> Run:
             summary=_read_csv(folder / summary),
             replications=_read_csv(folder / "replications.csv"),
             requests=pd.read_parquet(folder / "requests.parquet"),
-            tokens=pd.read_parquet(tokens, columns=["point", *TOKEN_COLUMNS]) if tokens.is_file() else None,
+            rounds=kept("rounds", ROUND_COLUMNS),
+            tokens=kept("tokens", TOKEN_COLUMNS),
             stations=_read_csv(folder / "stations.csv"),
             scenario=tomllib.loads((folder / SCENARIO).read_text(encoding="utf-8")),
             provenance=unsealed(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")), folder),
@@ -79,7 +84,7 @@ def writing(run: Run, folder: Path) -> Iterator[None]:
     What the block writes beside them is there before the summary, which comes last.
     """
     files = ["replications.csv", "stations.csv", "requests.parquet", SCENARIO]
-    files += ["tokens.parquet"] if run.tokens is not None else []
+    files += ["rounds.parquet", "tokens.parquet"] if run.tokens is not None else []
     summary, being_written = PARTIAL if run.failed else SUMMARY, folder / "summary.tmp"
     write_table(run.replications, folder / "replications.csv", run.source)
     write_table(run.stations, folder / "stations.csv", run.source)

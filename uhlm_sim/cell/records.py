@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Columns = dict[str, Floats]
 SKIPPED, ACCEPTED, RESAMPLED, GENERATED = range(4)
-BATCH = ("batch_jobs", "batch_tokens", "steps", "llm_tokens", "recomputed_tokens")
+BATCH = ("batch_jobs", "batch_tokens", "llm_tokens")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def make_records(
     `paths` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
     `duration_s` are left out (a phone that sleeps until then has written them down already). Of a round in progress the
     legs that ended are kept and `committed_s` is null; it has one row of tokens, for the token that it is about. With
-    `sending` the tables have a column for the time with any of the band. `device_class` names each device's class.
+    `sending` the rounds have a column for the time with any of the band. `device_class` names each device's class.
     """
     requests = _columns(log.requests, Log.REQUEST)
     rounds = _columns(log.rounds, Log.ROUND)
@@ -81,8 +81,6 @@ def make_records(
     tokens, of_round = _token_table(rounds, paths, np.frombuffer(log.commits_s))
     round_table = _round_table(rounds)
     if sending:
-        tokens["sending_s"] = np.where(tokens["position"] == rounds["first_position"][of_round], 1.0, 0.0)
-        tokens["sending_s"] *= rounds["sending_s"][of_round]
         round_table["sending_s"] = rounds["sending_s"]
     request_table = _request_table(tokens, rounds, requests, row, row[of_round], paths, mean_snr_db, max_tokens)
     if device_class is not None:
@@ -115,6 +113,8 @@ def _round_table(rounds: Columns) -> pd.DataFrame:
             **_legs(rounds),
             **_batch(rounds),
             "decision": _decisions(rounds["sends"]),
+            "steps": rounds["steps"].astype(np.int32),
+            "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
         }
     )
 
@@ -133,8 +133,7 @@ def _legs(rounds: Columns) -> Columns:
 
 
 def _batch(rounds: Columns) -> dict[str, NDArray[np.generic]]:
-    whole = ("steps", "llm_tokens", "recomputed_tokens")
-    return {name: rounds[name].astype(np.int32) if name in whole else rounds[name] for name in BATCH}
+    return {name: rounds[name].astype(np.int32) if name == "llm_tokens" else rounds[name] for name in BATCH}
 
 
 def _decisions(sends: Floats) -> pd.Categorical:

@@ -85,24 +85,25 @@ def of_leg(leg: str, window: Window) -> Floats:
     times_s = window.column(leg)
     if leg == "device_s":
         return times_s[times_s > 0]
-    return times_s[window.column("payload_bits") > 0 if leg in ("uplink_wait_s", "airtime_s") else window.batched]
+    has = "payload_bits" if leg in ("uplink_wait_s", "airtime_s") else "batch_jobs"
+    return times_s[window.column(has) > 0]
 
 
 def batch_jobs(window: Window) -> float:
     """Return the mean jobs of a batch."""
     batches = window.batch_weight.sum()
-    return window.column("steps")[window.batched].sum() / batches if batches else np.nan
+    return window.of_visits("steps").sum() / batches if batches else np.nan
 
 
 def batch_mean(window: Window, values: Floats) -> float:
-    """Return the mean over batches of a value of each batched token."""
+    """Return the mean over batches of a value of each visit."""
     batches = window.batch_weight.sum()
     return (values * window.batch_weight).sum() / batches if batches else np.nan
 
 
 def batch_job_s(window: Window) -> float:
     """Return what one more job adds to a batch's seconds: the least-squares slope, at least 0."""
-    weight, more = window.batch_weight, window.column("batch_jobs")[window.batched] - batch_jobs(window)
+    weight, more = window.batch_weight, window.of_visits("batch_jobs") - batch_jobs(window)
     spread = (more**2 * weight).sum()
     slope = (more * window.step_s * weight).sum() / spread if spread > 1e-9 * weight.sum() else np.nan
     return slope if np.isnan(slope) else max(slope, 0.0)
@@ -112,5 +113,5 @@ def recomputed_share(window: Window) -> float:
     """Return the share of positions that the LLM processed again, of all that it processed for the tokens."""
     if np.isnan(window.growth("kv_cache", "busy_s")):
         return np.nan
-    processed = window.committed["llm_tokens"].sum()
-    return window.committed["recomputed_tokens"].sum() / processed if processed else np.nan
+    processed = window.visits["llm_tokens"].sum()
+    return window.visits["recomputed_tokens"].sum() / processed if processed else np.nan

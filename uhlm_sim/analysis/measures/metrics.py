@@ -169,7 +169,7 @@ _ROWS = (
            lambda w: w.per_block("mcs_sum"), of_stations=True),
     Metric("batch_jobs", "jobs", STATION, "mean jobs of a batch", formulas.batch_jobs),
     Metric("batch_tokens", "tokens", STATION, "mean new positions of a batch",
-           lambda w: formulas.batch_mean(w, w.column("batch_tokens")[w.batched])),
+           lambda w: formulas.batch_mean(w, w.of_visits("batch_tokens"))),
     Metric("batch_s", "s", STATION, "mean seconds of a batch", lambda w: formulas.batch_mean(w, w.step_s)),
     Metric("batch_job_s", "s", STATION,
            "what one more job adds to them: least-squares slope over batches, at least 0; null if all are of one size",
@@ -207,6 +207,7 @@ LATENCIES = tuple(name.removesuffix(".p50") for name in METRICS if name.endswith
 
 def replication_metrics(
     requests: pd.DataFrame,
+    rounds: pd.DataFrame,
     tokens: pd.DataFrame,
     stations: pd.DataFrame,
     *,
@@ -229,7 +230,7 @@ def replication_metrics(
     for key in slo:
         if key not in SLO_KEYS:
             raise InputError(f"slo.{key}: allowed are {', '.join(SLO_KEYS)}{did_you_mean(key, SLO_KEYS)}")
-    cell = Window(requests, tokens, stations, warmup_s, duration_s, devices, slo, powers)
+    cell = Window(requests, rounds, tokens, stations, warmup_s, duration_s, devices, slo, powers)
     kept = [metric for metric in _ROWS if powers is not None or metric.name not in ENERGY]
 
     def measured(metric: Metric, window: Window) -> float:

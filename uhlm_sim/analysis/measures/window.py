@@ -26,6 +26,7 @@ class Window:
     """
 
     requests: pd.DataFrame
+    rounds: pd.DataFrame
     tokens: pd.DataFrame
     stations: pd.DataFrame
     warmup_s: float
@@ -37,8 +38,12 @@ class Window:
 
     def of_devices(self, members: Mask) -> "Window":
         """Return the window of some devices alone: a truth value for each device."""
-        requests, tokens = (table[members[table["device"].to_numpy()]] for table in (self.requests, self.tokens))
-        return replace(self, requests=requests, tokens=tokens, devices=int(members.sum()), cell=self)
+
+        def theirs(table: pd.DataFrame) -> pd.DataFrame:
+            return table[members[table["device"].to_numpy()]]
+
+        requests, rounds, tokens = theirs(self.requests), theirs(self.rounds), theirs(self.tokens)
+        return replace(self, requests=requests, rounds=rounds, tokens=tokens, devices=int(members.sum()), cell=self)
 
     @property
     def length_s(self) -> float:
@@ -184,24 +189,32 @@ class Window:
         return ~_equal(self.committed["outcome"], "generated")
 
     @cached_property
-    def batched(self) -> Mask:
-        """Say which tokens were in a batch of the LLM."""
-        return self.column("batch_jobs") > 0
+    def energy_j(self) -> dict[str, float]:
+        """Return the mean energy of a token and its parts by metric, nothing without powers."""
+        idle_s = (self.cell or self).gpu_idle_s
+        return {} if self.powers is None else energies(self.committed, self.visits, self.powers, idle_s)
+
+    # Visits to the base station whose tokens were committed in the window.
+
+    @cached_property
+    def visits(self) -> pd.DataFrame:
+        """Return the rounds with a job at the GPUs that were committed in the window."""
+        inside = in_window(self.rounds["committed_s"], self.warmup_s, self.duration_s)
+        return self.rounds[inside & (floats(self.rounds["batch_jobs"]) > 0)]
+
+    def of_visits(self, name: str) -> Floats:
+        """Return a column of the visits as numbers."""
+        return floats(self.visits[name])
 
     @cached_property
     def batch_weight(self) -> Floats:
-        """Return the weight of each batched token among batches: n rows see a batch of n jobs, in each of its steps."""
-        return self.column("steps")[self.batched] / self.column("batch_jobs")[self.batched]
+        """Return the weight of each visit among batches: n rows see a batch of n jobs, in each of its steps."""
+        return self.of_visits("steps") / self.of_visits("batch_jobs")
 
     @cached_property
     def step_s(self) -> Floats:
-        """Return the seconds of a step of each batched token."""
-        return self.column("verify_s")[self.batched] / self.column("steps")[self.batched]
-
-    @cached_property
-    def energy_j(self) -> dict[str, float]:
-        """Return the mean energy of a token and its parts by metric, nothing without powers."""
-        return {} if self.powers is None else energies(self.committed, self.powers, (self.cell or self).gpu_idle_s)
+        """Return the seconds of a step of each visit."""
+        return self.of_visits("verify_s") / self.of_visits("steps")
 
     # Stations: what they counted themselves.
 
