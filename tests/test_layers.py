@@ -60,7 +60,16 @@ def test_analysis_knows_no_process() -> None:
 
 
 def test_processes_know_no_scenario() -> None:
-    for name in ("phones/phone", "radio/uplink", "gpus/base_station", "gpus/line", "alarm", "radio/adaptive_uplink", "radio/air", "jobs"):
+    for name in (
+        "phones/phone",
+        "radio/uplink",
+        "gpus/base_station",
+        "gpus/line",
+        "alarm",
+        "radio/adaptive_uplink",
+        "radio/air",
+        "jobs",
+    ):
         used = imports(ROOT / "uhlm_sim" / "cell" / f"{name}.py")
         assert not {module for module in used if "scenario" in module or "pandas" in module}
 

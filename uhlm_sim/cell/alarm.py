@@ -32,7 +32,7 @@ class Alarm:
     def no_later_than(self, at_s: float, now: float) -> None:
         """Ring at a time, at once if it is past, unless that happens earlier anyway."""
         late = self._ring
-        if at_s < late.at_s:
+        if at_s < late.at_s and now < late.at_s:  # else it rings at this instant, or has rung
             self._ring = Ring(self._env, late.callbacks, at_s, self._priority, now)
             late.callbacks = []
 
@@ -43,7 +43,9 @@ class Ring(simpy.Event):
     def __init__(
         self, env: simpy.Environment, waiting: EventCallbacks, at_s: float, priority: EventPriority, now: float
     ) -> None:
-        self.env, self.callbacks, self.at_s = env, waiting, at_s  # what simpy.Event does, for the cost of a call
-        if at_s < inf:
+        self.env, self.callbacks = env, waiting  # what simpy.Event does, for the cost of a call
+        delay_s = at_s - now if at_s > now else 0.0
+        self.at_s = now + delay_s  # as the schedule rounds it
+        if delay_s < inf:
             self._ok, self._value = True, None  # as simpy.Timeout does: the schedule itself triggers it
-            env.schedule(self, priority, at_s - now if at_s > now else 0.0)
+            env.schedule(self, priority, delay_s)

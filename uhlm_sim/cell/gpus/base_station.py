@@ -103,7 +103,7 @@ class BaseStation:
         self._busy_gpus -= 1
         line.free += 1
         now = self._env.now
-        starts_s = now if line.queue else inf
+        starts_s = now if line.queue else inf  # jobs may have come while it was busy
         while True:
             yield line.look.until(starts_s, now)
             now = self.settle()

@@ -44,7 +44,7 @@ class Line:
         if not queue:
             return inf
         if self._rule is None:
-            return 0.0
+            return -inf
         oldest_s = queue[0].received_s if isinstance(queue, deque) else min(job.received_s for job in queue)
         return self._rule(len(queue), oldest_s)
 
