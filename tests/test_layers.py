@@ -26,9 +26,10 @@ ROOMS = {
     },
     "cell": {
         "jobs": "",
+        "alarm": "jobs",
         "phones": "jobs",
-        "radio": "jobs phones",
-        "gpus": "jobs phones",
+        "radio": "jobs alarm phones",
+        "gpus": "jobs alarm phones",
         "records": "phones",
         "laws": "records",
         "checks": "phones radio gpus",
@@ -103,7 +104,8 @@ def test_analysis_knows_no_process() -> None:
 
 
 def test_processes_know_no_scenario() -> None:
-    for process in ("phones.phone", "radio.uplink", "gpus.base_station", "radio.air", "jobs"):
+    stations = ("radio.uplink", "radio.adaptive_uplink", "gpus.base_station", "gpus.line")
+    for process in ("phones.phone", *stations, "radio.air", "alarm", "jobs"):
         used = IMPORTS[f"uhlm_sim.cell.{process}"]
         assert not {module for module in used if "scenario" in module or "pandas" in module}
 
