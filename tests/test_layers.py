@@ -13,6 +13,7 @@ LAYERS = [
     "errors",
     "rng",
     "names",
+    "seams",
     "settings",
     "tokens",
     "scenario",

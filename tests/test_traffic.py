@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import cell, ready
+from worlds import cell, ready, with_own
 
 from uhlm_sim import load, run
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.arrivals import ARRIVALS, alternate, arrivals_of
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.errors import ScenarioError, SimulationError
@@ -38,7 +39,8 @@ def requests_file(tmp_path_factory):
 
 def asked(scenario, device=0, replication=0, until_s=500.0):
     """Return when a device is asked, however busy it is."""
-    next_arrival, times_s = arrivals_of(scenario, population(scenario)[device], replication), []
+    named = find_names(scenario)["traffic.kind"]
+    next_arrival, times_s = arrivals_of(scenario, population(scenario)[device], replication, named), []
     while (arrived_s := next_arrival(0.0)) <= until_s:
         times_s.append(arrived_s)
     return np.array(times_s)
@@ -231,7 +233,7 @@ def test_traffic_of_ones_own_runs_from_a_scenario_file(scenario_file: Path, tmp_
 def test_what_traffic_of_ones_own_gives_is_looked_at(kind, says):
     scenario = cell(traffic={"kind": f"wrong_traffic:{kind}", "devices": 1, "max_tokens": 2})
     with pytest.raises(SimulationError, match=says):
-        simulate(scenario, ready(), 0, allow_plugins=True)
+        simulate(scenario, ready(), 0, found=with_own(scenario))
 
 
 # -- every kind ---------------------------------------------------------------------------------------------------

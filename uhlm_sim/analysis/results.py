@@ -109,12 +109,19 @@ class Results:
             missing = [name for name in names if name not in holder]
             if missing or not len(holder):
                 raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
+        # A folder of before this was written down tells it by the kind of its traffic.
+        tables.provenance.setdefault("closed_loop", tables.scenario["traffic"].get("kind", "closed") == "closed")
         numbers = tables.summary[["mean", "ci95_low", "ci95_high", "replications"]].dtypes
         if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in numbers):
             raise InputError(f"{folder}: can't be read as a run: {summary} holds text where numbers belong")
         if is_partial and not tables.failed:
             raise InputError(f"{folder}: not a finished run, it has no summary.csv")
         return tables
+
+    @property
+    def closed_loop(self) -> bool:
+        """Say whether phones ask again only after their last answer (at the first point); else arrivals are open."""
+        return bool(self.provenance["closed_loop"])
 
     @property
     def window_s(self) -> tuple[float, float]:

@@ -241,7 +241,7 @@ def joined_policies(results: "Results") -> list[str]:
 def latency_table(results: "Results", x: str, metrics: Sequence[str] = tuple(sweeps.LATENCIES)) -> pd.DataFrame:
     """Return latencies over a swept value with each point's verdict and the limits of the SLOs."""
     start_s, end_s = results.window_s
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = not results.closed_loop
     judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
     table = sweeps.with_verdicts(sweeps.over_table(results.summary, x, metrics), judged)
     return sweeps.with_guides(table, results.scenario.get("slo", {}))

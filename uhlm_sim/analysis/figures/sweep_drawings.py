@@ -100,7 +100,7 @@ def _lines(results: Results, x: str, note: str) -> Iterator[Drawing]:
 
 def _bounds(results: Results, x: str, note: str) -> Drawing:
     table = load_table(results, x)
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = not results.closed_loop
     meets = "" if is_open else " Where it meets the least of the others is N*: beyond it phones queue."
     offered = " Dotted: what the arrivals ask for." if is_open else ""
     return Drawing(

@@ -85,7 +85,7 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
     time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer.
     Left out: a bound from below, and what a policy would do at another load.
     """
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = not results.closed_loop
     answers = _answering(results.requests, *results.window_s) if is_open else None
     table = results.replications
     rows = []
@@ -199,7 +199,7 @@ def limits(results: "Results", points: "Points") -> Iterator[str]:
     arrivals what comes in limits a cell that keeps up; then it is said what would be the first as arrivals grow.
     """
     table = bottleneck_table(results)
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = not results.closed_loop
     found: dict[tuple[str, ...], pd.DataFrame] = {}
     for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
         names = tuple(rows.loc[rows["limits"], "station"])

@@ -111,10 +111,10 @@ FAMILIES = {
     ),
 }
 OTHERS = "Others"
-# Over a sweep, by traffic: with open arrivals the cell's throughput is the load offered.
+# Over a sweep, by whether traffic is a closed loop: with open arrivals the cell's throughput is the load offered.
 SWEPT = {
-    "closed": ("Tokens a second of the cell", "token_throughput"),
-    "poisson": ("Tokens a second of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
+    True: ("Tokens a second of the cell", "token_throughput"),
+    False: ("Tokens a second of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
 }
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
 
@@ -153,7 +153,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         forced=tables.forced,
         forced_in_part=tables.forced_in_part,
         forced_where=forced_where(tables, points),
-        swept=_swept(points, tables.policies, *SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])),
+        swept=_swept(points, tables.policies, *SWEPT[tables.closed_loop]),
         swept_keys=tables.sweep,
         swept_policies=any(key.startswith("policy.") for key in tables.sweep),
         count=len(points),
@@ -171,7 +171,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         ],
         warmup=_warmup(points, tables.policies, warmups, start_s),
         stations=_stations(points, bottleneck_table(tables)) if len(points) <= UNFOLDED else [],
-        is_open=tables.scenario["traffic"]["kind"] != "closed",
+        is_open=not tables.closed_loop,
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
         origin=_origin(tables.provenance),

@@ -35,7 +35,7 @@ def answers(results: Results) -> list[str]:
     (one replication) nothing is compared.
     """
     points = Points.of(results)
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = not results.closed_loop
     return [
         *(_overload(results, points) if is_open else ()),
         *_against_first(results, points, is_open=is_open),

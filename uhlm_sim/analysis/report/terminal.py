@@ -35,9 +35,10 @@ SHOWN = (  # of a single point: column of the summary table, its metric, and how
     ("GPU", "bs_utilisation", ""),
     ("J/token", "energy_per_token_j", ""),
 )
-SWEPT = {  # of a sweep by its traffic: what has a row a point and a column a policy, as such and as a ratio
-    "closed": ("tokens/s of the cell", "token_throughput"),
-    "poisson": ("tokens/s of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
+# Of a sweep, by whether traffic is a closed loop: what has a row a point and a column a policy, as such and as a ratio.
+SWEPT = {
+    True: ("tokens/s of the cell", "token_throughput"),
+    False: ("tokens/s of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
 }
 WIDTH = 120  # of sentences
 
@@ -60,7 +61,7 @@ def summary_text(tables: Results) -> str:
             for name in tables.policies
         ]
         lines += [*_aligned([[f"policy{mark}", *(title for title, _, _ in shown)], *rows]), ""]
-    title, metric = SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])
+    title, metric = SWEPT[tables.closed_loop]
     both = ((title, metric, "half"), (f"ratio to {tables.policies[0]}", f"{metric}{RATIO}", "range"))
     for title, metric, interval in both if len(points) > 1 else ():
         rows = [

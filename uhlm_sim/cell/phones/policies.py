@@ -6,7 +6,6 @@ models in the loop, or teacher-forced on the path of plain HLM. A function of th
 """
 
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, log2
 from typing import Protocol, cast
 
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.phone import Answer
-from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.names import find_kind
+from uhlm_sim.errors import SimulationError
+from uhlm_sim.seams import Found, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
@@ -75,6 +74,7 @@ def llm(path: TokenPath) -> NDArray[np.bool_]:
 
 
 POLICIES: dict[str, Policy] = {"hlm": hlm, "u-hlm": u_hlm, "rand-hlm": rand_hlm, "slm": slm, "llm": llm}
+POLICY = Seam("Policies", ("policy.kind",), POLICIES, ("a `TokenPath`",), params="params")
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,14 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(
-    index: int, scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
-) -> ReadyPolicy:
+def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, found: Found) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
-    keeps = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
-    if policy.kind not in POLICIES:
+    named = found[f"policy.{index}.kind"]
+    keeps = named.bind({})
+    if named.is_own:
         source = tokens.source(DecodingRule("hlm"), forced=True)
-        keeps = partial(keeps, **policy.params)
         return ReadyPolicy(policy.label, policy.kind, source, source.exact, keeps, source.recorded)
-    if policy.params:
-        raise ScenarioError(f"policy.{index}.params: '{policy.kind}' takes none")
     request = rule_request(policy, scenario)
     fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
     rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
@@ -134,17 +130,11 @@ def ready_policy(
     )
 
 
-def class_policies(
-    scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
-) -> dict[str, ReadyPolicy]:
+def class_policies(scenario: settings.Scenario, tokens: TokenSet, found: Found) -> dict[str, ReadyPolicy]:
     """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
     wanted = {each.policy for each in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
-    return {
-        label: ready_policy(index, scenario, tokens, allow_plugins=allow_plugins)
-        for index, label in labels
-        if label in wanted
-    }
+    return {label: ready_policy(index, scenario, tokens, found) for index, label in labels if label in wanted}
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ An allocator's first two arguments are the bits left and the SNR over the whole 
 order; it returns their shares of the band. What else it needs it asks for by the name of a parameter, see `GIVEN`;
 all other parameters are constants from the scenario's `uplink.params`. The uplink asks again at every arrival,
 departure and edge of a fading block, and shares are constant in between. One that looks at slots is asked at their
-edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused.
+edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused. One that states with
+`in_ratio` that its shares are in a fixed ratio isn't asked at all, and costs the same however many uploads there are.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.errors import SimulationError
-from uhlm_sim.names import check_params
+from uhlm_sim.seams import Named, Seam
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -41,6 +42,34 @@ NUDGED = np.array([[1.0], [1.0 / (1.0 + 1e-6)]])  # of the SNR in the band used,
 LOG_NUDGE = np.log1p(1e-6)
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Shares in the ratio of fixed weights: share_i = w_i / W, so that all uploads drain on one clock (`VirtualTime`).
+
+    w_i is 1, or the device's weight if `weighted`. W is the sum of w over the active uploads, or with `of_all` the
+    number of devices in the cell, active or not. `if_still`: all this only where no SNR ever changes and all can send.
+    """
+
+    weighted: bool = False
+    of_all: bool = False
+    if_still: bool = False
+
+
+def in_ratio(
+    *, weighted: bool = False, of_all: bool = False, if_still: bool = False
+) -> Callable[[Allocator], Allocator]:
+    """State, as a decorator, that an allocator gives shares in a fixed `Ratio`; else it is asked at every change."""
+    if weighted and of_all:
+        raise ValueError("weighted shares are of the active uploads, not of all devices")
+
+    def state(allocator: Allocator) -> Allocator:
+        vars(allocator)["ratio"] = Ratio(weighted, of_all, if_still)
+        return allocator
+
+    return state
+
+
+@in_ratio()
 def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
     """Give each of the n active uploads the same share of the band: egalitarian processor sharing.
 
@@ -50,6 +79,7 @@ def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an a
     return _equal(1.0 / len(left_bits), len(left_bits))
 
 
+@in_ratio(of_all=True)
 def fdma(left_bits: Floats, snr: Floats, *, devices: int) -> Floats:  # noqa: ARG001
     """Give each device its own fixed part of the band, whether it sends or not: as many queues as devices.
 
@@ -126,6 +156,7 @@ def shortest_first(left_bits: Floats, snr: Floats, *, efficiency: Floats) -> Flo
     return _whole_band_to(int((efficiency / left_bits).argmax()), len(left_bits))
 
 
+@in_ratio(weighted=True)
 def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # noqa: ARG001
     """Share the band in proportion to the devices' weights: discriminatory processor sharing.
 
@@ -136,6 +167,7 @@ def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # no
     return shares
 
 
+@in_ratio(if_still=True)
 def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, efficiency: Floats) -> Floats:  # noqa: ARG001
     """Give the whole band to the best SNR relative to its own mean: proportional fair, as a fluid.
 
@@ -185,22 +217,20 @@ ALLOCATORS: dict[str, Allocator] = {
 }
 
 
-def asked_of_the_uplink(allocator: Allocator, params: Mapping[str, float]) -> list[str]:
-    """Return which names of `GIVEN` an allocator has among its parameters.
+ALLOCATOR = Seam(
+    "Allocators",
+    ("uplink.allocator", "downlink.allocator"),
+    ALLOCATORS,
+    ("the bits left", "the SNR of the active uploads"),
+    offers=GIVEN,
+    giver="the uplink",
+    params="params",
+)
 
-    Raises ValueError if it can't be called with two arrays, those and the constants in `params`.
-    """
-    try:
-        asked = [name for name in list(inspect.signature(allocator).parameters)[2:] if name in GIVEN]
-        check_params(allocator, 2, params, asked)
-        for name in params.keys() & asked:
-            raise ValueError(f"'{name}' comes from the uplink")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{error} (an allocator takes the bits left and the SNR of the active uploads, what it names of "
-            f"{', '.join(GIVEN)}, and the constants in uplink.params)"
-        ) from None
-    return asked
+
+def named_allocator(allocator: Allocator, params: Mapping[str, float] | None = None) -> Named:
+    """Return an allocator as if a scenario named it, with its constants in `params`."""
+    return Named(ALLOCATOR, "uplink.allocator", name_of(allocator), allocator, params or {})
 
 
 def bind_allocator(
@@ -218,19 +248,19 @@ def bind_allocator(
     `constant` and `changing` are what the uplink gives; weights and what slots remember are added here. Raises
     ValueError if it asks for what isn't there.
     """
-    name = name_of(allocator)
-    asked = asked_of_the_uplink(allocator, params)
+    named = named_allocator(allocator, params)
     every_weight = np.ones(devices) if weights is None else np.asarray(weights, dtype=np.float64)
     offered = {**changing, "weight": lambda active: every_weight[active]}
     if slots is not None:
         offered["last_slot"] = lambda active: slots.last_slot[active]
         offered["average_rate"] = lambda active: slots.average_rate[active]
-    elif SLOTTED & set(asked):
-        raise ValueError(f"{name} needs slots")
-    if "weight" in asked and weights is None:
-        raise ValueError(f"{name} asks for the devices' weights")
-    bound = dict(params) | {each: constant[each] for each in asked if each in constant}
-    return partial(allocator, **bound), [(each, offered[each]) for each in asked if each in offered]
+    elif SLOTTED & set(named.asks):
+        raise ValueError(f"{named.name} needs slots")
+    if "weight" in named.asks and weights is None:
+        raise ValueError(f"{named.name} asks for the devices' weights")
+    named.check(named.asks)
+    bound = {**params, **{name: constant[name] for name in named.asks if name in constant}}
+    return partial(allocator, **bound), [(name, offered[name]) for name in named.asks if name in offered]
 
 
 def checked_shares(name: str, given: object, uploads: int) -> tuple[Floats, float, float]:
