@@ -85,3 +85,8 @@ def test_nothing_loads_torch_unless_a_model_is_loaded() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     assert not loaded_by("import uhlm_sim.cli; uhlm_sim.cli.parser()") & {"numpy", "pandas", "simpy", "matplotlib"}
+
+
+def test_functions_are_looked_into_at_the_seams_only() -> None:
+    looks = {file.name for file in MODULES if "inspect.signature" in file.read_text(encoding="utf-8")}
+    assert looks == {"seams.py"}
