@@ -1,4 +1,4 @@
-"""What holds of every seam: code of one's own counts as built-in code does, and whatever a scenario names makes the run."""
+"""What holds of every seam: own code counts as built-in code does, and all that a scenario names makes the run."""
 
 import json
 from copy import deepcopy
@@ -118,7 +118,7 @@ def test_a_function_named_as_ones_own_gives_the_same_numbers(key: str, name: str
 
 
 OWN = """
-from uhlm_sim.cell.radio.allocators import in_ratio
+from uhlm_sim.cell.radio.allocators import Ratio
 
 def thinks(scenario, rng):
     return lambda free_s: free_s + scenario.traffic.think_time_s * rng.standard_exponential()
@@ -128,9 +128,10 @@ thinks.closed_loop = True
 def pauses(scenario, rng):
     return thinks(scenario, rng)
 
-@in_ratio()
 def alike(left_bits, snr):
     return [1 / len(snr)] * len(snr)
+
+alike.ratio = Ratio()
 """
 
 

@@ -26,17 +26,6 @@ Arrivals = Callable[..., NextArrival]
 MOST_AT_ONCE = 10_000  # requests of one device at one instant
 
 
-def states(attribute: str) -> Callable[[Arrivals], Arrivals]:
-    """State a property of a kind of traffic, as its decorator: `closed_loop` or `reads_file`."""
-
-    def state(kind: Arrivals) -> Arrivals:
-        vars(kind)[attribute] = True
-        return kind
-
-    return state
-
-
-@states("closed_loop")
 def closed(scenario: Scenario, rng: np.random.Generator) -> NextArrival:
     """Think, ask, wait, repeat: the next request comes an exponential think time after the phone was free.
 
@@ -95,7 +84,6 @@ def bursty(scenario: Scenario, rng: np.random.Generator, *, who: Who, replicatio
     return next_arrival
 
 
-@states("reads_file")
 def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArrival:  # noqa: ARG001
     """Ask what a file says and when it says so: a recorded trace of requests, row by row.
 
@@ -109,6 +97,7 @@ def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArr
     return lambda _free_s: next(arrived_s, inf)
 
 
+vars(closed)["closed_loop"] = vars(replay)["reads_file"] = True
 ARRIVALS: dict[str, Arrivals] = {"closed": closed, "poisson": poisson, "bursty": bursty, "replay": replay}
 TRAFFIC = Seam(
     "Traffic",

@@ -134,7 +134,6 @@ class AdaptiveUplink:
                 "mean_snr": lambda active: air.mean_snr[active],
                 "efficiency": self._efficiency,
             },
-            devices=devices,
             weights=weights,
             slots=slots,
         )

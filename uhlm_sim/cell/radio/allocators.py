@@ -4,8 +4,8 @@ An allocator's first two arguments are the bits left and the SNR over the whole 
 order; it returns their shares of the band. What else it needs it asks for by the name of a parameter, see `GIVEN`;
 all other parameters are constants from the scenario's `uplink.params`. The uplink asks again at every arrival,
 departure and edge of a fading block, and shares are constant in between. One that looks at slots is asked at their
-edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused. One that states with
-`in_ratio` that its shares are in a fixed ratio isn't asked at all, and costs the same however many uploads there are.
+edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused. One that states,
+as its attribute `ratio`, a `Ratio` of its shares isn't asked at all, and costs the same however many uploads there are.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,22 +54,11 @@ class Ratio:
     of_all: bool = False
     if_still: bool = False
 
-
-def in_ratio(
-    *, weighted: bool = False, of_all: bool = False, if_still: bool = False
-) -> Callable[[Allocator], Allocator]:
-    """State, as a decorator, that an allocator gives shares in a fixed `Ratio`; else it is asked at every change."""
-    if weighted and of_all:
-        raise ValueError("weighted shares are of the active uploads, not of all devices")
-
-    def state(allocator: Allocator) -> Allocator:
-        vars(allocator)["ratio"] = Ratio(weighted, of_all, if_still)
-        return allocator
-
-    return state
+    def __post_init__(self) -> None:
+        if self.weighted and self.of_all:
+            raise ValueError("weighted shares are of the active uploads, not of all devices")
 
 
-@in_ratio()
 def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
     """Give each of the n active uploads the same share of the band: egalitarian processor sharing.
 
@@ -79,7 +68,6 @@ def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an a
     return _equal(1.0 / len(left_bits), len(left_bits))
 
 
-@in_ratio(of_all=True)
 def fdma(left_bits: Floats, snr: Floats, *, devices: int) -> Floats:  # noqa: ARG001
     """Give each device its own fixed part of the band, whether it sends or not: as many queues as devices.
 
@@ -156,7 +144,6 @@ def shortest_first(left_bits: Floats, snr: Floats, *, efficiency: Floats) -> Flo
     return _whole_band_to(int((efficiency / left_bits).argmax()), len(left_bits))
 
 
-@in_ratio(weighted=True)
 def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # noqa: ARG001
     """Share the band in proportion to the devices' weights: discriminatory processor sharing.
 
@@ -167,7 +154,6 @@ def weighted(left_bits: Floats, snr: Floats, *, weight: Floats) -> Floats:  # no
     return shares
 
 
-@in_ratio(if_still=True)
 def proportional_fair(left_bits: Floats, snr: Floats, *, mean_snr: Floats, efficiency: Floats) -> Floats:  # noqa: ARG001
     """Give the whole band to the best SNR relative to its own mean: proportional fair, as a fluid.
 
@@ -202,6 +188,11 @@ def proportional_fair_slots(left_bits: Floats, snr: Floats, *, efficiency: Float
     """
     return _whole_band_to(int((efficiency / np.maximum(average_rate, 1e-3)).argmax()), len(left_bits))
 
+
+vars(equal_share)["ratio"] = Ratio()
+vars(fdma)["ratio"] = Ratio(of_all=True)
+vars(weighted)["ratio"] = Ratio(weighted=True)
+vars(proportional_fair)["ratio"] = Ratio(if_still=True)
 
 ALLOCATORS: dict[str, Allocator] = {
     "equal-share": equal_share,
@@ -239,7 +230,6 @@ def bind_allocator(
     *,
     constant: Mapping[str, object],
     changing: Mapping[str, Callable[[Indices], object]],
-    devices: int,
     weights: Floats | None,
     slots: Slots | None,
 ) -> tuple[Allocator, Asked]:
@@ -249,15 +239,16 @@ def bind_allocator(
     ValueError if it asks for what isn't there.
     """
     named = named_allocator(allocator, params)
-    every_weight = np.ones(devices) if weights is None else np.asarray(weights, dtype=np.float64)
-    offered = {**changing, "weight": lambda active: every_weight[active]}
+    offered = {**changing}
+    if weights is not None:
+        every_weight = np.asarray(weights, dtype=np.float64)
+        offered["weight"] = lambda active: every_weight[active]
     if slots is not None:
         offered["last_slot"] = lambda active: slots.last_slot[active]
         offered["average_rate"] = lambda active: slots.average_rate[active]
-    elif SLOTTED & set(named.asks):
-        raise ValueError(f"{named.name} needs slots")
-    if "weight" in named.asks and weights is None:
-        raise ValueError(f"{named.name} asks for the devices' weights")
+    for name in named.asks:
+        if name not in offered and name not in constant:
+            raise ValueError(f"{named.name} asks for {name}: {GIVEN[name]}")
     named.check(named.asks)
     bound = {**params, **{name: constant[name] for name in named.asks if name in constant}}
     return partial(allocator, **bound), [(name, offered[name]) for name in named.asks if name in offered]

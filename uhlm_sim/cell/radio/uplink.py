@@ -71,7 +71,6 @@ class Uplink:
                 "mean_snr": lambda active: air.mean_snr[active],
                 "efficiency": lambda active: air.efficiency()[active],
             },
-            devices=air.devices,
             weights=weights,
             slots=slots,
         )
