@@ -156,7 +156,7 @@ def test_an_answer_that_was_begun_is_finished_while_its_phone_is_away():
     [
         ({"kind": "bursti"}, "traffic.kind = 'bursti': must be one of closed.*did you mean 'bursty'"),
         ({"kind": "own:code"}, "only with --allow-plugins"),
-        ({"kind": "poisson", "params": {"x": 1.0}}, "traffic.params: .*'x'; params allowed: none .*traffic.params"),
+        ({"kind": "poisson", "params": {"x": 1.0}}, "traffic.params of poisson: .*'x'; params allowed: none"),
         ({"kind": "replay"}, "kind = 'replay' needs a file"),
         ({"kind": "replay", "file": "f.csv", "presence": PRESENCE}, "presence doesn't go with kind = 'replay'"),
         ({"kind": "bursty", "burst": {"factor": 5.0}}, "factor = 5: bursts take 0.25 of the time, so at most 4"),
