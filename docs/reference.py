@@ -18,8 +18,7 @@ from uhlm_sim.analysis.measures import bottleneck
 from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.run import Run
-from uhlm_sim.cell.radio.allocators import GIVEN
-from uhlm_sim.kinds import KINDS
+from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.search.capacities import Capacity
@@ -33,15 +32,16 @@ Section = tuple[str, str, Mapping[str, Any]]  # heading, words below it, what is
 def pages() -> dict[str, tuple[str, list[Section]]]:
     """Return file -> title and sections. What a scenario may name has a page by the table of its key."""
     found: dict[str, tuple[str, list[Section]]] = {}
-    for key, (title, kinds) in KINDS.items():
-        room = key.partition(".")[0]
+    for seam in SEAMS:
+        room = seam.keys[0].partition(".")[0]
         _, sections = found.setdefault(f"{room}.md", (room.replace("_", " ").capitalize(), []))
-        sections.append((title, f"What `{key}` may be.", kinds))
-    taken = [kind for _, kinds in KINDS.values() for kind in kinds.values()]
+        sections.append((seam.heading, f"What {' or '.join(f'`{key}`' for key in seam.keys)} may be.", seam.functions))
+        if seam.offers:
+            sections.append((f"What {seam.heading.lower()} may ask for", "By the name of a parameter.", seam.offers))
+    taken = [function for seam in SEAMS for function in seam.functions.values()]
     physics = [(name, getattr(channel_models, name)) for name in channel_models.__all__]
     others = {name: each for name, each in physics if inspect.isroutine(each) and each not in taken}
     found["channel.md"][1].append(("Functions", "Of `channel_models`, with the simulator or without.", others))
-    found["uplink.md"][1].append(("What an allocator may ask for", "By the name of a parameter.", GIVEN))
     presets = [(f"{key}: {name}", told) for key, each in load_presets().items() for name, told in each.items()]
     found["presets.md"] = ("Presets", [("Presets", "For `device.slm` and `base_station.llm`.", dict(presets))])
     dash = "A dash: no default, or one that a preset or another key gives. In brackets: keys of one kind alone."

@@ -17,7 +17,7 @@ import pytest
 import simpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import agrees, cell, known_air, ready, transmit
+from worlds import agrees, cell, check_with_own, known_air, ready, transmit, with_own
 
 from channel_models import ergodic_spectral_efficiency, spectral_efficiency
 from uhlm_sim.cell.checks import check_scenario
@@ -466,8 +466,8 @@ def test_an_allocator_of_ones_own_is_handed_what_it_names(own):
 
     def stay_s(allocator, **params):
         scenario = of_three(allocator=allocator, params=params)
-        check_scenario(scenario, [ready()], allow_plugins=True)
-        tokens = simulate(scenario, ready(), 0, allow_plugins=True).tokens.dropna(subset="committed_s")
+        check_scenario(scenario, [ready()], with_own(scenario))
+        tokens = simulate(scenario, ready(), 0, found=with_own(scenario)).tokens.dropna(subset="committed_s")
         return (tokens["airtime_s"] + tokens["uplink_wait_s"]).groupby(tokens["device"]).mean()
 
     equal = stay_s("equal-share")
@@ -478,7 +478,7 @@ def test_an_allocator_of_ones_own_is_handed_what_it_names(own):
 def test_what_an_allocator_lacks_is_told_before_the_first_event(own):
     def refused(match, **uplink):
         with pytest.raises(ScenarioError, match=match):
-            check_scenario(of_three(**uplink), [ready()], allow_plugins=True)
+            check_with_own(of_three(**uplink))
 
     refused(r"missing a required argument: 'exponent'.*mean_snr, efficiency", allocator=own)
     close = {"exponent": 1.0, "exponnet": 1.0}

@@ -56,7 +56,10 @@ def results(at, policies, *, replications=6, scenario=None, requests=None, noise
         tokens=None,
         stations=pd.DataFrame(),
         scenario={**settings, **(scenario or {})},
-        provenance={"policies": [{"label": name, "kind": name.partition("(")[0], "exact": True} for name in policies]},
+        provenance={
+            "policies": [{"label": name, "kind": name.partition("(")[0], "exact": True} for name in policies],
+            "closed_loop": {**settings, **(scenario or {})}["traffic"]["kind"] == "closed",
+        },
     )
 
 

@@ -200,7 +200,10 @@ def made_up(at, policies, noise=0.0):
     return Results(
         *(summarise(tidy, next(iter(policies))), tidy, pd.DataFrame(), None, pd.DataFrame()),
         scenario={**scenario, "traffic": {"kind": "closed", "devices": 20}},
-        provenance={"policies": [{"label": name, "kind": name, "exact": True} for name in policies]},
+        provenance={
+            "policies": [{"label": name, "kind": name, "exact": True} for name in policies],
+            "closed_loop": True,
+        },
     )
 
 

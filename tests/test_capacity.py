@@ -103,7 +103,8 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
             load = point.traffic.rate_per_s
             values = pd.DataFrame({"tpot_s.mean": load + common + rng.normal(0, 0.3, 10), "arrival_rate": 1.0})
             rows = values.rename_axis("replication").reset_index().melt("replication", var_name="metric")
-            return SimpleNamespace(replications=rows.assign(point=0, policy="hlm"), provenance={"any": 1})
+            table = rows.assign(point=0, policy="hlm")
+            return SimpleNamespace(replications=table, provenance={"any": 1}, closed_loop=False)
 
         limit = Objective("tpot_s.mean", True, 20.5)
         search = Search(

@@ -12,7 +12,7 @@ from worlds import cell, ready
 from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.measures.metrics import UNITS, replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.kinds import KINDS
+from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.simulations import TABLES
 from uhlm_sim.tokens.quality import answer_quality
 from uhlm_sim.tokens.trace import Trace
@@ -77,7 +77,7 @@ def test_the_reference_is_what_the_code_says() -> None:
     stale = sorted(name for name in told.keys() | there.keys() if told.get(name) != there.get(name))
     assert not stale, f"docs/reference is out of date in {', '.join(stale)}; write it again: python docs/reference.py"
     pages = "\n".join(there.values())
-    names = [name for _, kinds in KINDS.values() for name in kinds]
+    names = [name for seam in SEAMS for name in seam.functions]
     assert [name for name in names if f"\n### {name}\n" not in pages] == []
 
 

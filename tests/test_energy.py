@@ -159,10 +159,10 @@ def test_under_power_control_a_phone_near_by_radiates_less_and_is_heard_as_well(
     scenario, records = busy(
         channel={"kind": "constant", "geometry": geometry}, device={**PHONE, "radio": radio}, duration_s=30.0
     )
-    power_w = transmit_power_w(scenario, 0)
+    power_w = transmit_power_w(scenario, 0, population(scenario))
     assert (power_w < scenario.transmit_power_w).all()
     assert power_w.max() > 3 * power_w.min()
-    heard_db = mean_snr_db(scenario, 0)
+    heard_db = mean_snr_db(scenario, 0, population(scenario))
     np.testing.assert_allclose(heard_db, -115.0 - (-174.0 + 10 * np.log10(180e3) + 5.0), atol=1e-9)
     found = replication_metrics(
         records.requests, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,

@@ -10,7 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # A module may import from its own layer and from earlier ones.
-LAYERS = ["errors", "rng", "version", "tables", "names", "settings", "tokens", "scenario", "scenario_file", "cell"]
+LAYERS = [
+    "errors",
+    "rng",
+    "version",
+    "tables",
+    "names",
+    "seams",
+    "settings",
+    "tokens",
+    "scenario",
+    "scenario_file",
+    "cell",
+]
 LAYERS += ["kinds", "analysis", "provenance", "simulations", "experiment", "search", "validation", "cli"]
 # Within these two a room, a folder or a file, may import from itself and from those that are named beside it.
 ROOMS = {
@@ -32,8 +44,9 @@ ROOMS = {
         "gpus": "jobs alarm phones",
         "records": "phones",
         "laws": "records",
-        "checks": "phones radio gpus",
-        "engine": "jobs phones radio gpus records laws",
+        "named": "phones radio gpus",
+        "checks": "named phones radio gpus",
+        "engine": "jobs named phones radio gpus records laws",
     },
 }
 # What a room's stations may know of the phones: who they are. Its setup puts together what the scenario names.
@@ -129,3 +142,8 @@ def test_nothing_loads_torch_unless_a_model_is_loaded() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     assert not loaded_by("import uhlm_sim.cli; uhlm_sim.cli.parser()") & {"numpy", "pandas", "simpy", "matplotlib"}
+
+
+def test_functions_are_looked_into_at_the_seams_only() -> None:
+    looks = {file.name for file in FILES if "inspect.signature" in file.read_text(encoding="utf-8")}
+    assert looks == {"seams.py"}

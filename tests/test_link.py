@@ -12,7 +12,7 @@ import simpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import erfc
-from worlds import agrees, cell, known_air, ready
+from worlds import agrees, cell, known_air, ready, with_own
 
 import channel_models as radio
 from channel_models import MCS_EFFICIENCY, best_mcs, block_error, mcs_thresholds, snr_threshold
@@ -387,8 +387,8 @@ def test_an_allocator_of_ones_own_and_the_equal_share_are_one_if_they_say_the_sa
     def tokens(allocator):
         uplink = {"allocator": allocator, "tti_s": 0.002, "link": {"kind": "adaptive"}}
         scenario = cell(traffic={"devices": 4, "think_time_s": 0.2}, uplink=uplink, duration_s=3.0, warmup_s=1.0)
-        check_scenario(scenario, [ready()], allow_plugins=True)
-        return simulate(scenario, ready(), 0, allow_plugins=True).tokens
+        check_scenario(scenario, [ready()], with_own(scenario))
+        return simulate(scenario, ready(), 0, found=with_own(scenario)).tokens
 
     pd.testing.assert_frame_equal(tokens("own_equal:same"), tokens("equal-share"), check_exact=True)
 

@@ -101,6 +101,7 @@ def run(replications=3, forced=()):
         provenance={
             "version": "0.1.0",
             "seed": 1,
+            "closed_loop": True,
             "trace": {"temperature": 0.7, "models": {"slm": {"name": "small"}}},
             "policies": told,
             "assumptions": ["Below −10 dB nothing is sent."],

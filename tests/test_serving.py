@@ -12,7 +12,7 @@ import pytest
 import simpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import cell, ready
+from worlds import cell, check_with_own, ready, with_own
 
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.checks import check_scenario
@@ -360,7 +360,8 @@ def test_a_rule_and_an_order_of_ones_own_run_from_a_scenario_file(own, trace_fil
     file.write_text(FILE.format(trace=trace_file), encoding="utf-8")
     tokens = run(read_scenario(file), jobs=1, allow_plugins=True).tokens
     assert tokens is not None
-    whole = simulate(read_scenario(file), ready(), 0, allow_plugins=True).tokens.dropna(subset="committed_s")
+    scenario = read_scenario(file)
+    whole = simulate(scenario, ready(), 0, found=with_own(scenario)).tokens.dropna(subset="committed_s")
     start_s = whole[["started_s", "device_s", "uplink_wait_s", "airtime_s", "bs_wait_s"]].sum(axis=1).round(9)
     waited_s = whole["bs_wait_s"].groupby(start_s).max()
     jobs = whole["batch_jobs"].groupby(start_s).first()
@@ -370,8 +371,9 @@ def test_a_rule_and_an_order_of_ones_own_run_from_a_scenario_file(own, trace_fil
 
 @pytest.mark.usefixtures("own")
 def test_a_rule_that_gives_no_number_is_refused_by_name():
+    scenario = busy_cell(batch_rule="own_serving:nonsense")
     with pytest.raises(SimulationError, match="own_serving:nonsense: gave 'soon'"):
-        simulate(busy_cell(batch_rule="own_serving:nonsense"), ready(), 0, allow_plugins=True)
+        simulate(scenario, ready(), 0, found=with_own(scenario))
 
 
 @pytest.mark.parametrize(
@@ -391,7 +393,7 @@ def test_a_rule_that_gives_no_number_is_refused_by_name():
             "'min_batch' comes from base_station.min_batch",
         ),
         ({"order": "earliest-deadline"}, "base_station.order = 'earliest-deadline': needs slo.ttft_s"),
-        ({"order_params": {"weight": 1.0}}, "base_station.order = 'first-come'.*weight"),
+        ({"order_params": {"weight": 1.0}}, "base_station.order_params of first-come: .*weight"),
         ({"order": "own_serving:dear_first"}, "missing a required argument: 'weight'; params allowed: weight"),
         ({"chunk_tokens": 3}, "chunk_tokens = 3 is below max_batch = 4"),
         ({"kv_tokens": 138}, "remembers 138 positions, and a request of hlm up to 139"),
@@ -405,7 +407,7 @@ def test_a_rule_that_gives_no_number_is_refused_by_name():
 @pytest.mark.usefixtures("own")
 def test_what_can_not_be_is_told_before_the_first_event(station, told):
     with pytest.raises(ScenarioError, match=told):
-        check_scenario(busy_cell(**station), [ready()], allow_plugins=True)
+        check_with_own(busy_cell(**station))
 
 
 def test_a_batch_of_more_phones_than_ever_send_is_told_before_the_first_event():

@@ -14,6 +14,7 @@ from worlds import cell
 from uhlm_sim.analysis.report.terminal import summary_text
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cli import main
 from uhlm_sim.errors import ScenarioError
@@ -169,14 +170,14 @@ def test_another_phone_changes_no_tokens_of_the_others() -> None:
     tables = []
     for devices in (2, 3):
         world = scenario(traffic={"devices": devices, "think_time_s": 1.0}, policy=[{"kind": "slm"}])
-        tables.append(simulate(world, ready_policy(0, world, Synthetic(world.tokens)), 0).tokens)
+        tables.append(simulate(world, ready_policy(0, world, Synthetic(world.tokens), find_names(world)), 0).tokens)
     two, three = tables
     pd.testing.assert_frame_equal(two, three[three["device"] < 2].reset_index(drop=True))
 
 
 def test_a_matched_rand_hlm_skips_at_the_rate_of_the_law() -> None:
     world = scenario()
-    ready = [ready_policy(index, world, Synthetic(world.tokens)) for index in range(3)]
+    ready = [ready_policy(index, world, Synthetic(world.tokens), find_names(world)) for index in range(3)]
     assert ready[2].skip_rate == pytest.approx(0.4593, abs=1e-9)
     assert all(policy.exact for policy in ready)
 

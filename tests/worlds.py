@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import simpy
 
+from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.jobs import Job, Wakeup
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
+from uhlm_sim.seams import Found
 from uhlm_sim.tokens.trace import TokenPath
 
 NUMBERS = {"u-hlm": {"threshold": 0.5}, "rand-hlm": {"skip_rate": 0.5}}  # a made-up path has decided by its own
@@ -83,6 +86,16 @@ def cell(**changes: Any) -> Scenario:
         **changes,
     }
     return parse_scenario(values, "test")
+
+
+def with_own(scenario: Scenario) -> Found:
+    """Return what a scenario names, code of the user's own among it."""
+    return find_names(scenario, allow_plugins=True)
+
+
+def check_with_own(scenario: Scenario) -> None:
+    """Check a scenario of a made-up policy, code of the user's own included."""
+    check_scenario(scenario, [ready()], with_own(scenario))
 
 
 def known_air(gains: Any, coherence_s: float, mean_snr: Any = 1.0, efficiency_of: Any = lambda snr: snr) -> Air:

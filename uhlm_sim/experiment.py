@@ -8,12 +8,10 @@ one repeats nothing.
 import hashlib
 import inspect
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pyarrow as pa
@@ -26,11 +24,13 @@ from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, writing
 from uhlm_sim.cell.checks import check_scenario
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
+from uhlm_sim.seams import Found, Named, own_modules
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.recording import RecordingSettings, record
@@ -71,14 +71,15 @@ def run(
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
-    own = _own_modules(points)
+    named = [named for each in ready for named in each.found.values()]
+    own = own_modules(named)
     parts = Parts(None if out is None else out / PARTS)
     with cluster_of(cluster, [str(module.__file__) for module in own]):
-        identity = _identity(scenario, points, [each.tokens for each in ready], own)
+        identity = _identity(scenario, [each.tokens for each in ready], named)
         if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
-        tasks, failures = _simulate(points, ready, parts, jobs, allow_plugins, progress)
+        tasks, failures = _simulate(points, ready, parts, jobs, progress)
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""
@@ -99,7 +100,6 @@ def _simulate(
     ready: Sequence["Ready"],
     parts: Parts,
     jobs: int,
-    allow_plugins: bool,
     progress: Progress,
 ) -> tuple[list[Task], list[Failure]]:
     """Simulate all replications of all points, and as many more as a point's precision asks for."""
@@ -109,7 +109,7 @@ def _simulate(
     more = {number: _first_replications(point.scenario) for number, point in enumerate(points)}
     while more:
         wanted = [
-            Task(number, policy, replication, scenario, ready[number].tokens.digest, allow_plugins)
+            Task(number, policy, replication, scenario, ready[number].tokens.digest)
             for number, added in more.items()
             for scenario in [portable(points[number].scenario)]
             for policy in range(len(scenario.policy))
@@ -179,6 +179,7 @@ def _results(
         list(clamped.values()),
         time.perf_counter() - began_s,
     )
+    origin["closed_loop"] = ready[0].found["traffic.kind"].states("closed_loop")
     if failures:
         origin["failed"] = [
             {
@@ -204,27 +205,26 @@ def _results(
 
 @dataclass(frozen=True)
 class Ready:
-    """A point with its tokens found and its policies resolved: all that can be wrong with it was looked at."""
+    """A point with names and tokens found and policies resolved: all that can be wrong with it was looked at."""
 
+    found: Found
     tokens: TokenSet
     policies: list[ReadyPolicy]
 
 
 def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
-    settings = scenario.tokens
+    settings, found = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
     tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
     tokens.check_max_tokens(scenario.traffic.max_tokens)
-    policies = [
-        ready_policy(index, scenario, tokens, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
-    ]
-    check_scenario(scenario, policies, allow_plugins=allow_plugins)
+    policies = [ready_policy(index, scenario, tokens, found) for index in range(len(scenario.policy))]
+    check_scenario(scenario, policies, found)
     metric = "" if scenario.precision is None else scenario.precision.metric
     if metric in ENERGY and not scenario.tells_energy:
         raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")
     if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
         raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
-    return Ready(tokens, policies)
+    return Ready(found, tokens, policies)
 
 
 def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:
@@ -264,31 +264,17 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
     return pd.read_parquet(file, columns=columns)
 
 
-def _identity(
-    scenario: Scenario, points: Sequence[Point], tokens: Sequence[TokenSet], own: Sequence[ModuleType]
-) -> str:
+def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Named]) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
 
-    Edited code of the user's own, other tokens, another recording of SNR or file of requests make another run.
+    Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of service times,
+    at any point, make another run.
     """
-    channels = [point.scenario.channel for point in points]
-    recordings = sorted({str(channel.params["path"]) for channel in channels if channel.kind == "trace"})
-    traffics = [point.scenario.traffic for point in points]
-    recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
-    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
-    sources = [inspect.getsource(module) for module in own]
-    told = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
-
-
-def _own_modules(points: Sequence[Point]) -> list[ModuleType]:
-    """Return the user's own modules that a scenario names, at any of its points."""
-    kinds: dict[str, None] = {}
-    for scenario in (point.scenario for point in points):
-        named = [scenario.uplink.allocator, scenario.channel.kind, scenario.base_station.service.kind]
-        named.append(scenario.traffic.kind)
-        kinds |= dict.fromkeys(named + [policy.kind for policy in scenario.policy])
-    return [sys.modules[name] for name in dict.fromkeys(kind.partition(":")[0] for kind in kinds if ":" in kind)]
+    files = sorted({file for each in named for file in each.files if Path(file).is_file()})
+    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+    sources = [inspect.getsource(module) for module in own_modules(named)]
+    parts = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:

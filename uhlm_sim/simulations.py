@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
@@ -53,7 +54,6 @@ class Task:
     replication: int
     scenario: Scenario
     tokens_digest: str
-    allow_plugins: bool = False
     version: str = VERSION
 
     @property
@@ -205,10 +205,12 @@ def _part(task: Task) -> bytes:
     tokens = find_tokens(scenario.tokens)
     if (tokens.digest, VERSION) != (task.tokens_digest, task.version):
         raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
-    policy = ready_policy(task.policy, scenario, tokens, allow_plugins=task.allow_plugins)
-    of_class = class_policies(scenario, tokens, allow_plugins=task.allow_plugins)
-    records = simulate(scenario, policy, task.replication, of_class=of_class, allow_plugins=task.allow_plugins)
-    groups = [who.group for who in population(scenario)]
+    found = find_names(scenario, allow_plugins=True)  # the experiment asked whether they are, and found them
+    policy = ready_policy(task.policy, scenario, tokens, found)
+    of_class = class_policies(scenario, tokens, found)
+    records = simulate(scenario, policy, task.replication, of_class=of_class, found=found)
+    people = population(scenario)
+    groups = [who.group for who in people]
     metrics = replication_metrics(
         records.requests,
         records.rounds,
@@ -219,7 +221,7 @@ def _part(task: Task) -> bytes:
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
         output_law=policy.exact and all(each.exact for each in of_class.values()),
-        powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication)),
+        powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication, people)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )
     keys = {"point": task.point, "policy": policy.label, "replication": task.replication}

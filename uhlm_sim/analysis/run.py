@@ -52,8 +52,11 @@ class Run:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests arrive whatever the cell does, instead of phones that wait for their answers."""
-        return bool(self.scenario["traffic"]["kind"] != "closed")
+        """Say whether requests arrive whatever the cell does; else phones ask again after their last answer.
+
+        In a sweep over kinds of traffic, it is so at the first point.
+        """
+        return not self.provenance["closed_loop"]
 
     @property
     def forced(self) -> list[str]:

@@ -70,6 +70,8 @@ def read_run(folder: Path) -> Run:
         missing = [name for name in names if name not in holder]
         if missing or not len(holder):
             raise InputError(f"{folder}: can't be read as a run: {file} has no {missing[0] if missing else 'rows'}")
+    # A folder written before this was noted tells it by the kind of its traffic.
+    run.provenance.setdefault("closed_loop", run.scenario["traffic"].get("kind", "closed") == "closed")
     if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in run.summary[list(ESTIMATE)].dtypes):
         raise InputError(f"{folder}: can't be read as a run: {summary} holds text where numbers belong")
     if is_partial and not run.failed:

@@ -10,18 +10,20 @@ import simpy
 from uhlm_sim.cell.gpus.setup import make_base_station
 from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.cell.laws import check_records
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.answers import Answers
-from uhlm_sim.cell.phones.arrivals import arrivals_of
+from uhlm_sim.cell.phones.arrivals import arrivals_of, requests_of
 from uhlm_sim.cell.phones.phone import Log, Phone
 from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
-from uhlm_sim.cell.phones.population import Who, population
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.population import population
+from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.cell.phones.rounds import Answer
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
 from uhlm_sim.cell.records import Records, make_records
-from uhlm_sim.scenario import Scenario, Traffic
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Found
 from uhlm_sim.tokens.trace import TokenPath
 
 
@@ -31,11 +33,12 @@ def simulate(
     replication: int,
     *,
     of_class: Mapping[str, ReadyPolicy] | None = None,
-    allow_plugins: bool = False,
+    found: Found | None = None,
 ) -> Records:
     """Simulate one cell for `duration_s` under one policy and return what happened, checked.
 
-    Phones of a class that always runs a policy of its own run that one, which `of_class` has by its label.
+    `found` is what the scenario names (None: built-in functions only, found here). Phones of a class that always runs a
+    policy of its own run that one, which `of_class` has by its label.
     What the world brings (fades, think times, prompts) hangs on (seed, replication, device) and not on the policy, so
     policies of one replication can be compared in pairs. Raises SimulationError if a law of conservation is broken.
     """
@@ -47,26 +50,40 @@ def simulate(
     paths: list[TokenPath] = []
     costs = [payload_costs(group, vocabulary_size) for group in groups]
     answers = [Answers(own, cost, paths) for own, cost in zip(runs, costs, strict=True)]
-    fading_of = find_fading(scenario, allow_plugins=allow_plugins)
-    snr_db = mean_snr_db(scenario, replication)
-    downlink = make_downlink(env, scenario, replication, snr_db, allow_plugins=allow_plugins)
+    found = find_names(scenario) if found is None else found
+    arrivals = found["traffic.kind"]
+    rows = requests_of(scenario, arrivals)
+    fading_of = find_fading(scenario, found["channel.kind"])
+    snr_db = mean_snr_db(scenario, replication, people)
+    downlink = make_downlink(env, scenario, replication, snr_db, people=people, found=found, fading_of=fading_of)
     base_station = make_base_station(
         env,
         scenario,
         replication,
-        allow_plugins=allow_plugins,
+        found=found,
         send_down=None if downlink is None else downlink.send,
     )
     uplink, air = make_uplink(
-        env, scenario, replication, snr_db, deliver=base_station.submit, allow_plugins=allow_plugins
+        env,
+        scenario,
+        replication,
+        snr_db,
+        people=people,
+        found=found,
+        fading_of=fading_of,
+        deliver=base_station.submit,
     )
     log, seen = Log(), SeenCell(env, uplink.counters, base_station.counters)
     phones = [
         Phone(
             env,
             who.device,
-            next_arrival=arrivals_of(groups[who.group], who, replication, allow_plugins=allow_plugins),
-            next_answer=next_answers(traffic, answers[who.group], who, who.stream(seed, "prompts", replication)),
+            next_arrival=arrivals_of(groups[who.group], who, replication, arrivals),
+            next_answer=next_answers(
+                None if rows is None else rows.of_device(who.device, len(people)),
+                answers[who.group],
+                who.stream(seed, "prompts", replication),
+            ),
             upload=uplink.send,
             submit=base_station.submit,
             gain_of=upload_gains(scenario, fading_of(who.device), replication, who) if air.per_upload else None,
@@ -96,7 +113,7 @@ def simulate(
             kept = base_station.kv_counters, base_station.kv_capacity_tokens
             stations.append(station_row("kv_cache", *kept, until_s))
     for phone in phones:
-        phone.close(scenario.duration_s, open_loop=traffic.kind != "closed")
+        phone.close(scenario.duration_s, open_loop=not arrivals.states("closed_loop"))
 
     records = make_records(
         log,
@@ -134,11 +151,9 @@ class SeenCell:
         return self.base_station.arrivals - self.base_station.departures
 
 
-def next_answers(traffic: Traffic, answers: Answers, who: Who, rng: np.random.Generator) -> Callable[[], Answer]:
-    """Return what a phone's next request asks for: any prompt, or what the rows of a request file say."""
-    if traffic.kind != "replay" or traffic.file is None:
-        return answers.asked_by(rng)
-    return answers.of_rows(read_requests(traffic.file).of_device(who.device, traffic.devices), rng)
+def next_answers(rows: Requests | None, answers: Answers, rng: np.random.Generator) -> Callable[[], Answer]:
+    """Return what a phone's next request asks for: any prompt, or what the phone's rows of a request file say."""
+    return answers.asked_by(rng) if rows is None else answers.of_rows(rows, rng)
 
 
 def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis.measures.energy import ENERGY, powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.arrivals import arrivals_of
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.scenario import Scenario
@@ -44,11 +45,11 @@ def bursts_of(own: bool) -> float:
 
 def counts(scenario: Scenario, replications: int) -> Floats:
     """Return how many requests all phones together are asked within the window, in each replication."""
-    people = population(scenario)
+    people, traffic = population(scenario), find_names(scenario)["traffic.kind"]
     found = np.zeros(replications)
     for replication in range(replications):
         for who in people:
-            next_arrival, arrived_s = arrivals_of(scenario, who, replication), 0.0
+            next_arrival, arrived_s = arrivals_of(scenario, who, replication, traffic), 0.0
             while (arrived_s := next_arrival(arrived_s)) <= WINDOW_S:
                 found[replication] += 1
     return found

@@ -81,7 +81,7 @@ def bottleneck_table(results: Run) -> pd.DataFrame:
     time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer.
     Left out: a bound from below, and what a policy would do at another load.
     """
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = results.is_open
     answers = _answering(results.requests, *results.window_s) if is_open else None
     table = results.replications
     rows = []

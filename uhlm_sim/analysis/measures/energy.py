@@ -58,8 +58,8 @@ def energies(tokens: pd.DataFrame, visits: pd.DataFrame, powers: Powers, idle_s:
     `idle_s` is the time that GPUs waited meanwhile over the cell's tokens. The energy is, by the tables' legs:
 
     - device: power_w device_s of the tokens, prefill and measuring u included;
-    - radio: (P / efficiency) airtime_s + circuit sending_s of the visits, airtime being the integral of the share of the
-      band: the power radiated is in proportion to the share. Power-limited, P is radiated whatever the share:
+    - radio: (P / efficiency) airtime_s + circuit sending_s of the visits, airtime being the integral of the share of
+      the band: the power radiated is in proportion to the share. Power-limited, P is radiated whatever the share:
       sending_s, the time with any of the band, stands for airtime_s too (Cui, Goldsmith and Bahai, Energy-constrained
       modulation optimization, IEEE Trans. Wireless Commun. 2005: amplifier and circuits);
     - base station: gpu_power_w verify_s / jobs in the batch, plus gpu_idle_power_w idle_s.

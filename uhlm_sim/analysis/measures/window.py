@@ -40,7 +40,7 @@ class Window:
         """Return the window of some devices alone: a truth value for each device."""
 
         def theirs(table: pd.DataFrame) -> pd.DataFrame:
-            return table[members[table["device"].to_numpy()]]
+            return table.loc[members[table["device"].to_numpy()]]
 
         requests, rounds, tokens = theirs(self.requests), theirs(self.rounds), theirs(self.tokens)
         return replace(self, requests=requests, rounds=rounds, tokens=tokens, devices=int(members.sum()), cell=self)

@@ -68,7 +68,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     environment.filters["code"] = _code
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     first = tables.policies[0]
-    is_open = tables.scenario["traffic"]["kind"] != "closed"
+    is_open = tables.is_open
     points = Points.of(tables)
     judged, warmups = verdicts_of(tables), warmups_of(tables)
     counts = tables.replications.groupby("point")["replication"].nunique()

@@ -150,7 +150,7 @@ class Points:
 def verdicts_of(results: Run) -> dict[tuple[int, str], tuple[str, str]]:
     """Return for each point and policy the verdict on whether the cell kept up: its word, "" for none, and why."""
     start_s, end_s = results.window_s
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = results.is_open
     judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
     place = places_of(results)
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}

@@ -33,7 +33,7 @@ def answers(results: Run) -> list[str]:
     are compared, class by class, from the requests. Without intervals (one replication) nothing is compared.
     """
     points = Points.of(results)
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = results.is_open
     return [
         *(_overload(results, points) if is_open else ()),
         *_against_first(results, points, is_open=is_open),

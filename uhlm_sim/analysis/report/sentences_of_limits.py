@@ -17,7 +17,7 @@ def limits(results: Run, points: Points) -> Iterator[str]:
     arrivals the load limits a cell that keeps up; then the station that fills first as arrivals grow is named.
     """
     table = bottleneck_table(results)
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = results.is_open
     by_limit: dict[tuple[str, ...], pd.DataFrame] = {}
     for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
         names = tuple(rows.loc[rows["limits"], "station"])

@@ -35,7 +35,7 @@ def summary_text(tables: Run) -> str:
         lines += [points.words(0)] if tables.sweep else []
         lines += [*_aligned(_headline(tables, points, names, f"policy{mark}")), ""]
     else:
-        title, metric = OVER_SWEEP[tables.scenario["traffic"]["kind"] != "closed"]
+        title, metric = OVER_SWEEP[tables.is_open]
         for caption, shown in ((title, metric), (f"Ratio to {tables.policies[0]}", f"{metric}{RATIO}")):
             heads = [*tables.sweep, *(names[name] for name in tables.policies)]
             rows = [

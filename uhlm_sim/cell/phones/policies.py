@@ -5,19 +5,17 @@ takes. A kind of the user's own may also be a gate alone, a function of a `Token
 phone keeps. Whatever is the user's own is teacher-forced on the path of plain HLM.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from math import ceil, log2
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, one_draft
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.names import check_params, find_kind
+from uhlm_sim.seams import Found, Named, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
 from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
@@ -100,6 +98,9 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "slm": slm,
     "llm": llm,
 }
+KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate"}
+POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
+GATE = Seam("Gates", (), {}, ("a `TokenPath`",), params="params")  # what a user's own kind may be, too
 
 
 @dataclass(frozen=True)
@@ -132,18 +133,20 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(
-    index: int, scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
-) -> ReadyPolicy:
+def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, found: Found) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
-    kind = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
-    _check_keys(index, policy)
-    if policy.kind not in POLICIES:
+    named = found[f"policy.{index}.kind"]
+    keys = {name: getattr(policy, name) for name in KEYS}
+    for name, value in keys.items():
+        if value is not None and name not in named.asks:
+            owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
+            raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
+    if named.is_own:
         source = tokens.source(DecodingRule("hlm"), forced=True)
-        scheme = _own_scheme(policy.label, kind, policy.params)
-        ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, scheme, source.recorded)
+        ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, _own_scheme(named), source.recorded)
     else:
+        scheme = named.bind(keys)()
         request = rule_request(policy, scenario)
         fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
         rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
@@ -153,7 +156,7 @@ def ready_policy(
             kind=policy.kind,
             source=source,
             exact=source.exact,
-            scheme=kind(**_taken(policy)),
+            scheme=scheme,
             recorded=source.recorded,
             threshold=rule.threshold,
             skip_rate=rule.skip_rate,
@@ -165,53 +168,23 @@ def ready_policy(
     return ready
 
 
-def _taken(policy: settings.Policy) -> dict[str, Any]:
-    """Return the keys of a policy that only some kinds take, where it has them."""
-    keys = {"threshold": policy.threshold, "skip_rate": policy.skip_rate}
-    return {name: value for name, value in keys.items() if value is not None}
-
-
-def _check_keys(index: int, policy: settings.Policy) -> None:
-    """Refuse a key that belongs to another kind, and a kind without a key that it needs."""
-    takers = {name: set(inspect.signature(maker).parameters) for name, maker in POLICIES.items()}
-    for key in ("threshold", "skip_rate"):
-        owner = next(name for name, keys in takers.items() if key in keys)
-        given = getattr(policy, key) is not None
-        if given and key not in takers.get(policy.kind, ()):
-            raise ScenarioError(f"policy.{index}.{key}: belongs to {owner}, not to {policy.kind}")
-        if not given and key in takers.get(policy.kind, ()):
-            raise ScenarioError(f"policy.{index}: {owner} needs {key}")
-    if policy.params and policy.kind in POLICIES:
-        raise ScenarioError(f"policy.{index}.params: '{policy.kind}' takes none")
-
-
-def _own_scheme(label: str, kind: Callable[..., Any], params: Mapping[str, float]) -> Scheme:
+def _own_scheme(named: Named) -> Scheme:
     """Return the scheme of the user's own code: what it returns, or, if it takes a path, the one it is the gate of."""
     try:
-        check_params(kind, 0, params)
-    except ValueError:
-        try:
-            check_params(kind, 1, params)
-        except ValueError as error:
-            raise ScenarioError(f"policy.params of {label}: {error}") from None
-        return Scheme(gate=partial(kind, **params), measures_uncertainty=True)
-    scheme = kind(**params)
+        make = named.bind({})
+    except ScenarioError:
+        return Scheme(gate=replace(named, seam=GATE).bind({}), measures_uncertainty=True)
+    scheme = make()
     if not isinstance(scheme, Scheme):
-        raise ScenarioError(f"policy.kind of {label}: returned {scheme!r}; it must take a path, or return a Scheme")
+        raise ScenarioError(f"{named.key} = '{named.name}': gave {scheme!r}; it must take a path, or return a Scheme")
     return scheme
 
 
-def class_policies(
-    scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
-) -> dict[str, ReadyPolicy]:
+def class_policies(scenario: settings.Scenario, tokens: TokenSet, found: Found) -> dict[str, ReadyPolicy]:
     """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
     always_run = {device_class.policy for device_class in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
-    return {
-        label: ready_policy(index, scenario, tokens, allow_plugins=allow_plugins)
-        for index, label in labels
-        if label in always_run
-    }
+    return {label: ready_policy(index, scenario, tokens, found) for index, label in labels if label in always_run}
 
 
 def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:

@@ -14,11 +14,11 @@ from uhlm_sim.cell.jobs import Counters, Job, Wakeup
 from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.allocators import (
     Allocator,
-    asked_of_the_uplink,
     bind_allocator,
     checked_shares,
     equal_share,
     name_of,
+    named_allocator,
 )
 from uhlm_sim.cell.radio.slots import Slots
 
@@ -99,7 +99,7 @@ class AdaptiveUplink:
         self._deliver = deliver
         self._name = name_of(allocator)
         self._power_limited = power_limited
-        self._finds_rates = "efficiency_of" in asked_of_the_uplink(allocator, params or {})
+        self._finds_rates = "efficiency_of" in named_allocator(allocator).asks
         self._uses = bandwidth_hz * slots.tti_s * (1.0 - link.overhead)  # channel uses of a slot's whole band
         self._thresholds = threshold_table(
             math.ceil(SIZES_AN_OCTAVE * math.log2(max(self._uses, 2.0))), link.target_error
@@ -134,7 +134,6 @@ class AdaptiveUplink:
                 "mean_snr": lambda active: air.mean_snr[active],
                 "efficiency": self._efficiency,
             },
-            devices=devices,
             weights=weights,
             slots=slots,
         )

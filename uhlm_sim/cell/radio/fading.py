@@ -1,57 +1,60 @@
 """The scenario's channel as objects: every phone's gains, and the air above the cell."""
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
-from uhlm_sim.cell.phones.population import Who, population
+from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.errors import ScenarioError
-from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Named, Seam
 
-Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parameters
+Fading = Callable[..., Iterator[NDArray[np.float64]]]  # a FadingModel with its parameters
 
 
-def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[[int], Fading]:
+CHANNEL = Seam(
+    "Channels",
+    ("channel.kind",),
+    CHANNELS,
+    ("a random generator", "the length of a run of gains"),
+    offers={
+        "block_s": "length of a block [s]",
+        "device": "the device's number",
+        "carrier_hz": "carrier [Hz] of channel.geometry, if there is one",
+    },
+    giver="the cell",
+    params="params",
+    files=("params",),
+)
+
+
+def find_fading(scenario: Scenario, named: Named) -> Callable[[int], Fading]:
     """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
 
     A model that has the parameters `block_s`, `device` or `carrier_hz` is handed the length of a block [s], the number
     of the device, or the carrier [Hz] of [channel.geometry], if the scenario has one.
     """
     channel = scenario.channel
-    fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
-    try:
-        parameters = inspect.signature(fading).parameters.keys()
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
-    asked = {"block_s", "device"} & parameters
-    for name in asked & channel.params.keys():
-        raise ScenarioError(f"channel.params of {channel.kind}: '{name}' comes from the cell")
-    if asked and channel.coherence_s == "per-upload":
+    if {"block_s", "device"} & set(named.asks) and channel.coherence_s == "per-upload":
         raise ScenarioError(
             f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
         )
-    handed = {"block_s": channel.coherence_s}
-    if channel.geometry is not None and "carrier_hz" in parameters:
-        asked.add("carrier_hz")
-        handed["carrier_hz"] = carrier_hz = channel.geometry.carrier_hz
-        own_hz = channel.params.get("carrier_hz", carrier_hz)
-        if own_hz != carrier_hz and not isinstance(own_hz, str):  # that a text is no number is told elsewhere
+    values: dict[str, object] = {"block_s": channel.coherence_s}
+    own_hz = channel.params.get("carrier_hz")
+    if channel.geometry is not None and "carrier_hz" in named.asks:
+        carrier_hz = channel.geometry.carrier_hz
+        if own_hz is None:
+            values["carrier_hz"] = carrier_hz
+        elif own_hz != carrier_hz and not isinstance(own_hz, str):  # that a text is no number is told elsewhere
             raise ScenarioError(
                 f"channel.params.carrier_hz = {own_hz:.12g}: must be channel.geometry.carrier_hz = {carrier_hz:.12g}, "
                 "or be left out"
             )
-
-    def fading_of(device: int) -> Fading:
-        known = {**handed, "device": device}
-        return partial(fading, **{name: known[name] for name in asked} | channel.params)
-
-    return fading_of
+    return lambda device: named.bind({**values, "device": device})
 
 
 def make_air(
@@ -59,6 +62,7 @@ def make_air(
     fading_of: Callable[[int], Fading],
     replication: int,
     snr_db: NDArray[np.float64],
+    people: Sequence[Who],
     purpose: str = "fading",
 ) -> Air:
     """Return the channel of every device in one replication, around its mean SNR.
@@ -68,7 +72,6 @@ def make_air(
     channel = scenario.channel
     min_snr = float(db_to_linear(channel.min_snr_db))
     moving = channel.kind != "constant"
-    people = population(scenario)
 
     def gains_of(device: int) -> Iterator[NDArray[np.float64]]:
         return fading_of(device)(people[device].stream(scenario.seed, purpose, replication), BLOCKS_AHEAD)

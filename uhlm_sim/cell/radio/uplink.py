@@ -15,14 +15,10 @@ from uhlm_sim.cell.radio.allocators import (
     Floats,
     bind_allocator,
     equal_share,
-    fdma,
-    name_of,
-    proportional_fair,
-    weighted,
 )
+from uhlm_sim.cell.radio.draining import make_drain
 from uhlm_sim.cell.radio.epochs import Epochs
 from uhlm_sim.cell.radio.slots import Slots
-from uhlm_sim.cell.radio.virtual_time import VirtualTime
 
 __all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
 
@@ -77,28 +73,20 @@ class Uplink:
                 "mean_snr": lambda active: air.mean_snr[active],
                 "efficiency": lambda active: air.efficiency()[active],
             },
-            devices=air.devices,
             weights=weights,
             slots=slots,
         )
-        self._shared: VirtualTime | Epochs
-        if allocator is fdma:
-            share = 1.0 / air.devices
-            self._shared = VirtualTime(bandwidth_hz, air, whole=air.devices, power_in=share if power_limited else 1.0)
-        elif allocator in (equal_share, weighted) or (allocator is proportional_fair and _all_tie(air)):
-            own = weights if allocator is weighted else None
-            self._shared = VirtualTime(bandwidth_hz, air, weights=own, power_in=None if power_limited else 1.0)
-        else:
-            self._shared = Epochs(
-                bandwidth_hz,
-                air,
-                bound,
-                asked,
-                name_of(allocator),
-                slots=slots,
-                power_limited=power_limited,
-                count_sending=count_sending,
-            )
+        self._shared = make_drain(
+            allocator,
+            bound,
+            asked,
+            bandwidth_hz,
+            air,
+            weights,
+            slots=slots,
+            power_limited=power_limited,
+            count_sending=count_sending,
+        )
         self._slots = slots if isinstance(self._shared, Epochs) else None
         self._alarm = Alarm(env)
         self._block = -1
@@ -205,8 +193,3 @@ class Uplink:
         for job in ended:
             self._deliver(job)
         self._delivering = False
-
-
-def _all_tie(air: Air) -> bool:
-    """Say whether every device always has its mean SNR, and can send at it."""
-    return air.coherence_s is None and not air.per_upload and bool((air.efficiency() > 0.0).all())
