@@ -5,104 +5,18 @@ import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pandas as pd
 import pytest
 import tomli_w
+from made_up_run import POLICIES, run
 
 from uhlm_sim.analysis.digits import number as shown
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import summarise, write_table
-from uhlm_sim.analysis.measures.metrics import LEGS, UNITS, replication_metrics
+from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.report.page import Results, write_figures, write_report
 from uhlm_sim.analysis.report.terminal import summary_text
 from uhlm_sim.errors import InputError
-
-POLICIES = {"hlm": 0.0, "u-hlm(0.43)": 0.5, "slm": 1.0}
-
-
-def simulated(policy, replication):
-    """Two phones that answer for 20 s; half of the tokens of U-HLM are kept, all of the SLM's."""
-    rng = np.random.default_rng(replication)
-    rows = []
-    for device in (0, 1):
-        now = rng.random()
-        for position in range(40):
-            kept = (position % 2 < 2 * POLICIES[policy] - 0.5) if POLICIES[policy] else False
-            legs = [0.2, *([0.0] * 5 if kept else rng.uniform(0.01, 0.1, 5))]
-            done = now + sum(legs)
-            words = ("skip", "skipped") if kept else ("send", "accepted")
-            rows.append(
-                (device, 0, position, now, done, *words, 0.8, 0 if kept else 8000, *legs, *([0 if kept else 1] * 3))
-            )
-            now = done
-    columns = ["device", "request", "position", "started_s", "committed_s", "decision", "outcome"]
-    columns += ["accept_probability", "payload_bits", *LEGS, "batch_jobs", "batch_tokens", "steps"]
-    tokens = pd.DataFrame(rows, columns=columns)
-    ends = tokens.groupby("device")["committed_s"]
-    requests = pd.DataFrame(
-        {"device": [0, 1], "request": 0, "arrived_s": tokens.groupby("device")["started_s"].min()}
-    ).assign(
-        first_token_s=ends.min(),
-        finished_s=ends.max(),
-        tokens=40,
-        mean_snr_db=10.0,
-        quality_cosine=0.6,
-        quality_cosine_reference=0.5,
-    )
-    counted = [(s, t, 0.3 * t, 0.2 * t, 1) for s in ("uplink", "base_station") for t in (0.0, 20.0)]
-    stations = pd.DataFrame(counted, columns=["station", "at_s", "present_s", "busy_s", "servers"])
-    return requests, tokens, stations
-
-
-def run(replications=3, forced=()):
-    """Return the tables of a run of all policies."""
-    parts = {"requests": [], "tokens": [], "stations": []}
-    values = []
-    for policy in POLICIES:
-        for replication in range(replications):
-            tables = simulated(policy, replication)
-            settings = {
-                "warmup_s": 0.0,
-                "duration_s": 20.0,
-                "devices": 2,
-                "slo": {},
-                "output_law": policy not in forced,
-            }
-            found = replication_metrics(*tables, **settings)
-            values += [(0, policy, replication, name, value) for name, value in found.items()]
-            for name, table in zip(parts, tables, strict=True):
-                keys = {"point": 0, "policy": policy, "replication": replication}
-                parts[name].append(table.assign(**keys))
-    tidy = pd.DataFrame(values, columns=["point", "policy", "replication", "metric", "value"])
-    told = [
-        {"label": name, "kind": name.partition("(")[0], "exact": name not in forced, "path": "hlm"}
-        | {"threshold": 0.43 if "u-" in name else None, "words": ""}
-        for name in POLICIES
-    ]
-    return Results(
-        summary=summarise(tidy, "hlm"),
-        replications=tidy,
-        **{name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()},
-        scenario={
-            "name": "two phones <test>",
-            "description": "Does U-HLM keep & send?",
-            "replications": replications,
-            "seed": 1,
-            "warmup_s": 0.0,
-            "duration_s": 20.0,
-            "traffic": {"kind": "closed", "devices": 2},
-            "channel": {"params": {}, "kind": "constant"},
-        },
-        provenance={
-            "version": "0.1.0",
-            "seed": 1,
-            "trace": {"temperature": 0.7, "models": {"slm": {"name": "small"}}},
-            "policies": told,
-            "assumptions": ["Below −10 dB nothing is sent."],
-            "presets": [{"name": "phone", "source": "a benchmark, http://example.org"}],
-        },
-    )
 
 
 def report(tables, folder):
