@@ -15,6 +15,7 @@ from uhlm_sim.analysis.figures import plots, queues
 from uhlm_sim.analysis.figures.style import LEG_COLOURS, RC, looks, save
 from uhlm_sim.analysis.measures.metrics import LEGS
 
+pytestmark = pytest.mark.usefixtures("rendered")
 POLICIES = ["hlm", "u-hlm(0.43)", "slm"]
 METRICS = ("token_throughput", *plots.READINGS)
 UNIT = {"token_throughput": "tokens/s"}
