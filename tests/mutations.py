@@ -23,13 +23,16 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
+
+import pytest
 
 ROOMS = ("uhlm_sim/cell", "uhlm_sim/tokens")
 COMPARISONS = {ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">")}
@@ -38,6 +41,7 @@ ARITHMETIC = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), as
 OTHER_NAMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any"}
 OTHER_NAMES |= {"floor": "ceil", "ceil": "floor", "cumsum": "cumprod", "argmin": "argmax", "argmax": "argmin"}
 TOLERANCE = re.compile(r"\de-\d|noqa: ARG")  # lines on which a change is not seen
+LOADED_ONCE = ("hypothesis", "matplotlib.figure", "pandas", "pyarrow.parquet", "pydantic", "scipy.stats", "simpy")
 NEAREST = 2  # steps of imports between a test and the file that it concerns
 NAMED_LIKE = {  # words in the names of the tests that concern a folder most
     "radio": {"uplink", "downlink", "allocators", "allocator", "link", "ciw", "channel"},
@@ -186,17 +190,32 @@ def tests_of(file: Path, users: dict[Path, set[Path]]) -> list[Path]:
 
 
 def outcome(copy: Path, tests: list[str], limit_s: float) -> str:
-    """Run the tests of a copy until one fails; return what became of the mutation in it."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            [*command, *tests], cwd=copy, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
+    """Run the tests of a copy until one fails; return what became of the mutation in it.
+
+    They run in a fork, which has what others wrote loaded already, and nothing of the copy.
+    """
+    told = copy.parent / "told.txt"
+    testing = get_context("fork").Process(target=run_tests, args=(copy, tests, told))
+    testing.start()
+    testing.join(limit_s)
+    if testing.is_alive():
+        testing.kill()
+        testing.join()
         return "out of time"
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return f"caught by {failed[0].split(' ')[1] if failed else 'a crash'}" if done.returncode else "SURVIVED"
+    failed = [line for line in told.read_text().splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return f"caught by {failed[0].split(' ')[1] if failed else 'a crash'}" if testing.exitcode else "SURVIVED"
+
+
+def run_tests(copy: Path, tests: list[str], told: Path) -> None:
+    with told.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)  # of the processes that tests start
+    sys.path.insert(0, str(copy))
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+    sys.stdout.flush()
+    os._exit(int(code))
 
 
 def main() -> None:
@@ -211,6 +230,9 @@ def main() -> None:
     asked = parser.parse_args()
     checkout = asked.checkout.resolve()
     there, users, outcomes, number = lines_of(checkout), users_of(checkout), Counter[str](), 0
+    sys.dont_write_bytecode = True  # a change of a line within a second would not be noticed
+    for name in LOADED_ONCE:
+        import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", ".hypothesis", "__pycache__"))
