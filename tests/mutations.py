@@ -41,7 +41,7 @@ ARITHMETIC = {ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), as
 OTHER_NAMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any"}
 OTHER_NAMES |= {"floor": "ceil", "ceil": "floor", "cumsum": "cumprod", "argmin": "argmax", "argmax": "argmin"}
 TOLERANCE = re.compile(r"\de-\d|noqa: ARG")  # lines on which a change is not seen
-LOADED_ONCE = ("hypothesis", "matplotlib.figure", "pandas", "pyarrow.parquet", "pydantic", "scipy.stats", "simpy")
+LOADED_ONCE = ("matplotlib.figure", "pandas", "pyarrow.parquet", "pydantic", "scipy.stats", "simpy")
 NEAREST = 2  # steps of imports between a test and the file that it concerns
 NAMED_LIKE = {  # words in the names of the tests that concern a folder most
     "radio": {"uplink", "downlink", "allocators", "allocator", "link", "ciw", "channel"},
@@ -203,7 +203,9 @@ def outcome(copy: Path, tests: list[str], limit_s: float) -> str:
         testing.join()
         return "out of time"
     failed = [line for line in told.read_text().splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return f"caught by {failed[0].split(' ')[1] if failed else 'a crash'}" if testing.exitcode else "SURVIVED"
+    if testing.exitcode and not failed:
+        raise RuntimeError(f"the tests could not be run:\n{told.read_text()[-2000:]}")
+    return f"caught by {failed[0].split(' ')[1]}" if failed else "SURVIVED"
 
 
 def run_tests(copy: Path, tests: list[str], told: Path) -> None:
