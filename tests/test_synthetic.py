@@ -272,6 +272,7 @@ def test_calibrate_says_what_a_synthetic_source_is(capsys: pytest.CaptureFixture
         ({"delta": 0.29}, r"tokens.delta = 0.29: must lie in \[0.3500, 0.8264\]"),
         ({"b": -0.9}, r"tokens.a, tokens.b = 0.82, -0.9"),
         ({"skip_rates": [{"threshold": 0.43, "rate": 0.05}, {"threshold": 0.46, "rate": 0.99}]}, "0.050 to 0.115"),
+        ({"skip_rates": [{"threshold": 0.43, "rate": 0.5}, {"threshold": 0.81, "rate": 0.5001}]}, "doesn't go with"),
         ({"skip_rates": TWO[::-1]}, "skip_rates must rise"),
         ({"skip_rates": [TWO[0], {"threshold": 0.44, "rate": 0.5}]}, "skip_rates must rise"),
         ({"skip_rates": [{"threshold": 0.43, "rate": 1.5}]}, r"tokens.skip_rates.0.rate = 1.5"),
