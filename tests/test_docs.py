@@ -55,7 +55,14 @@ def test_every_column_of_replications_and_summary_has_its_row() -> None:
     records = simulate(scenario, ready(), 0)
     window = {"warmup_s": scenario.warmup_s, "duration_s": scenario.duration_s}
     metrics = replication_metrics(
-        records.requests, records.tokens, records.stations, **window, devices=20, slo={}, output_law=True
+        records.requests,
+        records.rounds,
+        records.tokens,
+        records.stations,
+        **window,
+        devices=20,
+        slo={},
+        output_law=True,
     )
     columns = [name for name, _ in named("replications.csv")]
     assert columns == [*KEYS, "metric", "value"]

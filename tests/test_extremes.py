@@ -34,6 +34,7 @@ def run(kind: str = "hlm", source: dict[str, object] | None = None, **changes: o
     records = simulate(scenario, ready(kind, **(source or {})), 0)
     metrics = replication_metrics(
         records.requests,
+        records.rounds,
         records.tokens,
         records.stations,
         warmup_s=scenario.warmup_s,

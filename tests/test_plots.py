@@ -15,6 +15,7 @@ from uhlm_sim.analysis.figures import bars, batches, ecdf, legs, queues, through
 from uhlm_sim.analysis.figures.style import LEG_COLOURS, RC, looks, save
 from uhlm_sim.tables import LEGS
 
+pytestmark = pytest.mark.usefixtures("rendered")
 POLICIES = ["hlm", "u-hlm(0.43)", "slm"]
 METRICS = ("token_throughput", *throughput.READINGS)
 UNIT = {"token_throughput": "tokens/s"}
@@ -32,6 +33,12 @@ def summary(values, half=1.0):
 
 def axes():
     return Figure().subplots()
+
+
+def rounds(*rows):
+    return pd.DataFrame(
+        rows, columns=["policy", "replication", "started_s", "committed_s", "decision", "payload_bits", *LEGS]
+    )
 
 
 def tokens(*rows):
@@ -98,13 +105,13 @@ def test_a_large_sample_is_thinned_to_points_that_lie_on_its_curve():
 
 def test_nothing_to_draw_is_no_error():
     assert ecdf.ecdf_table(pd.DataFrame({"policy": [], "x": []}), "x").empty
-    assert queues.queue_table(tokens(), 10.0).empty
+    assert queues.queue_table(rounds(), 10.0).empty
 
 
 def test_jobs_present_are_counted_at_each_station_for_as_long_as_they_stay():
     """At the uplink from 1 to 3 s, at the base station from 3 to 4 s; and one upload that isn't over at the end."""
     table = queues.queue_table(
-        tokens(
+        rounds(
             ("hlm", 0, 0.5, 4.5, "send", 8, 0.5, 1.5, 0.5, 0.25, 0.75, 0.5),
             ("hlm", 0, 8.0, math.nan, "send", 8, 0.5, math.nan, math.nan, math.nan, math.nan, math.nan),
             ("hlm", 0, 2.0, 2.5, "skip", 0, 0.5, 0, 0, 0, 0, 0),
@@ -120,7 +127,7 @@ def test_jobs_present_are_counted_at_each_station_for_as_long_as_they_stay():
 
 def test_queues_are_averaged_over_replications():
     one = ("hlm", 0, 0.0, 4.0, "send", 8, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0)
-    table = queues.queue_table(tokens(one, ("hlm", 1, *one[2:]), ("hlm", 1, *one[2:])), 4.0, bins=4)
+    table = queues.queue_table(rounds(one, ("hlm", 1, *one[2:]), ("hlm", 1, *one[2:])), 4.0, bins=4)
     uplink = table[table["station"] == "uplink"]
     assert list(uplink["mean"]) == [0, 1.5, 1.5, 0]
     assert list(uplink["ci95_high"] - uplink["mean"] > 0) == [False, True, True, False]
@@ -133,7 +140,7 @@ def test_queues_are_averaged_over_replications():
 def test_a_policy_that_never_comes_to_a_station_has_no_line_there():
     kept = ("slm", 0, 0.0, 1.0, "skip", 0, 1.0, 0, 0, 0, 0, 0)
     generated = ("llm", 0, 0.0, 2.0, "send", 0, 0, 0, 0, 1.0, 1.0, 0)
-    table = queues.queue_table(tokens(kept, generated), 4.0)
+    table = queues.queue_table(rounds(kept, generated), 4.0)
     assert list(table[["policy", "station"]].drop_duplicates().itertuples(index=False, name=None)) == [
         ("llm", "base_station")
     ]

@@ -8,6 +8,7 @@ from inspect import signature
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import rendering
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures.captions import OVER, POINT
@@ -215,6 +216,7 @@ def written(results, folder):
     return {figure.name: figure for figure in write_figures(results, folder)}
 
 
+@pytest.mark.usefixtures("rendered")
 def test_each_figure_has_its_png_its_pdf_and_its_data(single, tmp_path):
     figures = written(single, tmp_path)
     assert list(figures) == ["throughput", "legs", "token_time", "ttft", "queues", "batches", "frontier"]
@@ -228,7 +230,8 @@ def test_each_figure_has_its_png_its_pdf_and_its_data(single, tmp_path):
 
 @pytest.fixture(scope="module")
 def swept_figures(swept, tmp_path_factory):
-    return written(swept, tmp_path_factory.mktemp("figures"))
+    with rendering():
+        return written(swept, tmp_path_factory.mktemp("figures"))
 
 
 @pytest.mark.parametrize("name", ["sweep", "latency", "batches", "legs"])
@@ -241,6 +244,7 @@ def test_the_data_beside_a_figure_are_rows_of_the_summary(swept, swept_figures, 
     assert data["mean"].to_numpy() == pytest.approx(summary.loc[rows].to_numpy(), rel=1e-8)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_sweep_of_two_values_is_drawn_as_maps(two, tmp_path):
     figures = written(two, tmp_path)
     assert list(figures)[:2] == ["ratio_map", "slo_map"]

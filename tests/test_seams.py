@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from test_contracts import DEVICES, NEEDS, files  # noqa: F401  a fixture
-from uhlm_sim.analysis.checksums import KEY
 from worlds import cell, ready, with_own
 
 from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run_folder import DIGESTS
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.experiment import _identity, run
@@ -163,6 +163,6 @@ def test_a_folder_that_does_not_tell_whether_its_loop_is_closed_tells_it_by_its_
     file = tmp_path / "run" / "provenance.json"
     told = json.loads(file.read_text(encoding="utf-8"))
     assert told.pop("closed_loop")
-    told.pop(KEY)
+    told.pop(DIGESTS)
     file.write_text(json.dumps(told), encoding="utf-8")
     assert Results.read(tmp_path / "run").closed_loop

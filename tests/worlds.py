@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import simpy
 
 from uhlm_sim.cell.checks import check_scenario
@@ -11,6 +12,7 @@ from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
@@ -134,3 +136,18 @@ def transmit(uploads: Any, air: Air, bandwidth_hz: float = 1.0, **uplink: Any) -
     env.run()
     band.settle()
     return ended, band
+
+
+def still_air(*snr: float, efficiency_of: Any = lambda snr: snr) -> Air:
+    return Air(np.array(snr, dtype=float), efficiency_of)
+
+
+def shannon(snr: Any) -> Any:
+    return np.log2(1 + snr)
+
+
+def timeline(uploads: Any, air: Air, name: str, **uplink: Any) -> dict[int, tuple[float, float]]:
+    """Send uploads by an allocator and return (end, airtime) of each device."""
+    ended, band = transmit(uploads, air, allocator=ALLOCATORS[name], **uplink)
+    assert band.counters.busy_s == pytest.approx(sum(job.airtime_s for job in ended), rel=1e-12)
+    return {job.device: (job.received_s, job.airtime_s) for job in ended}
