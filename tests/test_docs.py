@@ -55,10 +55,7 @@ def test_every_column_of_replications_and_summary_has_its_row() -> None:
     records = simulate(scenario, ready(), 0)
     window = {"warmup_s": scenario.warmup_s, "duration_s": scenario.duration_s}
     metrics = replication_metrics(
-        records.requests,
-        records.rounds,
-        records.tokens,
-        records.stations,
+        *records.tables,
         **window,
         devices=20,
         slo={},

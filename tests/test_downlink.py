@@ -144,10 +144,7 @@ def run(kind="hlm", **changes):
 def metrics_of(scenario, records):
     window = {"warmup_s": scenario.warmup_s, "duration_s": scenario.duration_s}
     return replication_metrics(
-        records.requests,
-        records.rounds,
-        records.tokens,
-        records.stations,
+        *records.tables,
         **window,
         devices=20,
         slo={},

@@ -35,7 +35,7 @@ def busy(policy=None, **changes):
 def measured(scenario, records):
     people = population(scenario)
     return replication_metrics(
-        records.requests, records.rounds, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
+        *records.tables, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
         devices=len(people), slo={}, output_law=True, powers=powers_of(scenario, [who.group for who in people]),
         device_class=[who.name[0] for who in people] if scenario.device_class else (),
     )  # fmt: skip
@@ -166,7 +166,7 @@ def test_under_power_control_a_phone_near_by_radiates_less_and_is_heard_as_well(
     heard_db = mean_snr_db(scenario, 0, population(scenario))
     np.testing.assert_allclose(heard_db, -115.0 - (-174.0 + 10 * np.log10(180e3) + 5.0), atol=1e-9)
     found = replication_metrics(
-        records.requests, records.rounds, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
+        *records.tables, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
         devices=6, slo={}, output_law=True, powers=powers_of(scenario, [0] * 6, power_w),
     )  # fmt: skip
     tokens = counted(scenario, records)

@@ -33,10 +33,7 @@ def run(kind: str = "hlm", source: dict[str, object] | None = None, **changes: o
     scenario = cell(**{"traffic": SMALL, "duration_s": 4.0, "warmup_s": 0.0, **changes})
     records = simulate(scenario, ready(kind, **(source or {})), 0)
     metrics = replication_metrics(
-        records.requests,
-        records.rounds,
-        records.tokens,
-        records.stations,
+        *records.tables,
         warmup_s=scenario.warmup_s,
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,

@@ -82,7 +82,7 @@ def cells() -> dict[str, Pairs]:
     def metrics(policy, replication):
         records = simulate(scenario, policy, replication)
         found = replication_metrics(
-            records.requests, records.rounds, records.tokens, records.stations,
+            *records.tables,
             warmup_s=2.0, duration_s=12.0, devices=4, slo={}, output_law=True,
         )  # fmt: skip
         return found["token_throughput"], found["e2e_s.mean"]

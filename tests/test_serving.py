@@ -61,8 +61,7 @@ def test_the_memorys_metrics_are_sums_over_the_tokens():
     """Half of what eight requests need: the LLM works on what it has lost, most of the time."""
     scenario = busy_cell(kv_tokens=600)
     records = simulate(scenario, ready(), 0)
-    tables = records.requests, records.rounds, records.tokens, records.stations
-    found = replication_metrics(*tables, warmup_s=3.0, duration_s=12.0, devices=8, slo={}, output_law=True)
+    found = replication_metrics(*records.tables, warmup_s=3.0, duration_s=12.0, devices=8, slo={}, output_law=True)
     rounds = records.rounds.query("3 <= committed_s <= 12")
     assert found["recomputed_share"] == rounds["recomputed_tokens"].sum() / rounds["llm_tokens"].sum() > 0.5
     assert 0.5 < found["kv_cache_usage"] <= 1.0

@@ -284,7 +284,7 @@ def test_every_run_keeps_the_laws_repeats_itself_and_has_no_gaps(name, data, req
         pd.testing.assert_frame_equal(getattr(records, table), getattr(again, table), check_exact=True)
     groups = [who.name[0] for who in population(scenario)] if scenario.device_class else []
     found = replication_metrics(
-        records.requests, records.rounds, records.tokens, records.stations, warmup_s=1.0, duration_s=6.0,
+        *records.tables, warmup_s=1.0, duration_s=6.0,
         devices=scenario.traffic.devices, slo={}, output_law=True, device_class=groups,
         powers=powers_of(scenario, [who.group for who in population(scenario)]),
     )  # fmt: skip

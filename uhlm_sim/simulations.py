@@ -212,10 +212,7 @@ def _part(task: Task) -> bytes:
     people = population(scenario)
     groups = [who.group for who in people]
     metrics = replication_metrics(
-        records.requests,
-        records.rounds,
-        records.tokens,
-        records.stations,
+        *records.tables,
         warmup_s=scenario.warmup_s,
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,

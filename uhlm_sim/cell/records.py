@@ -36,6 +36,11 @@ class Records:
     answers: pd.DataFrame
     clamped_uploads: int = 0
 
+    @property
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Return what metrics are made of: requests, rounds, tokens, stations."""
+        return self.requests, self.rounds, self.tokens, self.stations
+
 
 def make_records(
     log: Log,

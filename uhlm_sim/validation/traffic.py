@@ -133,7 +133,7 @@ def one_phone_energy(trial: Trial) -> Finding:
     )  # fmt: skip
     records = run(scenario)
     found = replication_metrics(
-        records.requests, records.rounds, records.tokens, records.stations, warmup_s=5.0,
+        *records.tables, warmup_s=5.0,
         duration_s=scenario.duration_s, devices=1, slo={}, output_law=True, powers=powers_of(scenario, [0]),
     )  # fmt: skip
     idle_s = SLM_S + UPLOAD_S + DOWNLINK_S

@@ -83,7 +83,7 @@ def run(scenario: Scenario, replication: int = 0) -> Records:
 
 def metrics(scenario: Scenario, records: Records) -> dict[str, float]:
     return replication_metrics(
-        records.requests, records.rounds, records.tokens, records.stations, warmup_s=scenario.warmup_s,
+        *records.tables, warmup_s=scenario.warmup_s,
         duration_s=scenario.duration_s, devices=scenario.traffic.devices, slo={}, output_law=True,
     )  # fmt: skip
 
