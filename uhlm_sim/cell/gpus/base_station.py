@@ -72,7 +72,9 @@ class BaseStation:
         """Be one GPU: take a batch, serve it for its time, hand it on."""
         while True:
             batch = yield from self._next_batch(line)
-            new_tokens, now = sum(job.llm_tokens for job in batch), self._env.now
+            now, new_tokens = self._env.now, 0
+            for job in batch:
+                new_tokens += job.llm_tokens
             for job in batch:
                 job.verify_started_s = now
                 job.steps = 1

@@ -138,9 +138,10 @@ class Phone:
                     ahead = self._chosen(rounds)
                 this, ends = ahead, ahead.last
                 ahead = next(rounds) if is_planned and not ends else None
-                delay_s = started_s - env.now + this.first_s
-                if delay_s > 0.0 and not is_drafted:
-                    yield env.timeout(delay_s)
+                if not is_drafted:
+                    delay_s = started_s - env.now + this.first_s
+                    if delay_s > 0.0:
+                        yield env.timeout(delay_s)
 
                 if not this.llm_tokens:
                     self._commits_s = commits_s = [env.now]

@@ -153,7 +153,9 @@ class Uplink:
         """Return when the next upload ends, block begins or slot begins: never, if nothing is sent."""
         if not self._shared.jobs:
             return inf
-        return min(self._shared.next_s(), self._block_edge_s, self._slot_edge_s)
+        edge_s = self._block_edge_s if self._block_edge_s < self._slot_edge_s else self._slot_edge_s
+        finish_s = self._shared.next_s()
+        return finish_s if finish_s < edge_s else edge_s
 
     def _look(self, now: float) -> None:
         """Find the shares and rates that hold from now on."""
