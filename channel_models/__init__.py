@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 
 from channel_models.fading import FadingModel, Gains, constant, jakes, jakes_field, nakagami, rayleigh, rician
 from channel_models.geometry import Drop, drop_phones, transmit_power_dbm, uplink_snr_db
-from channel_models.link import db_to_linear, ergodic_spectral_efficiency, linear_to_db, spectral_efficiency
+from channel_models.link import (
+    RateLaw,
+    db_to_linear,
+    ergodic_spectral_efficiency,
+    linear_to_db,
+    spectral_efficiency,
+)
 from channel_models.modulation import (
     MCS_EFFICIENCY,
     best_mcs,
@@ -35,6 +41,7 @@ __all__ = [
     "PATH_LOSS",
     "Drop",
     "FadingModel",
+    "RateLaw",
     "best_mcs",
     "block_error",
     "constant",

@@ -67,7 +67,7 @@ def test_devices_are_numbered_in_order_of_appearance_or_take_turns(written):
     ("text", "says"),
     [
         (PLAIN + "0.5,7,3\n1.0,8\n", "line 3, column 'output_tokens': is missing; the line is cut off"),
-        (PLAIN + "0.5,7,3\n1.0,many,3\n", "line 3, column 'prompt_tokens' = 'many': must be a whole number of tokens"),
+        (PLAIN + "0.5,7,3\n1.0,many,3\n", "line 3, column 'prompt_tokens' = 'many': must be a whole number from 1"),
         (PLAIN + "0.5,7,2.5\n", "line 2, column 'output_tokens' = '2.5': must be a whole number from 1"),
         (PLAIN + "0.5,7,0\n", "line 2, column 'output_tokens' = '0': .*leave requests that failed out"),
         (PLAIN + "nan,7,3\n", "line 2, column 'arrived_s' = 'nan': must be finite and at least 0 s"),

@@ -267,12 +267,15 @@ def _identity(
 ) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
 
-    Edited code of the user's own, other tokens, another recording of SNR or file of requests make another run.
+    Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of times make
+    another run.
     """
     channels = [point.scenario.channel for point in points]
     recordings = sorted({str(channel.params["path"]) for channel in channels if channel.kind == "trace"})
     traffics = [point.scenario.traffic for point in points]
     recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
+    services = [point.scenario.base_station.service for point in points]
+    recordings += sorted({str(service.path) for service in services if service.kind == "table"})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
     sources = [inspect.getsource(module) for module in own]
     told = [__version__, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]

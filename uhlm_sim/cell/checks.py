@@ -13,7 +13,7 @@ from uhlm_sim.cell.gpus.setup import check_base_station
 from uhlm_sim.cell.phones.arrivals import ARRIVALS, asked_of_the_cell
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import population, weights_of
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import requests_of
 from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
 from uhlm_sim.cell.radio.fading import find_fading
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
@@ -82,6 +82,8 @@ def _check_radio(scenario: Scenario) -> None:
     if adaptive and scenario.uplink.tti_s is None:
         raise ScenarioError("uplink.tti_s: the adaptive link needs the length of a slot, such as 0.001")
     moving = scenario.channel.kind != "constant"
+    if adaptive and scenario.channel.params.get("unit") == "mbit/s":
+        raise ScenarioError("channel.params.unit = 'mbit/s': needs the rates of uplink.link.kind = 'shannon'")
     for key, here in (("uplink.link.kind = 'adaptive'", adaptive), ("downlink.kind = 'shared'", shared)):
         if here and moving and scenario.channel.coherence_s == "per-upload":
             raise ScenarioError(
@@ -116,10 +118,12 @@ def _check_traffic(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
     asked_of_the_cell(kind, traffic.params)
     if traffic.kind != "replay" or traffic.file is None:
         return
-    requests = read_requests(traffic.file)
+    requests = requests_of(traffic)
     named = 0 if requests.device is None else int(requests.device.max()) + 1
     if named > traffic.devices:
-        raise ScenarioError(f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices")
+        raise ScenarioError(
+            f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices, from 0 on"
+        )
     if requests.arrived_s[0] > scenario.duration_s:
         raise ScenarioError(
             f"{traffic.file}: its first request arrives at {requests.arrived_s[0]:g} s, after duration_s = "

@@ -14,7 +14,7 @@ from uhlm_sim.cell.phones.arrivals import arrivals_of
 from uhlm_sim.cell.phones.phone import Answer, Log, Phone
 from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.phones.population import Who, population
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import requests_of
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
@@ -117,7 +117,7 @@ def next_answers(traffic: Traffic, answers: Answers, who: Who, rng: np.random.Ge
     """Return what a phone's next request asks for: any prompt, or what the rows of a request file say."""
     if traffic.kind != "replay" or traffic.file is None:
         return answers.asked_by(rng)
-    return answers.of_rows(read_requests(traffic.file).of_device(who.device, traffic.devices), rng)
+    return answers.of_rows(requests_of(traffic).of_device(who.device, traffic.devices), rng)
 
 
 def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:

@@ -23,7 +23,7 @@ from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import population
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import requests_of
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario
@@ -124,7 +124,7 @@ def _most_positions(scenario: Scenario, policy: ReadyPolicy) -> int:
     """Return the most positions that a request makes the LLM remember: its prompt's and all but its last token's."""
     traffic, context_tokens = scenario.traffic, scenario.tokens.context_tokens
     if traffic.kind == "replay" and traffic.file is not None:
-        rows = read_requests(traffic.file)
+        rows = requests_of(traffic)
         asked = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
         return int(asked.max()) - 1 + context_tokens
     return max(

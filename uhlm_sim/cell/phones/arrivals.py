@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.cell.phones.population import Who
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import requests_of
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.names import check_params, find_kind
 from uhlm_sim.rng import stream
@@ -92,9 +92,8 @@ def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArr
     1991, chapter 24). A row's prompt and output tokens are honoured, see `phones/request_file.py`. Left out: what
     was asked, since a trace has no text, and a user who would wait for an answer before asking on.
     """
-    file = scenario.traffic.file
-    assert file is not None  # the scenario sees to it
-    arrived_s = iter(read_requests(file).of_device(who.device, scenario.traffic.devices).arrived_s.tolist())
+    traffic = scenario.traffic
+    arrived_s = iter(requests_of(traffic).of_device(who.device, traffic.devices).arrived_s.tolist())
     return lambda _free_s: next(arrived_s, inf)
 
 

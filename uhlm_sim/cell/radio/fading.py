@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
+from channel_models import CHANNELS, FadingModel, RateLaw, db_to_linear, read_recording, spectral_efficiency
 from uhlm_sim.cell.phones.population import Who, population
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.errors import ScenarioError
@@ -20,8 +20,9 @@ Fading = partial[Iterator[NDArray[np.float64]]]  # a FadingModel with its parame
 def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[[int], Fading]:
     """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
 
-    A model that has the parameters `block_s`, `device` or `carrier_hz` is handed the length of a block [s], the number
-    of the device, or the carrier [Hz] of [channel.geometry], if the scenario has one.
+    A model that has the parameters `block_s`, `device`, `devices`, `rate_law` or `carrier_hz` is handed the length of a
+    block [s], the number of the device, how many there are, the law between the uplink's SNR and rate, or the carrier
+    [Hz] of [channel.geometry], if the scenario has one.
     """
     channel = scenario.channel
     fading = find_kind(channel.kind, CHANNELS, "channel.kind", allow_plugins=allow_plugins)
@@ -29,14 +30,23 @@ def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[
         parameters = inspect.signature(fading).parameters.keys()
     except (TypeError, ValueError) as error:
         raise ScenarioError(f"channel.kind = '{channel.kind}': {error}") from None
-    asked = {"block_s", "device"} & parameters
+    handed = {
+        "block_s": channel.coherence_s,
+        "devices": scenario.traffic.devices,
+        "rate_law": RateLaw(
+            scenario.uplink.bandwidth_hz,
+            min_snr=float(db_to_linear(channel.min_snr_db)),
+            snr_gap=float(db_to_linear(channel.snr_gap_db)),
+            max_spectral_efficiency=channel.max_spectral_efficiency,
+        ),
+    }
+    asked = {"device", *handed} & parameters
     for name in asked & channel.params.keys():
         raise ScenarioError(f"channel.params of {channel.kind}: '{name}' comes from the cell")
-    if asked and channel.coherence_s == "per-upload":
+    if asked & {"block_s", "device"} and channel.coherence_s == "per-upload":
         raise ScenarioError(
             f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
         )
-    handed = {"block_s": channel.coherence_s}
     if channel.geometry is not None and "carrier_hz" in parameters:
         asked.add("carrier_hz")
         handed["carrier_hz"] = carrier_hz = channel.geometry.carrier_hz
@@ -52,6 +62,12 @@ def find_fading(scenario: Scenario, *, allow_plugins: bool = False) -> Callable[
         return partial(fading, **{name: known[name] for name in asked} | channel.params)
 
     return fading_of
+
+
+def recording_of(scenario: Scenario) -> NDArray[np.float64]:
+    """Return the linear SNR (block, column) of a channel that is recorded. Raises ValueError if it can't be read."""
+    options = find_fading(scenario)(0).keywords
+    return read_recording(**{name: options[name] for name in options.keys() - {"device", "devices"}})
 
 
 def make_air(
