@@ -129,8 +129,8 @@ def _read(
     with np.errstate(over="ignore"):  # what is out of range is refused below
         values = scale * measured + offset
     if unit == "dB":
-        if not (values <= 300.0).all():
-            raise ValueError("a value is not a number, or above 300 dB")
+        if not ((np.abs(values) <= 300.0) | np.isneginf(values)).all():
+            raise ValueError("a value is not a number, or above 300 dB, or below -300 dB and not -inf")
         snr = np.power(10.0, values / 10.0)
     elif not ((values >= 0.0) & (values <= 1e30)).all():
         raise ValueError("a value is not a number, below 0, or beyond 1e30")

@@ -169,11 +169,8 @@ def read(kind: str, file: Path) -> Any:
     return read_requests(str(file))
 
 
-def agree(kind: str, found: Any, content: bytes) -> bool:
-    """Say whether what was read is what the oracle finds."""
-    rows = fields_of(content)
-    if rows is None:
-        return False
+def agree(kind: str, found: Any, rows: Rows) -> bool:
+    """Say whether what was read is what the oracle finds in the rows."""
     try:
         if kind == "snr":
             return np.allclose(found.T, [column(rows, n) for n in range(len(rows[0]))])
@@ -236,20 +233,20 @@ def case(chance: random.Random, folder: Path) -> str:
         intact = [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
         assert [each.prompt for each in found] == [line["prompt"] for line in intact], "prompts differ"
     else:
-        known = content if kind != "json" else as_csv(content)
+        known = fields_of(content) if kind != "json" else values_of(content)
         assert known is not None, "the oracle finds no table"
         assert agree(kind, found, known), f"read as {found}"
     return f"{kind}: read right"
 
 
-def as_csv(content: bytes) -> bytes | None:
-    """Return JSON lines as the oracle reads them, in the layout that it knows; None where they can't be."""
+def values_of(content: bytes) -> Rows | None:
+    """Return the keys and values of JSON lines as the oracle reads them, or None where they can't be."""
     try:
         lines = [json.loads(line) for line in content.decode("utf-8-sig").removesuffix("\n").split("\n")]
         rows = [[str(line[name]) for name in lines[0]] for line in lines]
     except (ValueError, KeyError):
         return None
-    return "\n".join(",".join(row) for row in [list(lines[0]), *rows]).encode()
+    return [list(lines[0]), *rows]
 
 
 def main() -> None:

@@ -135,6 +135,7 @@ def test_rows_hold_until_the_next_ones_time_and_the_last_as_long_as_the_one_befo
         (DRIVE.replace("100.4", "100.1"), {"column": "SNR", "time_column": "time"}, "line 4: times must rise"),
         (DRIVE, {"column": "SNR", "time_column": "time", "block_s": 1e-9}, "more than 10,000,000 blocks"),
         ("SNR\n10\n1e999\n", {}, "above 300 dB"),
+        ("SNR\n10\n-163811\n", {}, "below -300 dB and not -inf"),
         ("SNR\n10\n20\n", {"unit": "dBm"}, "unit = 'dBm'.*allowed are unit dB, linear, mbit/s"),
         ("SNR\n10\n20\n", {"scale": 0.0}, "scale any but 0"),
         ("SNR\n10\n-1\n", {"unit": "linear"}, "below 0"),
