@@ -23,7 +23,7 @@ from channel_models import spectral_efficiency
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, named_allocator
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.cell.radio.uplink import Uplink
 
@@ -46,7 +46,7 @@ def upload_s(name: str, active: int, uploads: int, *, power_limited: bool, how: 
     gains = rng.exponential(1.0, len(bits)).tolist() if how == "fading" else []
     air = Air(10 ** rng.uniform(0.0, 3.0, active), efficiency_of, per_upload=how == "fading", min_snr=0.1)
     weights = rng.uniform(1.0, 2.0, active)
-    by_slots = how == "adaptive" or SLOTTED & set(asked_of_the_uplink(ALLOCATORS[name], {}))
+    by_slots = how == "adaptive" or SLOTTED & set(named_allocator(ALLOCATORS[name]).asks)
     slots = Slots(active, 1e-3, 0.1) if by_slots else None
     options = {"allocator": ALLOCATORS[name], "weights": weights, "slots": slots, "power_limited": power_limited}
     make = Uplink

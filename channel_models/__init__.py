@@ -24,7 +24,7 @@ from channel_models.modulation import (
     snr_threshold,
 )
 from channel_models.path_loss import PATH_LOSS, rma, shadowing_sd_db, sight_probability, uma, umi
-from channel_models.recorded import read_recording, trace
+from channel_models.recorded import RecordingFormat, read_recording, trace
 
 CHANNELS: dict[str, Callable[..., Iterator[Gains]]] = {
     "constant": constant,
@@ -42,6 +42,7 @@ __all__ = [
     "Drop",
     "FadingModel",
     "RateLaw",
+    "RecordingFormat",
     "best_mcs",
     "block_error",
     "constant",

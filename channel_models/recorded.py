@@ -1,6 +1,7 @@
 """Recorded fading: the SNR or the rate that someone measured, played again block by block."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,29 @@ from channel_models.text_table import TextTable, read_content, read_table
 UNITS = ("dB", "linear", "mbit/s")
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 MOST_BLOCKS = 10_000_000
+
+
+@dataclass(frozen=True)
+class RecordingFormat:
+    """How a recording is written.
+
+    A value is scale x + offset: SNR in `unit` dB (-inf: no signal) or linear, or the rate of the whole band in mbit/s,
+    which becomes the SNR that gives this rate by `rate_law`. `column` names the column of a table that is meant, else
+    all are. Rows of a `time_column`, in `time_unit` s, ms or us, hold until the next row's time, the last one as long
+    as the one before, and are looked at every `block_s` [s].
+    """
+
+    column: str = ""
+    time_column: str = ""
+    time_unit: str = "s"
+    unit: str = "dB"
+    scale: float = 1.0
+    offset: float = 0.0
+    block_s: float | None = None
+    rate_law: RateLaw | None = None
+
+
+AS_DECIBELS = RecordingFormat()
 
 
 def trace(
@@ -35,23 +59,14 @@ def trace(
     """Yield the power gains of a recording, round and round.
 
     gain(k) = s(k mod n) / mean(s), where s is the device's linear SNR over the n blocks of the recording, see
-    `read_recording`. One column stands for any device: each starts at a block of its own, drawn from `rng`. Of more
+    `RecordingFormat`. One column stands for any device: each starts at a block of its own, drawn from `rng`. Of more
     columns, one for each of the `devices`, column i is device i's, and all start at the first block. Autocorrelation
     and outage are the recording's own, cyclic; after n blocks it repeats itself (trace-driven simulation: Jain, The Art
     of Computer Systems Performance Analysis, 1991, chapter 24). Left out: what happens between two rows, and whatever
     the recording didn't meet. Raises ValueError for a file that is no recording, or has another number of columns.
     """
-    snr = read_recording(
-        path,
-        column=column,
-        time_column=time_column,
-        time_unit=time_unit,
-        unit=unit,
-        scale=scale,
-        offset=offset,
-        block_s=block_s,
-        rate_law=rate_law,
-    )
+    how = RecordingFormat(column, time_column, time_unit, unit, scale, offset, block_s, rate_law)
+    snr = read_recording(path, how)
     rows, columns = snr.shape
     if columns > 1 and device >= columns:
         raise ValueError(f"{path}: has {columns} columns, none for device {device}")
@@ -65,81 +80,56 @@ def trace(
         row = (row + size) % rows
 
 
-def read_recording(
-    path: str,
-    *,
-    column: str = "",
-    time_column: str = "",
-    time_unit: str = "s",
-    unit: str = "dB",
-    scale: float = 1.0,
-    offset: float = 0.0,
-    block_s: float | None = None,
-    rate_law: RateLaw | None = None,
-) -> Gains:
+def read_recording(path: str, how: RecordingFormat = AS_DECIBELS) -> Gains:
     """Read a recording: one row per block, one column per device; returned as linear SNR (block, column).
 
-    A .npy array (of one or two dimensions), or a table, see `read_table`, of which `column` names the one that is
-    meant. A value is scale x + offset: SNR in `unit` dB (-inf: no signal) or linear, or the rate of the whole band in
-    mbit/s, which becomes the SNR that gives this rate by `rate_law`. Rows of a `time_column`, in `time_unit` s, ms or
-    us, hold until the next row's time, the last one as long as the one before, and are looked at every `block_s`.
-    Raises ValueError, naming file and line, for what can't be read, a gap, something that is no number, times that
-    don't rise, or a column without any signal.
+    A .npy array (of one or two dimensions), or a table, see `read_table`, in a `RecordingFormat`. Raises ValueError,
+    naming file and line, for what can't be read, a gap, something that is no number, times that don't rise, or a column
+    without any signal.
     """
     try:
-        if unit not in UNITS or time_unit not in SECONDS or scale == 0.0:
+        if how.unit not in UNITS or how.time_unit not in SECONDS or how.scale == 0.0:
             allowed = f"unit {', '.join(UNITS)}; time_unit {', '.join(SECONDS)}; scale any but 0"
-            raise ValueError(f"unit = '{unit}', time_unit = '{time_unit}', scale = {scale}: allowed are {allowed}")
+            raise ValueError(
+                f"unit = '{how.unit}', time_unit = '{how.time_unit}', scale = {how.scale}: allowed are {allowed}"
+            )
         file = Path(path)
         seen = file.stat()
-        key = (column, time_column, SECONDS[time_unit], unit, scale, offset, block_s, rate_law)
-        return _read(file, seen.st_mtime_ns, seen.st_size, *key)
+        return _read(file, seen.st_mtime_ns, seen.st_size, how)
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error})") from None
     except (ValueError, EOFError, MemoryError) as error:
-        raise ValueError(f"{path}: is no recording in {unit} ({error})") from None
+        raise ValueError(f"{path}: is no recording in {how.unit} ({error})") from None
 
 
 @lru_cache(maxsize=16)
-def _read(
-    file: Path,
-    _mtime_ns: int,
-    _size: int,
-    column: str,
-    time_column: str,
-    second: float,
-    unit: str,
-    scale: float,
-    offset: float,
-    block_s: float | None,
-    rate_law: RateLaw | None,
-) -> Gains:
+def _read(file: Path, _mtime_ns: int, _size: int, how: RecordingFormat) -> Gains:
     if file.suffix == ".npy":
-        if column or time_column:
+        if how.column or how.time_column:
             raise ValueError("an array has no names of columns")
         measured = _array(file)
     else:
         table = read_table(file)
-        measured = np.stack([table.numbers(index) for index in _columns(table, column, time_column)], axis=1)
-        if len(measured) and time_column:
-            times_s = table.numbers(table.column(time_column)) * second
-            measured = measured[_held(times_s, table, block_s)]
+        measured = np.stack([table.numbers(index) for index in _columns(table, how)], axis=1)
+        if len(measured) and how.time_column:
+            times_s = table.numbers(table.column(how.time_column)) * SECONDS[how.time_unit]
+            measured = measured[_held(times_s, table, how.block_s)]
     if measured.ndim != 2 or measured.size == 0:
         raise ValueError("no rows" if measured.size == 0 else f"shape {measured.shape}, not (blocks, devices)")
     with np.errstate(over="ignore"):  # what is out of range is refused below
-        values = scale * measured + offset
-    if unit == "dB":
+        values = how.scale * measured + how.offset
+    if how.unit == "dB":
         if not ((np.abs(values) <= 300.0) | np.isneginf(values)).all():
             raise ValueError("a value is not a number, or above 300 dB, or below -300 dB and not -inf")
         snr = np.power(10.0, values / 10.0)
     elif not ((values >= 0.0) & (values <= 1e30)).all():
         raise ValueError("a value is not a number, below 0, or beyond 1e30")
-    elif unit == "linear":
+    elif how.unit == "linear":
         snr = values
-    elif rate_law is None:
+    elif how.rate_law is None:
         raise ValueError("a rate needs the law between SNR and rate")
     else:
-        snr = rate_law.snr(values * 1e6)
+        snr = how.rate_law.snr(values * 1e6)
     if not snr.any(axis=0).all():
         raise ValueError("a column has no signal at all")
     snr.flags.writeable = False
@@ -154,12 +144,12 @@ def _array(file: Path) -> Gains:
     return measured[:, None] if measured.ndim == 1 else measured
 
 
-def _columns(table: TextTable, column: str, time_column: str) -> list[int]:
+def _columns(table: TextTable, how: RecordingFormat) -> list[int]:
     """Return which columns were measured: the one that is named, else all but the times."""
-    if column:
-        return [table.column(column)]
+    if how.column:
+        return [table.column(how.column)]
     names = table.names or [str(index) for index, _ in enumerate(table.rows[0] if table.rows else [""])]
-    timed = table.column(time_column) if time_column else None
+    timed = table.column(how.time_column) if how.time_column else None
     measured = [index for index, _ in enumerate(names) if index != timed]
     for index in measured if len(names) > 1 else []:
         if not names[index] or names[index].lower().startswith(("time", "date")):

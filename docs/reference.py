@@ -12,14 +12,13 @@ from typing import Any
 
 import channel_models
 import uhlm_sim
-import uhlm_sim.analysis
-from uhlm_sim.analysis.figures.plotting import Plots
+from uhlm_sim.analysis import figures
+from uhlm_sim.analysis.figures.catalogue import FIGURES, Plots, RunFigure
 from uhlm_sim.analysis.measures import bottleneck
-from uhlm_sim.analysis.measures.metrics import UNITS
-from uhlm_sim.analysis.report.page import FAMILIES
+from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.cell.radio.allocators import GIVEN
-from uhlm_sim.kinds import KINDS
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.search.capacities import Capacity
@@ -33,34 +32,36 @@ Section = tuple[str, str, Mapping[str, Any]]  # heading, words below it, what is
 def pages() -> dict[str, tuple[str, list[Section]]]:
     """Return file -> title and sections. What a scenario may name has a page by the table of its key."""
     found: dict[str, tuple[str, list[Section]]] = {}
-    for key, (title, kinds) in KINDS.items():
-        room = key.partition(".")[0]
+    for seam in SEAMS:
+        room = seam.keys[0].partition(".")[0]
         _, sections = found.setdefault(f"{room}.md", (room.replace("_", " ").capitalize(), []))
-        sections.append((title, f"What `{key}` may be.", kinds))
-    taken = [kind for _, kinds in KINDS.values() for kind in kinds.values()]
+        sections.append((seam.heading, f"What {' or '.join(f'`{key}`' for key in seam.keys)} may be.", seam.functions))
+        if seam.offers:
+            sections.append((f"What {seam.heading.lower()} may ask for", "By the name of a parameter.", seam.offers))
+    taken = [function for seam in SEAMS for function in seam.functions.values()]
     physics = [(name, getattr(channel_models, name)) for name in channel_models.__all__]
     others = {name: each for name, each in physics if inspect.isroutine(each) and each not in taken}
     found["channel.md"][1].append(("Functions", "Of `channel_models`, with the simulator or without.", others))
-    found["uplink.md"][1].append(("What an allocator may ask for", "By the name of a parameter.", GIVEN))
     presets = [(f"{key}: {name}", told) for key, each in load_presets().items() for name, told in each.items()]
     found["presets.md"] = ("Presets", [("Presets", "For `device.slm` and `base_station.llm`.", dict(presets))])
     dash = "A dash: no default, or one that a preset or another key gives. In brackets: keys of one kind alone."
     schema = Scenario.model_json_schema()
     keys = {"key": "type | default | meaning", **dict(keys_of(schema, schema["$defs"]))}
     found["scenario.md"] = ("Keys of a scenario", [("Keys of a scenario", dash, keys)])
-    family = {base: title for title, bases in FAMILIES.items() for base in bases}
-    units = {name: f"{unit} | {family.get(name.partition('.')[0], 'Others')}" for name, unit in UNITS.items()}
-    words = "Names and units in `summary.csv`; [tables.md](../tables.md) defines each."
-    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family", **units})])
+    words = "Metrics of `summary.csv`. W is the window's length; [tables.md](../tables.md) says how to read them."
+    rows = {m.name: f"{m.unit} | {m.family} | {m.meaning}" for m in METRICS.values()}
+    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family | meaning", **rows})])
     front = {name: getattr(uhlm_sim, name) for name in uhlm_sim.__all__}
-    functions = {name: each for name, each in front.items() if inspect.isroutine(each)}
-    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Capacity)]
+    calls = {name: each for name, each in front.items() if inspect.isroutine(each)}
+    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Run, Capacity)]
     station = (bottleneck.__name__, inspect.getdoc(bottleneck) or "", public(bottleneck))
-    found["python.md"] = ("Python", [("uhlm_sim", "", functions), *classes, station])
-    rooms = [import_module(f"uhlm_sim.analysis.{each.name}") for each in iter_modules(uhlm_sim.analysis.__path__)]
-    drawn = [each for each in rooms if any(name.startswith("draw_") for name in public(each))]
-    modules = [(each.__name__, inspect.getdoc(each) or "", public(each)) for each in drawn]
-    found["figures.md"] = ("Figures", [("results.plot", "", members(Plots)), *modules])
+    found["python.md"] = ("Python", [("uhlm_sim", "", calls), *classes, station])
+    files = [import_module(f"{figures.__name__}.{file.name}") for file in iter_modules(figures.__path__)]
+    drawn = [file for file in files if any(name.startswith("draw_") for name in public(file))]
+    functions = [{name: each for name, each in public(file).items() if name not in RunFigure._fields} for file in drawn]
+    modules = [(file.__name__, inspect.getdoc(file) or "", names) for file, names in zip(drawn, functions, strict=True)]
+    methods = {f".{name}": figure.plot for name, figure in FIGURES.items()}
+    found["figures.md"] = ("Figures", [("results.plot", "", members(Plots) | methods), *modules])
     return found
 
 
@@ -110,10 +111,11 @@ def entry(name: str, each: Any) -> str:
     if isinstance(each, property) or inspect.isclass(each):
         return f"### {name}\n\n{text}"
     function = getattr(each, "__func__", each)
+    title = name.removeprefix(".") if name.startswith(".") else function.__name__
     called = inspect.signature(function)
     plain = [taken.replace(annotation=taken.empty) for taken in called.parameters.values()]
     bare = called.replace(parameters=plain, return_annotation=called.empty)
-    plainly = re.sub(r"<function (\w+) at \w+>", r"\1", f"{function.__name__}{bare}")
+    plainly = re.sub(r"<function (\w+) at \w+>", r"\1", f"{title}{bare}")
     return f"### {name}\n\n`{plainly}`\n\n{text}"
 
 

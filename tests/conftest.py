@@ -1,8 +1,13 @@
 """Fixtures that several test files share."""
 
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
+from matplotlib.figure import Figure
 from tiny_models import make_model
 from traces import write_trace
 
@@ -19,6 +24,52 @@ kind = "hlm"
 kind = "u-hlm"
 threshold = 0.43
 """
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each test file to one worker, so that what its tests share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
+BLANK_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+RENDER = Figure.savefig
+
+
+def save_blank(_figure: Figure, file: Path | str | IO[bytes], *, format: str = "", **_how: Any) -> None:
+    """Save a picture of one pixel, or a PDF that says so, in place of a figure."""
+    is_path = isinstance(file, Path | str)
+    kind = format or (Path(file).suffix[1:] if is_path else "png")  # type: ignore[arg-type]
+    blank = base64.b64decode(BLANK_PNG) if kind == "png" else b"%PDF-1.4"
+    Path(file).write_bytes(blank) if is_path else file.write(blank)  # type: ignore[arg-type, union-attr]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures() -> Iterator[None]:
+    """Draw figures, but save a blank for each: rendering them for every run would be a third of the suite's time.
+
+    Where the picture itself counts, `rendering` and `rendered` bring it back.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save_blank)
+        yield
+
+
+@contextmanager
+def rendering() -> Iterator[None]:
+    """Save figures as they are inside the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", RENDER)
+        yield
+
+
+@pytest.fixture
+def rendered() -> Iterator[None]:
+    """Save figures as they are."""
+    with rendering():
+        yield
 
 
 @pytest.fixture(scope="session")

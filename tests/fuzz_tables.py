@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from channel_models import read_recording
+from channel_models import RecordingFormat, read_recording
 from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.phones.request_file import read_requests
 from uhlm_sim.errors import InputError
@@ -160,7 +160,7 @@ def read(kind: str, file: Path) -> Any:
     if kind == "snr":
         return np.asarray(10.0 * np.log10(read_recording(str(file))), dtype=float)
     if kind == "timed":
-        snr = read_recording(str(file), column="SNR", time_column="t", block_s=0.1)
+        snr = read_recording(str(file), RecordingFormat(column="SNR", time_column="t", block_s=0.1))
         return np.asarray(10.0 * np.log10(snr), dtype=float)
     if kind == "service":
         scenario = {"name": "s", "tokens": {"path": "x"}, "policy": [{"kind": "hlm"}]}

@@ -26,7 +26,6 @@ from pydantic import ValidationError
 
 import channel_models
 import uhlm_sim.cell
-from uhlm_sim.analysis.report.page import write_figures, write_report
 from uhlm_sim.errors import InputError, SimulationError
 from uhlm_sim.experiment import run
 from uhlm_sim.names import load_presets, scenario_folder
@@ -329,7 +328,7 @@ def play(file: Path) -> str:
         raise FoundError(f"the summary holds an infinite number:\n{infinite}")
     one_in = zlib.crc32(file.read_bytes())
     if one_in % 64 == 1:
-        write_report(results, write_figures(results, file.parent / "figures"), file.parent / "report.html")
+        results.write_report(file.parent)
     if one_in % 16 == 0:
         pd.testing.assert_frame_equal(run(read, jobs=1).summary, results.summary)
     return "ran"

@@ -56,7 +56,10 @@ def results(at, policies, *, replications=6, scenario=None, requests=None, noise
         tokens=None,
         stations=pd.DataFrame(),
         scenario={**settings, **(scenario or {})},
-        provenance={"policies": [{"label": name, "kind": name.partition("(")[0], "exact": True} for name in policies]},
+        provenance={
+            "policies": [{"label": name, "kind": name.partition("(")[0], "exact": True} for name in policies],
+            "closed_loop": {**settings, **(scenario or {})}["traffic"]["kind"] == "closed",
+        },
     )
 
 
@@ -104,10 +107,10 @@ def test_of_swept_words_each_is_held_against_the_first_and_the_policies_against_
     slow = {"token_throughput": [50.0, 51.0, 45.0], "tpot_s.p95": [0.2, 0.1, 0.3], "slo_attainment": [0.1, 0.8, 0.2]}
     even = {"token_throughput": 60.0, "tpot_s.p95": 0.1, "slo_attainment": [0.98, 1.0, 0.99]}
     tables = results(ORDERS, {"hlm": slow, "u-hlm": even})
-    sentence = said(tables, "hlm, in times of what it has at first-come: ")
+    sentence = said(tables, "hlm, as a multiple of its value at first-come: ")
     assert "TPOT p95 0.5 at shortest-work and 1.5 at fewest-uploads" in sentence
     assert sentence.endswith("requests that meet the SLO 10.00 % at first-come and 80.00 % at shortest-work.")
-    assert "tokens a second" not in said(tables, "u-hlm, in times of")
+    assert "tokens a second" not in said(tables, "u-hlm, as a multiple of")
     assert said(tables, "Between the best and the worst order ") == (
         "Between the best and the worst order the share of requests that meet the SLO differs by 70.00 percentage "
         "points under hlm and 2.000 percentage points under u-hlm."
@@ -123,8 +126,10 @@ def test_without_an_slo_words_are_judged_by_the_slow_tokens():
 
 def test_points_that_go_by_a_name_are_called_by_it_whatever_numbers_go_with_it():
     at = [{"base_station.chunk_tokens": chunk, "variant": word} for chunk, word in ((900, "whole"), (100, "chunks"))]
-    sentence = said(results(at, {"hlm": {"token_throughput": [50.0, 60.0], "tpot_s.p95": 0.1}}), "hlm, in times of")
-    assert sentence.startswith("hlm, in times of what it has at whole: tokens a second 1 at whole and 1.2")
+    sentence = said(
+        results(at, {"hlm": {"token_throughput": [50.0, 60.0], "tpot_s.p95": 0.1}}), "hlm, as a multiple of"
+    )
+    assert sentence.startswith("hlm, as a multiple of its value at whole: tokens a second 1 at whole and 1.2")
 
 
 def test_equal_in_every_replication_is_said_so():
@@ -209,7 +214,7 @@ def test_choosing_by_uncertainty_is_held_against_chance_at_the_same_share():
     }
     told = {"policy": [{"kind": "hlm"}, {"kind": "u-hlm"}, {"kind": "rand-hlm", "skip_rate": "matched"}]}
     sentence = said(results([{}], policies, scenario=told), "Skipping as often (30.00 % and 30.00 % of the tokens)")
-    assert "u-hlm moves the law of a token by 0.03000 and rand-hlm 0.1100" in sentence
+    assert "u-hlm has a total variation distance from the LLM of 0.03000, rand-hlm of 0.1100" in sentence
 
 
 def test_shares_of_skipped_tokens_that_differ_are_not_called_equal():
@@ -220,7 +225,7 @@ def test_shares_of_skipped_tokens_that_differ_are_not_called_equal():
         "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.30, "distribution_error": 0.11},
     }
     told = {"policy": [{"kind": "hlm"}, {"kind": "u-hlm"}, {"kind": "rand-hlm", "skip_rate": "matched"}]}
-    said(results([{}], policies, scenario=told), "Skipping 24.10 % and 30.00 % of the tokens, u-hlm moves")
+    said(results([{}], policies, scenario=told), "Skipping 24.10 % and 30.00 % of the tokens, u-hlm has")
 
 
 def test_a_similarity_that_is_known_at_some_points_is_said_to_be_of_these():
@@ -277,7 +282,7 @@ def test_near_and_far_phones_are_compared_in_pairs():
     ]
     tables = results([{}], {"hlm": {"token_throughput": 50.0}}, requests=pd.DataFrame(rows))
     sentence = said(tables, "For a token")
-    assert "the 2 phones of least SNR (13 to 14 dB)" in sentence
+    assert "the 2 phones of lowest SNR (13 to 14 dB)" in sentence
     assert "hlm 3.000" in sentence
     short = pd.DataFrame(rows).assign(tokens=1)
     assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=short)) if "SNR" in s]
@@ -285,7 +290,7 @@ def test_near_and_far_phones_are_compared_in_pairs():
     assert not [s for s in answers(results([{}], {"hlm": {"token_throughput": 50.0}}, requests=alike)) if "SNR" in s]
     swept = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(point=1, mean_snr_db=10.0)])
     assert said(results(users(8, 9), {"hlm": {"token_throughput": 50.0}}, requests=swept), "For a token").endswith(
-        "the quarter of the phones with least SNR takes this many times as long as the quarter with most: "
+        "the quarter of the phones with the lowest SNR takes this many times as long as the quarter with the highest: "
         "hlm 3.000 (3.000 to 3.000)."
     )
     classes = {"device_class": [{"name": "slow"}, {"name": "fast"}]}
@@ -293,8 +298,8 @@ def test_near_and_far_phones_are_compared_in_pairs():
     tables = results([{}], {"hlm": {"token_throughput": 50.0}}, requests=of_class, scenario=classes)
     told = [sentence for sentence in answers(tables) if sentence.startswith("For a token")]
     assert [sentence.partition(" (13")[0].partition(" (17")[0][28:] for sentence in told] == [
-        "1 phone of class slow of least SNR",
-        "1 phone of class fast of least SNR",
+        "1 phone of class slow of lowest SNR",
+        "1 phone of class fast of lowest SNR",
     ]
     assert [sentence.rpartition("dB): ")[2][:6] for sentence in told] == ["hlm 3.", "hlm 1,"]
 
@@ -315,4 +320,6 @@ def test_the_rate_of_an_answering_phone_is_told_along_the_sweep(counts):
     rates = [12.0 / count for count in counts]
     tables = results(users(*counts), {"hlm": {"token_throughput": 12.0, "token_throughput_per_device": rates}})
     sentence = said(tables, "Tokens a second of an answering phone")
-    assert f"(less than half of its most {'from 10 phones on' if len(counts) == 3 else 'at 5000 phones'})" in sentence
+    assert (
+        f"(less than half of its highest {'from 10 phones on' if len(counts) == 3 else 'at 5000 phones'})" in sentence
+    )

@@ -1,17 +1,12 @@
-"""The base station agrees with queueing theory: it takes plain jobs and a plain service function."""
-
-import math
+"""The base station, of plain jobs and a plain service function: brute force, ties, and its own books."""
 
 import numpy as np
 import pytest
 import simpy
-from worlds import agrees
 
 from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.rng import stream
-
-REPLICATIONS, JOBS, START = 16, 6000, 500
 
 
 def serve(arrivals, service_s, *, tokens=None, **station):
@@ -30,75 +25,6 @@ def serve(arrivals, service_s, *, tokens=None, **station):
     env.run()
     base_station.settle()
     return jobs, base_station
-
-
-def waits_s(rate, draw_service, name, **station):
-    """Return the mean wait in queue of each replication of a Poisson stream of jobs, its start cut off."""
-    means = []
-    for replication in range(REPLICATIONS):
-        rng = stream(1, name, replication)
-        arrivals = np.cumsum(rng.exponential(1 / rate, JOBS))
-        jobs, _ = serve(arrivals, lambda _n, rng=rng: draw_service(rng), **station)
-        means.append(np.mean([job.verify_started_s - job.received_s for job in jobs[START:]]))
-    return means
-
-
-def test_exponential_service_is_m_m_1():
-    rate, service_s = 0.6, 1.0
-    rho = rate * service_s
-    theory = rho * service_s / (1 - rho)
-    assert agrees(theory, waits_s(rate, lambda rng: rng.exponential(service_s), "M/M/1"), within=0.12)
-
-
-@pytest.mark.parametrize("rate", [0.4, 0.7])
-def test_constant_service_is_m_d_1(rate):
-    """Pollaczek-Khinchine: Wq = lambda E[S^2]/(2 (1 - rho))."""
-    theory = rate * 1.0**2 / (2 * (1 - rate * 1.0))
-    assert agrees(theory, waits_s(rate, lambda _rng: 1.0, "M/D/1"), within=0.1)
-
-
-@pytest.mark.parametrize("gpus", [2, 4])
-def test_several_gpus_share_one_queue_as_m_m_c(gpus):
-    """Erlang C: P(wait) = (a^c/c!)/(1 - rho) / (sum a^k/k! + (a^c/c!)/(1 - rho)); Wq = P(wait)/(c mu - lambda)."""
-    a = 0.6 * gpus
-    full = a**gpus / math.factorial(gpus) / (1 - a / gpus)
-    theory = full / (sum(a**k / math.factorial(k) for k in range(gpus)) + full) / (gpus - a)
-    assert agrees(theory, waits_s(a, lambda rng: rng.exponential(1.0), "M/M/c", gpus=gpus), within=0.15)
-
-
-@pytest.mark.parametrize("gpus", [1, 3])
-def test_phones_that_think_and_ask_are_machines_that_break_and_are_repaired(gpus):
-    """M/M/c//N: p_k/p_(k-1) = (N - k + 1)/Z S/min(k, c); jobs present sum k p_k, throughput sum p_k min(k, c)/S."""
-    phones, think_s, service_s = 8, 5.0, 1.0
-    p = np.cumprod([1.0] + [(phones - k + 1) / think_s * service_s / min(k, gpus) for k in range(1, phones + 1)])
-    p /= p.sum()
-    k = np.arange(phones + 1)
-
-    present, throughput, busy = [], [], []
-    for replication in range(REPLICATIONS):
-        env, rng = simpy.Environment(), stream(1, "repair", replication)
-        station = BaseStation(env, service_s=lambda _n, rng=rng: rng.exponential(service_s), gpus=gpus)
-
-        def phone(device, env=env, rng=rng, station=station):
-            while True:
-                yield env.timeout(rng.exponential(think_s))
-                job = Job(device, 0.0, 1, env.now, Wakeup(env))
-                station.submit(job)
-                yield job.done
-
-        for device in range(phones):
-            env.process(phone(device))
-        counted = []
-        for until_s in (100, 3100):
-            env.run(until=until_s)
-            station.settle()
-            counters = station.counters
-            counted.append(np.array([counters.present_s, counters.departures, counters.busy_s]))
-        for values, value in zip((present, throughput, busy), (counted[1] - counted[0]) / 3000, strict=True):
-            values.append(value)
-    assert agrees(p @ k, present)
-    assert agrees(p @ np.minimum(k, gpus) / service_s, throughput)
-    assert agrees(p @ np.minimum(k, gpus), busy)
 
 
 def brute_force(arrivals, tokens, service_s, gpus, max_batch):

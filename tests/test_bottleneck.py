@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures.bounds import bounds_figure, bounds_of, draw_bounds, knee
+from uhlm_sim.analysis.figures.bottleneck import bounds_figure, bounds_of, draw_bounds, knee
 from uhlm_sim.analysis.figures.style import looks
 from uhlm_sim.analysis.measures import bottleneck
-from uhlm_sim.analysis.measures.bottleneck import PHONES, bottleneck_table, limits, load_table
+from uhlm_sim.analysis.measures.bottleneck import PHONES, bottleneck_table, load_table
 from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.report.points import Points
+from uhlm_sim.analysis.report.sentences_of_limits import limits
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
@@ -199,7 +200,10 @@ def made_up(at, policies, noise=0.0):
     return Results(
         *(summarise(tidy, next(iter(policies))), tidy, pd.DataFrame(), None, pd.DataFrame()),
         scenario={**scenario, "traffic": {"kind": "closed", "devices": 20}},
-        provenance={"policies": [{"label": name, "kind": name, "exact": True} for name in policies]},
+        provenance={
+            "policies": [{"label": name, "kind": name, "exact": True} for name in policies],
+            "closed_loop": True,
+        },
     )
 
 
@@ -244,7 +248,7 @@ def test_what_chance_may_have_made_is_not_called_the_limit():
     near = {"hlm": {"uplink_utilisation": 0.9, "bs_utilisation": 0.1}}
     (sentence,) = said(made_up([{}], near, noise=0.05))
     assert sentence.startswith(
-        "Which limits, the uplink or the phones themselves, can't be told under hlm: they are at"
+        "The bottleneck is the uplink or the phones themselves, too close to tell apart, under hlm: they are at"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from traces import SAMPLES, make_columns, make_header, read_trace
 
 from uhlm_sim.errors import TraceError
-from uhlm_sim.tokens.calibration import clustered_mean, words
+from uhlm_sim.tokens.calibration import calibrate_trace, clustered_mean, words
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.forcing import MEASURES, forcing_gap
 from uhlm_sim.tokens.trace import Trace
@@ -30,7 +30,7 @@ def test_a_planted_law_is_found(tmp_path):
     u = np.where(drafted, columns["level"] / SAMPLES, 0)
     columns["y_draft"] = np.where(columns["prompt"] >= 3, columns["x_draft"] * (0.9 - 0.6 * u), 0.5)
     write_trace_file(tmp_path / "t.parquet", header, columns)
-    found = Trace.read(tmp_path / "t.parquet").calibration()
+    found = calibrate_trace(Trace.read(tmp_path / "t.parquet"))
     assert (found.a, found.b, found.delta) == pytest.approx((0.6, 0.1, 1.0), abs=1e-5)
     assert (found.risk_averse, found.risk_prone) == pytest.approx((-1 / 6, 1.5), abs=1e-4)
     assert found.correlation == pytest.approx(1.0)
@@ -41,7 +41,7 @@ def test_a_planted_law_is_found(tmp_path):
 
 
 def test_the_fit_sees_calibration_prompts_only(trace):
-    found = trace.calibration()
+    found = calibrate_trace(trace)
     rows = trace.tokens("hlm", "calibration")
     slope, intercept = np.polyfit(rows["uncertainty"], beta(rows), 1)
     assert (found.a, found.b) == pytest.approx((slope, intercept))
@@ -52,7 +52,7 @@ def test_the_fit_sees_calibration_prompts_only(trace):
 
 
 def test_bins_are_means_by_level(trace):
-    bins = trace.calibration().bins
+    bins = calibrate_trace(trace).bins
     assert list(bins.groupby("split", sort=False).size().items()) == [("calibration", 21), ("evaluation", 21)]
     for split in ("calibration", "evaluation"):
         rows = trace.tokens("hlm", split)
@@ -64,7 +64,7 @@ def test_bins_are_means_by_level(trace):
 
 
 def test_realised_risk_is_counted_on_evaluation_prompts(trace):
-    risk = trace.calibration().risk.set_index("level")
+    risk = calibrate_trace(trace).risk.set_index("level")
     assert list(risk.index) == list(range(-1, SAMPLES + 1))
     rows = trace.tokens("hlm")
     for level in (-1, 0, 8, 20):
@@ -78,7 +78,7 @@ def test_realised_risk_is_counted_on_evaluation_prompts(trace):
 
 
 def test_a_recorded_rule_is_judged_on_its_own_path_too(trace):
-    risk = trace.calibration().risk.set_index("level")
+    risk = calibrate_trace(trace).risk.set_index("level")
     own = trace.tokens("u-hlm(0.43)")
     assert risk.loc[8, "own_path"] == "u-hlm(0.43)"
     assert risk.loc[8, "own_skip_rate"] == pytest.approx(own["skipped"].mean())
@@ -125,7 +125,7 @@ def test_words(threshold, said):
 def test_a_trace_without_calibration_prompts_fits_nothing(tmp_path):
     trace = read_trace(tmp_path, calibration=0)
     with pytest.raises(TraceError, match="no threshold can be fitted"):
-        trace.calibration()
+        calibrate_trace(trace)
 
 
 def test_the_gap_of_teacher_forcing_is_forced_minus_exact(trace):
@@ -146,7 +146,7 @@ def test_the_gap_of_teacher_forcing_is_forced_minus_exact(trace):
 
 def test_the_shipped_pair_follows_a_rising_line():
     """What every reading of the law needs: on prompts not fitted, uncertain tokens are rejected more often."""
-    found = Trace.read("smollm2-pair").calibration()
+    found = calibrate_trace(Trace.read("smollm2-pair"))
     assert found.intervals["a"][0] > 0
     judged = found.bins[(found.bins["split"] == "evaluation") & (found.bins["tokens"] >= 50)]
     assert pd.Series(judged["rejection"].to_numpy()).corr(judged["uncertainty"].reset_index(drop=True)) > 0.9

@@ -7,7 +7,7 @@ import pytest
 from worlds import MadeUpSource, agrees, cell, ready
 
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.policies import ReadyPolicy, Scheme
 
 LEGS = ["device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s"]
 SLM_S, PREFILL_S, DOWNLINK_S, PROMPT, VOCABULARY = 0.05, 0.002, 0.005, 10, 32_000
@@ -191,17 +191,16 @@ def test_a_closed_loop_phone_begins_with_a_think_and_thinks_when_its_last_token_
 PHONES = 12
 
 
-@pytest.mark.parametrize("snr_rule", ["per-hertz", "power-limited"])
-def test_many_phones_share_the_cell_as_a_closed_network(snr_rule):
+def test_many_phones_of_limited_power_share_the_cell_as_a_closed_network():
     """One shared band and otherwise only delays (a GPU each): product form, whatever the law of the delays.
 
     p_k ~ N!/(N - k)! Z^-k prod_(j <= k) S/phi(j) with Z the mean of all a token does between two uploads, think/4
-    included, and phi(n) = B min(log2(1 + n G), cap) if power-limited; token throughput X = sum p_k phi(k)/S.
+    included, and phi(n) = B min(log2(1 + n G), cap); token throughput X = sum p_k phi(k)/S.
     """
     bits, think_s, compute_s, verify_s, per_request = FULL_BITS, 0.8, 0.04, 0.02, 4
     z = think_s / per_request + compute_s + PROMPT * PREFILL_S / per_request + verify_s + DOWNLINK_S
     used = range(1, PHONES + 1)
-    phi = [4e6 * min(math.log2(1 + (n if snr_rule == "power-limited" else 1) * 1.0), 3.0) for n in used]
+    phi = [4e6 * min(math.log2(1 + n * 1.0), 3.0) for n in used]
     p = np.cumprod([1.0] + [(PHONES - n) / z * bits / phi[n] for n in range(PHONES)])
     throughput = p[1:] @ phi / p.sum() / bits
 
@@ -210,7 +209,7 @@ def test_many_phones_share_the_cell_as_a_closed_network(snr_rule):
         warmup_s=10.0,
         traffic={"devices": PHONES, "think_time_s": think_s, "max_tokens": per_request},
         device={"slm_token_s": compute_s, "slm_prefill_token_s": PREFILL_S},
-        uplink={"bandwidth_hz": 4e6, "snr_rule": snr_rule},
+        uplink={"bandwidth_hz": 4e6, "snr_rule": "power-limited"},
         channel={"kind": "constant", "mean_snr_db": 0.0, "max_spectral_efficiency": 3.0},
         base_station={
             "service": {"c_s": verify_s},
@@ -238,10 +237,8 @@ def test_phones_that_start_together_stay_together_on_a_constant_channel():
 
 
 def test_a_policy_of_the_users_own_pays_for_u_and_decides_by_it():
-    def keeps(path):
-        return path.uncertainty <= 0.3
-
-    records = one_phone(ReadyPolicy("mine", "mine:keeps", MadeUpSource(), False, keeps), uncertainty_s=0.007)
+    mine = Scheme(gate=lambda path: path.uncertainty <= 0.3, measures_uncertainty=True)
+    records = one_phone(ReadyPolicy("mine", "mine:keeps", MadeUpSource(), False, mine), uncertainty_s=0.007)
     tokens = committed(records)
     assert ((tokens["decision"] == "skip") == (tokens["uncertainty"] <= 0.3)).all()
     assert (tokens["device_s"] > SLM_S + 0.0069).all()

@@ -11,9 +11,11 @@ from worlds import agrees, cell, ready
 from channel_models import CHANNELS, drop_phones, jakes, read_recording, trace, uplink_snr_db
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.population import population
+from uhlm_sim.cell.radio import mean_snr
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD
 from uhlm_sim.cell.radio.fading import find_fading, make_air
-from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.errors import InputError, ScenarioError
 from uhlm_sim.experiment import run
 from uhlm_sim.rng import stream
@@ -108,12 +110,20 @@ def test_more_devices_than_columns_are_refused(recording):
         check_scenario(cell(channel=channel, traffic={"devices": 3}), [ready()])
 
 
+def fading_of(scenario):
+    return find_fading(scenario, find_names(scenario)["channel.kind"])
+
+
+def mean_snr_db(scenario, replication):
+    return mean_snr.mean_snr_db(scenario, replication, population(scenario))
+
+
 # In the cell -----------------------------------------------------------------------------------------------------
 
 
 def air_of(scenario, blocks):
     """Return the SNR of every device in the first blocks (block, device)."""
-    air = make_air(scenario, find_fading(scenario), 0, mean_snr_db(scenario, 0))
+    air = make_air(scenario, fading_of(scenario), 0, mean_snr_db(scenario, 0), population(scenario))
     return np.array([air.enter(block) or air.snr for block in range(blocks)])
 
 
@@ -136,11 +146,11 @@ def test_a_moving_phone_is_sampled_once_a_coherence_time():
 def test_a_phone_moves_at_the_carrier_of_its_path_loss():
     channel = {"kind": "jakes", "coherence_s": 0.001, "params": {"speed_m_per_s": 3.0}}
     scenario = cell(channel={**channel, "geometry": {"carrier_hz": 28e9, "shadowing": False}})
-    found = next(find_fading(scenario)(7)(stream(1, "own"), 300))
+    found = next(fading_of(scenario)(7)(stream(1, "own"), 300))
     expected = next(jakes(stream(1, "own"), 300, block_s=0.001, speed_m_per_s=3.0, carrier_hz=28e9))
     np.testing.assert_array_equal(found, expected)
     without = cell(channel={**channel, "mean_snr_db": 10.0})
-    assert "carrier_hz" not in find_fading(without)(7).keywords  # the model's own default
+    assert "carrier_hz" not in fading_of(without)(7).keywords  # the model's own default
 
 
 def test_two_carriers_in_one_scenario_are_refused():
@@ -201,12 +211,12 @@ def test_a_channel_of_ones_own_may_ask_for_the_block_and_the_device():
 
     CHANNELS["own"] = own
     try:
-        fading_of = find_fading(cell(channel={"kind": "own", "coherence_s": 0.1, "params": {"scale": 2.0}}))
-        list(islice(fading_of(7)(stream(1), 3), 1))
+        fading = fading_of(cell(channel={"kind": "own", "coherence_s": 0.1, "params": {"scale": 2.0}}))(7)
+        list(islice(fading(stream(1), 3), 1))
     finally:
         del CHANNELS["own"]
     assert handed == [(0.1, 7, 2.0)]
-    assert isinstance(fading_of(7), partial)
+    assert isinstance(fading, partial)
 
 
 # Places ----------------------------------------------------------------------------------------------------------

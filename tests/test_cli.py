@@ -9,6 +9,7 @@ import pytest
 from tiny_models import WORDS, make_model, write_prompts
 from traces import write_trace
 
+from uhlm_sim.cli import main
 from uhlm_sim.kinds import names_and_lines
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 
@@ -20,7 +21,10 @@ def uhlm_sim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_run_prints_its_table_and_leaves_a_whole_folder(scenario_file: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_a_run_prints_its_table_and_leaves_a_whole_folder(
+    scenario_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = uhlm_sim("run", str(scenario_file), "--jobs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "u-hlm(0.43)" in done.stdout
@@ -28,8 +32,8 @@ def test_a_run_prints_its_table_and_leaves_a_whole_folder(scenario_file: Path, t
     whole = {"summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet", "report.html"}
     whole |= {"scenario.resolved.toml", "provenance.json", "figures"}
     assert {file.name for file in folder.iterdir()} == whole
-    again = uhlm_sim("run", str(folder / "scenario.resolved.toml"), "--jobs", "1", "--out", "again", cwd=tmp_path)
-    assert again.stdout == done.stdout
+    resolved = str(folder / "scenario.resolved.toml")
+    assert given(capsys, "run", resolved, "--jobs", "1", "--out", "again")[:2] == (0, done.stdout)
     assert (tmp_path / "again" / "summary.csv").read_bytes() == (folder / "summary.csv").read_bytes()
 
 
@@ -77,16 +81,31 @@ BAD = {
 }
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are given in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def given(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int | str | None, str, str]:
+    """Give a command line in this process; return exit code, stdout and stderr. What it does not catch is raised."""
+    code: int | str | None = 0
+    try:
+        main([*arguments])
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("mistake", BAD)
 def test_a_mistake_gives_one_message_and_exit_2(
-    mistake: str, scenario_file: Path, trace_file: Path, tmp_path: Path
+    mistake: str, scenario_file: Path, trace_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = uhlm_sim("run", str(scenario_file), "--out", "out", *BAD[mistake](trace_file, tmp_path), cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith("uhlm-sim: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr
+    code, out, err = given(capsys, "run", str(scenario_file), "--out", "out", *BAD[mistake](trace_file, tmp_path))
+    assert (code, out) == (2, ""), err
+    assert err.startswith("uhlm-sim: ")
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -97,30 +116,36 @@ def test_a_missing_scenario_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_something_in_it_is_refused(scenario_file: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_a_folder_with_something_in_it_is_refused(
+    scenario_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("all my work")
     for more in ([], ["--resume"]):
-        done = uhlm_sim("run", str(scenario_file), "--out", "out", *more, cwd=tmp_path)
-        assert done.returncode == 2
+        code, _, _ = given(capsys, "run", str(scenario_file), "--out", "out", *more)
+        assert code == 2
         assert os.listdir(tmp_path / "out") == ["thesis.txt"]
 
 
-def test_calibrate_prints_the_law_beside_the_papers(trace_file: Path, tmp_path: Path) -> None:
-    done = uhlm_sim("calibrate", str(trace_file), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("here", "rendered")
+def test_calibrate_prints_the_law_beside_the_papers(
+    trace_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = given(capsys, "calibrate", str(trace_file))
+    assert code == 0, err
     for word in ("0.82", "-0.06", "Delta", "risk-averse", "risk-prone", "realised"):
-        assert word in done.stdout
+        assert word in out
     assert (tmp_path / "results" / "uncertainty_law.png").stat().st_size > 10_000
 
 
-def test_list_and_schema_name_what_there_is(tmp_path: Path) -> None:
-    listed = uhlm_sim("list", cwd=tmp_path).stdout
+def test_list_and_schema_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    _, listed, _ = given(capsys, "list")
     for heading, lines in names_and_lines():
         assert lines
         shown = "".join(f"  {name:<24} {line}\n" for name, line in lines.items())
         assert f"{heading}\n{shown}" in listed
-    assert '"bandwidth_hz"' in uhlm_sim("schema", cwd=tmp_path).stdout
+    assert '"bandwidth_hz"' in given(capsys, "schema")[1]
 
 
 def models_scenario(tmp_path: Path, slm: str, llm: str) -> Path:
@@ -155,27 +180,30 @@ skip_rate = "matched"
 
 
 @pytest.mark.models
-def test_two_models_of_different_vocabularies_are_refused(tmp_path: Path) -> None:
-    pair = [make_model(tmp_path / name, words=words) for name, words in (("a", WORDS), ("b", [*WORDS[:-1], "three"]))]
-    done = uhlm_sim("run", str(models_scenario(tmp_path, *pair)), "--out", "out", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "different vocabularies" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.usefixtures("here")
+def test_two_models_of_different_vocabularies_are_refused(
+    folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_model(tmp_path / "other", words=[*WORDS[:-1], "three"])
+    code, out, err = given(capsys, "run", str(models_scenario(tmp_path, folders[0], other)), "--out", "out")
+    assert (code, out) == (2, ""), err
+    assert "different vocabularies" in err
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "pair.parquet").exists()
 
 
 @pytest.mark.models
-def test_a_scenario_of_models_records_what_is_missing_and_replays_it(tmp_path: Path) -> None:
-    pair = [make_model(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 2))]
-    scenario = str(models_scenario(tmp_path, *pair))
-    recorded = uhlm_sim("record", scenario, cwd=tmp_path)
-    assert recorded.returncode == 0, recorded.stderr
-    assert "u-hlm(0.5)" in recorded.stdout
+@pytest.mark.usefixtures("here")
+def test_a_scenario_of_models_records_what_is_missing_and_replays_it(
+    folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = str(models_scenario(tmp_path, folders[1], folders[0]))
+    code, out, err = given(capsys, "record", scenario)
+    assert code == 0, err
+    assert "u-hlm(0.5)" in out
     before = (tmp_path / "pair.parquet").read_bytes()
-    done = uhlm_sim("run", scenario, "--jobs", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "*" not in done.stdout.split("seed")[1].split("rand-hlm:")[0]  # every policy has its own path
+    code, out, err = given(capsys, "run", scenario, "--jobs", "1")
+    assert code == 0, err
+    assert "*" not in out.split("seed")[1].split("rand-hlm:")[0]  # every policy has its own path
     assert (tmp_path / "pair.parquet").read_bytes() == before
     assert not list(tmp_path.glob("*.parts"))

@@ -20,12 +20,13 @@ import channel_models
 import uhlm_sim.cell
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.records import LEGS
-from uhlm_sim.kinds import KINDS, WORDS, one_line
-from uhlm_sim.names import find_kind
+from uhlm_sim.cell.named import SEAMS
+from uhlm_sim.kinds import WORDS, one_line
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Seam
+from uhlm_sim.tables import LEGS
 
-EVERY = [(key, name, kind) for key, (_, kinds) in KINDS.items() for name, kind in kinds.items()]
+EVERY = [(seam, name, kind) for seam in SEAMS for name, kind in seam.functions.items()]
 SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator", "base_station.batch_rule")
 SOURCED += ("base_station.order", "base_station.service.kind", "traffic.kind")
 YEAR_OR_STANDARD = re.compile(r"\b(19|20)\d\d\b|\bT[RS] \d\d\.\d{3}\b")
@@ -39,16 +40,19 @@ NEEDS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 every = pytest.mark.parametrize(
-    ("key", "name", "kind"), EVERY, ids=lambda value: value if isinstance(value, str) else ""
+    ("seam", "name", "kind"),
+    EVERY,
+    ids=lambda each: each if isinstance(each, str) else getattr(each, "heading", ""),
 )
 
 
 @every
-def test_a_kind_says_in_a_line_what_it_does_and_where_that_is_from(key: str, name: str, kind: Any) -> None:
+def test_a_kind_says_in_a_line_what_it_does_and_where_that_is_from(seam: Seam, name: str, kind: Any) -> None:
     line = one_line(kind)
     assert 10 < len(line) <= 120
     assert line.endswith(".")
     text = inspect.getdoc(kind) or ""
+    key = seam.keys[0]
     if key in SOURCED:
         assert YEAR_OR_STANDARD.search(text), f"{key} = {name}: name the source, with its year or a standard's number"
         assert "=" in text or "~" in text or "0 <" in text, f"{key} = {name}: give the equation"
@@ -56,15 +60,15 @@ def test_a_kind_says_in_a_line_what_it_does_and_where_that_is_from(key: str, nam
 
 
 @every
-def test_a_kind_is_found_by_its_name_and_travels_to_a_worker(key: str, name: str, kind: Any) -> None:
-    assert find_kind(name, KINDS[key][1], key, allow_plugins=False) is kind
+def test_a_kind_is_found_by_its_name_and_travels_to_a_worker(seam: Seam, name: str, kind: Any) -> None:
+    assert seam.find(name) is kind
     assert pickle.loads(pickle.dumps(kind)) is kind
-    assert [other for other in KINDS[key][1].values() if other is kind] == [kind], "a kind has a function of its own"
+    assert [other for other in seam.functions.values() if other is kind] == [kind], "a kind has a function of its own"
 
 
 def test_every_dictionary_of_functions_is_one_of_the_kinds() -> None:
     """So that `uhlm-sim list`, the reference and this file know whatever is new."""
-    known = [id(kinds) for _, kinds in KINDS.values()]
+    known = [id(seam.functions) for seam in SEAMS]
     for package in (channel_models, uhlm_sim.cell):
         for module in walk_packages(package.__path__, f"{package.__name__}."):
             for name, value in vars(import_module(module.name)).items():
@@ -74,7 +78,7 @@ def test_every_dictionary_of_functions_is_one_of_the_kinds() -> None:
                     and value
                     and all(map(inspect.isfunction, value.values()))
                 ):
-                    assert id(value) in known, f"{module.name}.{name} belongs into uhlm_sim/kinds.py"
+                    assert id(value) in known, f"{module.name}.{name} belongs into uhlm_sim/cell/named.py"
 
 
 def words_of(schema: dict[str, Any], above: str, tables: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -94,7 +98,7 @@ def test_every_word_of_the_schema_is_listed_with_its_line() -> None:
     schema = Scenario.model_json_schema()
     allowed = {(key, word) for key, word in words_of(schema, "", schema["$defs"]) if isinstance(word, str)}
     told = {(key, word) for key, words in WORDS.items() for word in words}
-    kinds = {(key, name) for key, (_, kinds) in KINDS.items() for name in kinds}
+    kinds = {(key, name) for seam in SEAMS for key in seam.keys for name in seam.functions}
     assert len(allowed) > 30
     assert allowed - kinds <= told
     assert told - allowed == {("tokens.prompts", "built-in"), ("tokens.encoder", "none")}
@@ -102,7 +106,7 @@ def test_every_word_of_the_schema_is_listed_with_its_line() -> None:
 
 
 def names(key: str) -> st.SearchStrategy[str]:
-    return st.sampled_from(list(KINDS[key][1]))
+    return st.sampled_from([name for seam in SEAMS if key in seam.keys for name in seam.functions])
 
 
 @st.composite

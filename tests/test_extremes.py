@@ -14,8 +14,9 @@ from worlds import cell, ready
 
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
-from uhlm_sim.cell.records import LEGS, Records
+from uhlm_sim.cell.records import Records
 from uhlm_sim.errors import ScenarioError
+from uhlm_sim.tables import LEGS
 
 SMALL = {"devices": 3, "think_time_s": 0.5, "max_tokens": 20}
 
@@ -32,9 +33,7 @@ def run(kind: str = "hlm", source: dict[str, object] | None = None, **changes: o
     scenario = cell(**{"traffic": SMALL, "duration_s": 4.0, "warmup_s": 0.0, **changes})
     records = simulate(scenario, ready(kind, **(source or {})), 0)
     metrics = replication_metrics(
-        records.requests,
-        records.tokens,
-        records.stations,
+        *records.tables,
         warmup_s=scenario.warmup_s,
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,

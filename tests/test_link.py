@@ -1,4 +1,4 @@
-"""Modulation, coding, block errors and retransmissions: the formula, timelines to draw by hand, theory, a contract."""
+"""Modulation, coding, block errors and retransmissions: timelines to draw by hand, theory, a contract."""
 
 import math
 import pickle
@@ -11,86 +11,19 @@ import pytest
 import simpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy.special import erfc
-from worlds import agrees, cell, known_air, ready
+from worlds import cell, known_air, ready, with_own
 
 import channel_models as radio
-from channel_models import MCS_EFFICIENCY, best_mcs, block_error, mcs_thresholds, snr_threshold
+from channel_models import MCS_EFFICIENCY, block_error, snr_threshold
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.radio import adaptive_uplink as adaptive
 from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.radio.allocators import ALLOCATORS, equal_share
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
-
-# The physics.
-
-
-@pytest.mark.parametrize(
-    ("mcs", "bits", "snr", "gap_db"),
-    [(5, 100, 0.8, 1.1), (5, 500, 0.7, 0.8), (12, 500, 3.1, 1.2), (12, 2000, 3.0, 1.0), (20, 2000, 18.7, 1.7)],
-)
-def test_a_block_fails_as_the_normal_approximation_says(mcs, bits, snr, gap_db):
-    bits_a_symbol, rate_1024 = {5: (2, 379), 12: (4, 434), 20: (6, 616)}[mcs]
-    g, rate = snr / 10 ** (gap_db / 10), bits_a_symbol * rate_1024 / 1024
-    n = bits / rate
-    dispersion = (1 - (1 + g) ** -2) * math.log2(math.e) ** 2
-    x = (math.log2(1 + g) - rate + math.log2(n) / (2 * n)) * math.sqrt(n / dispersion)
-    assert block_error(mcs, bits, snr) == pytest.approx(0.5 * erfc(x / math.sqrt(2)), rel=1e-9)
-    assert 1e-3 < block_error(mcs, bits, snr) < 1 - 1e-3  # where it tells
-
-
-def test_a_long_block_is_cut_and_fails_if_a_part_does():
-    """10,000 bits are two code blocks of 5,000."""
-    snr = snr_threshold(10, 5000.0, 0.1)
-    assert block_error(10, 5000.0, snr) == pytest.approx(0.1, rel=1e-6)
-    assert block_error(10, 10_000.0, snr) == pytest.approx(1 - 0.9**2, rel=1e-6)
-    assert block_error(10, 8448.0, snr) < block_error(10, 8449.0, snr)  # two of half the size
-
-
-def test_a_threshold_is_where_the_error_meets_its_target_and_rises_with_the_mcs():
-    thresholds = mcs_thresholds([50.0, 3000.0, 1e5], 0.1)
-    uses = np.array([50.0, 3000.0, 1e5])[:, np.newaxis]
-    np.testing.assert_allclose(block_error(np.arange(28), uses * MCS_EFFICIENCY, thresholds), 0.1, rtol=1e-6)
-    assert (np.diff(thresholds, axis=1) > 0).all()
-    assert best_mcs(thresholds[1] * (1 + 1e-6), thresholds[1]).tolist() == list(range(28))
-    assert best_mcs(thresholds[1] * (1 - 1e-6), thresholds[1]).tolist() == list(range(-1, 27))
-    with pytest.raises(ValueError, match="target_error = 1: must be between 0 and 1"):
-        snr_threshold(3, 100.0, 1.0)
-
-
-@pytest.mark.parametrize("mcs", [-1, 28, [3, -1, 27], [0, 28]])
-def test_a_block_has_an_mcs_of_the_table(mcs):
-    """-1, as `best_mcs` says below all, isn't the last of the list."""
-    wrong = -1 if np.min(mcs) < 0 else 28
-    with pytest.raises(ValueError, match=f"mcs = {wrong}: must be from 0 to 27"):
-        block_error(mcs, 1000.0, 10.0)
-    assert block_error(np.empty(0, dtype=int), np.empty(0), np.empty(0)).size == 0
-
-
-def test_no_error_without_noise_none_but_errors_without_a_signal():
-    assert block_error(np.arange(28), 1000.0, 1e9).tolist() == [0.0] * 28
-    assert block_error(np.arange(28), 1000.0, 0.0).tolist() == [1.0] * 28
-
-
-def test_the_table_is_the_standards_in_order_of_its_efficiency():
-    """TS 38.214, table 6.1.4.1-1: 28 entries from 0.2344 to 5.5547 bit a symbol."""
-    assert len(MCS_EFFICIENCY) == 28
-    assert MCS_EFFICIENCY[[0, 2, 10, 17, 27]] == pytest.approx([0.2344, 0.3770, 1.3281, 2.7305, 5.5547], abs=5e-5)
-    assert (np.diff(MCS_EFFICIENCY) > 0).all()
-
-
-def test_thresholds_kept_by_size_are_right_to_a_twentieth_of_a_decibel_between_cuts():
-    table = adaptive.threshold_table(16 * 11, 0.1)
-    uses = np.geomspace(50.0, 1500.0, 40)
-    rows = np.rint(16 * np.log2(uses)).astype(int)
-    apart_db = 10 * np.log10(table[rows] / mcs_thresholds(uses, 0.1))
-    assert np.abs(apart_db).max() < 0.05
-
 
 # Timelines to draw by hand: 1 kHz, slots of 1 s, so a slot has 1,000 channel uses; no outer loop.
 
@@ -261,45 +194,8 @@ def test_a_phone_that_the_lowest_mcs_just_reaches_is_not_passed_over_for_its_err
 # Theory.
 
 
-def lone_phone(snr, uploads, bits, replication, **link):
-    """One phone sends upload after upload at MCS 0; return the mean seconds, which are slots, an upload takes."""
-    env, ends = simpy.Environment(), [0.0]
-
-    def deliver(_job):
-        ends.append(env.now)
-        if len(ends) <= uploads:
-            band.send(Job(0, bits, 1, env.now, Wakeup(env)))
-
-    options = {"outer_step_db": 0.0, **link}
-    band = AdaptiveUplink(
-        env,
-        bandwidth_hz=1000.0,
-        air=Air(np.array([snr]), radio.spectral_efficiency),
-        known=Air(np.array([snr_for(0)]), radio.spectral_efficiency),
-        link=Link(**options),
-        slots=Slots(1, 1.0, 10.0),
-        coins_of=lambda device: stream(1, "link", replication, device),
-        deliver=deliver,
-    )
-    band.send(Job(0, bits, 1, 0.0, Wakeup(env)))
-    env.run()
-    return ends[-1] / uploads, band.counters
-
-
-def test_an_upload_of_one_block_lasts_a_slot_and_a_round_trip_for_every_error():
-    """E[stay] = 1 + R (e(g) + e(2 g)) slots, with e(g) near 1, e(2 g) = 0.3 and e(3 g) near 0."""
-    bits = 1000 * MCS_EFFICIENCY[0]
-    snr = snr_for(0, 0.3) / 2
-    errors = [float(block_error(0, bits, n * snr)) for n in (1, 2, 3)]
-    link = {"round_trip_slots": 8, "max_transmissions": 3}
-    found = [lone_phone(snr, 200, bits, n, **link) for n in range(6)]
-    assert agrees(1 + 8 * (errors[0] + errors[1]), [stay_s for stay_s, _ in found])
-    assert sum(counted.lost_blocks for _, counted in found) == 0
-    assert errors == [pytest.approx(1, abs=0.01), pytest.approx(0.3), pytest.approx(0, abs=1e-3)]
-
-
-def test_the_outer_loop_meets_its_target_where_choosing_by_the_prediction_does_not():
-    """Rayleigh at 10 dB in blocks of 10 ms, seen at once: with the loop a tenth fails, without it far less."""
+def test_without_the_outer_loop_far_less_than_the_target_fails():
+    """Rayleigh at 10 dB in blocks of 10 ms, seen at once. With the loop it is a tenth, which the validation holds."""
 
     def share(replication, step_db):
         env = simpy.Environment()
@@ -325,8 +221,7 @@ def test_the_outer_loop_meets_its_target_where_choosing_by_the_prediction_does_n
         env.run(until=1.5)
         return (band.counters.block_errors - errors) / (band.counters.blocks - blocks)
 
-    assert agrees(0.1, [share(replication, 0.5) for replication in range(4)], errors=6.0)
-    assert np.mean([share(replication, 0.0) for replication in range(2)]) < 0.05
+    assert share(0, 0.0) < 0.05 < share(0, 0.5)
 
 
 # The whole cell.
@@ -387,8 +282,8 @@ def test_an_allocator_of_ones_own_and_the_equal_share_are_one_if_they_say_the_sa
     def tokens(allocator):
         uplink = {"allocator": allocator, "tti_s": 0.002, "link": {"kind": "adaptive"}}
         scenario = cell(traffic={"devices": 4, "think_time_s": 0.2}, uplink=uplink, duration_s=3.0, warmup_s=1.0)
-        check_scenario(scenario, [ready()], allow_plugins=True)
-        return simulate(scenario, ready(), 0, allow_plugins=True).tokens
+        check_scenario(scenario, [ready()], with_own(scenario))
+        return simulate(scenario, ready(), 0, found=with_own(scenario)).tokens
 
     pd.testing.assert_frame_equal(tokens("own_equal:same"), tokens("equal-share"), check_exact=True)
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from uhlm_sim.analysis.measures.energy import ENERGY
-from uhlm_sim.analysis.measures.metrics import LEGS, UNITS, replication_metrics
+from uhlm_sim.analysis.measures.metrics import UNITS, replication_metrics
 from uhlm_sim.errors import InputError
+from uhlm_sim.tables import LEGS
 
 NAN = math.nan
 TOKENS = [
@@ -58,6 +59,7 @@ def measure(tokens=ANSWER, requests=ASKED, stations=COUNTED, *, warmup_s=10.0, d
     settings = {"devices": 2, "slo": {}, "output_law": True} | other
     return replication_metrics(
         pd.DataFrame(requests, columns=REQUESTS),
+        pd.DataFrame(tokens, columns=TOKENS),  # one token a round: the same columns
         pd.DataFrame(tokens, columns=TOKENS),
         pd.DataFrame(stations, columns=STATIONS),
         warmup_s=warmup_s,

@@ -9,6 +9,7 @@ import pytest
 from traces import as_version_1, read_trace, write_trace
 from worlds import cell
 
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.errors import InputError
 from uhlm_sim.provenance import assumptions
@@ -154,7 +155,11 @@ def test_a_trace_of_version_1_is_read_with_quality_unknown(tmp_path):
 
 def test_a_run_says_what_its_quality_is(tmp_path):
     traces = read_trace(tmp_path), Trace.read(as_version_1(write_trace(tmp_path / "old.parquet")))
-    said, unsaid = (" ".join(assumptions(cell(), trace, [ready_policy(0, cell(), trace)], 0)) for trace in traces)
+    scenario = cell()
+    found = find_names(scenario)
+    ready = [ready_policy(0, scenario, trace, found) for trace in traces]
+    both = zip(traces, ready, strict=True)
+    said, unsaid = (" ".join(assumptions(scenario, trace, [policy], 0)) for trace, policy in both)
     assert "whole recorded answers, up to 12 tokens" in said
     assert "recorded without a sentence encoder" in unsaid
 

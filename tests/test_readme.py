@@ -4,10 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from uhlm_sim.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,23 +24,36 @@ def blocks(language: str) -> list[str]:
 
 OWN = next(block for block in blocks("python") if "def confident" in block)
 NOTEBOOK = next(block for block in blocks("python") if "load(" in block)
+# test_validate.py gives the first of these, test_scenarios.py runs the others.
+ELSEWHERE = ["uhlm-sim validate --quick", "uhlm-sim run users_sweep", "uhlm-sim run threshold_frontier"]
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("uhlm-sim ")]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_does_what_it_says(command: str, scenario_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The user's own code is in the folder where the command is given, and nothing of it stays behind."""
     (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("own", None)
+    yield
+    sys.modules.pop("own", None)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ELSEWHERE])
+def test_a_command_of_the_readme_does_what_it_says(
+    command: str, scenario_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scenario_file.rename(tmp_path / "my.toml")
     arguments = shlex.split(command)[1:]
-    if arguments[0] in ("run", "capacity"):
-        arguments += SHORT
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "uhlm-sim"), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    main(arguments + (SHORT if arguments[0] in ("run", "capacity") else []))
+    assert capsys.readouterr().out
+
+
+def test_the_command_is_installed_under_its_name() -> None:
+    program = Path(sys.executable).parent / "uhlm-sim"
+    done = subprocess.run([str(program), "list"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -53,7 +53,7 @@ def test_a_recording_answers_every_prompt_under_every_rule(settings, tmp_path):
     trace = record(
         settings, REQUESTS, tmp_path / "t.parquet", lambda done, total: seen.append((done, total)), "by hand"
     )
-    law = trace.calibration().law
+    law = trace.law()
     assert [entry.name for entry in trace.header.paths][:4] == ["hlm", "slm", "llm", "u-hlm(0.5)"]
     for threshold in (0.5, law.risk_averse, law.risk_prone):
         rule = DecodingRule("u-hlm", threshold=threshold)

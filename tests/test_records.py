@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from traces import read_trace
-from worlds import cell, ready
+from worlds import cell, ready, with_own
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.laws import check_records
@@ -123,12 +123,13 @@ def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_ow
     """Also where two of its tokens are all that a phone is given, and where it isn't finished."""
     trace = read_trace(tmp_path)
     thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.8)]
-    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.cell.phones.policies:as_recorded"}]
+    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.tokens.gates:keep_as_recorded"}]
     scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
-    policies = [ready_policy(i, scenario, trace, allow_plugins=True) for i in range(len(kinds))]
+    found = with_own(scenario)
+    policies = [ready_policy(i, scenario, trace, found) for i in range(len(kinds))]
     assert [policy.exact for policy in policies] == [True, True, False, True, False]
     for policy in policies:
-        requests = simulate(scenario, policy, 0, allow_plugins=True).requests
+        requests = simulate(scenario, policy, 0, found=found).requests
         assert len(requests) > 10
         known = requests[["quality_cosine", "quality_cosine_reference"]].to_numpy()
         if not policy.exact:
@@ -224,7 +225,23 @@ def test_a_table_that_breaks_a_law_is_refused(law, change):
     records = busy()
     tokens = change(records.tokens.copy())
     with pytest.raises(SimulationError, match=law):
-        check_records(replace(records, tokens=tokens))
+        check_records(replace(records, tokens=tokens, rounds=rounds_of(records.rounds, tokens)))
+
+
+def rounds_of(rounds, tokens):
+    """Return the rounds with the legs, bits and batches that their tokens have."""
+    keys, sums = ["device", "request", "round"], [*LEGS, "payload_bits", "llm_tokens", "batch_jobs", "batch_tokens"]
+    changed = rounds.set_index(keys)
+    changed[sums] = tokens.groupby(keys)[sums].sum(min_count=1).reindex(changed.index)
+    return changed.reset_index()
+
+
+def test_rounds_that_are_not_their_tokens_are_refused():
+    records = busy()
+    rounds = records.rounds.copy()
+    rounds["payload_bits"] *= 2
+    with pytest.raises(SimulationError, match="a round's legs, bits and positions are its tokens'"):
+        check_records(replace(records, rounds=rounds))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from uhlm_sim import load, run
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 # Means over tokens and time, which a shorter run estimates as well: none of whole requests.
 METRICS = ["token_throughput", "token_throughput_per_device", "skip_rate", "distribution_error", "uplink_utilisation"]
-SHORT = {"duration_s": 60.0, "replications": 8, "output.tokens": False}
+SHORT = {"duration_s": 40.0, "replications": 6, "output.tokens": False}
 POINTS = {
     "quickstart": {},
     "users_sweep": {"traffic.devices": 10},

@@ -5,105 +5,21 @@ import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pandas as pd
 import pytest
 import tomli_w
+from conftest import rendering
+from made_up_run import POLICIES, run
 
 from uhlm_sim.analysis.digits import number as shown
-from uhlm_sim.analysis.digits import ratio as shown_ratio
+from uhlm_sim.analysis.figures.catalogue import write_figures
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import summarise, write_table
-from uhlm_sim.analysis.measures.metrics import LEGS, UNITS, replication_metrics
-from uhlm_sim.analysis.report.page import Results, write_figures, write_report
+from uhlm_sim.analysis.measures.metrics import UNITS
+from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.report.terminal import summary_text
+from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
-
-POLICIES = {"hlm": 0.0, "u-hlm(0.43)": 0.5, "slm": 1.0}
-
-
-def simulated(policy, replication):
-    """Two phones that answer for 20 s; half of the tokens of U-HLM are kept, all of the SLM's."""
-    rng = np.random.default_rng(replication)
-    rows = []
-    for device in (0, 1):
-        now = rng.random()
-        for position in range(40):
-            kept = (position % 2 < 2 * POLICIES[policy] - 0.5) if POLICIES[policy] else False
-            legs = [0.2, *([0.0] * 5 if kept else rng.uniform(0.01, 0.1, 5))]
-            done = now + sum(legs)
-            words = ("skip", "skipped") if kept else ("send", "accepted")
-            rows.append(
-                (device, 0, position, now, done, *words, 0.8, 0 if kept else 8000, *legs, *([0 if kept else 1] * 3))
-            )
-            now = done
-    columns = ["device", "request", "position", "started_s", "committed_s", "decision", "outcome"]
-    columns += ["accept_probability", "payload_bits", *LEGS, "batch_jobs", "batch_tokens", "steps"]
-    tokens = pd.DataFrame(rows, columns=columns)
-    ends = tokens.groupby("device")["committed_s"]
-    requests = pd.DataFrame(
-        {"device": [0, 1], "request": 0, "arrived_s": tokens.groupby("device")["started_s"].min()}
-    ).assign(
-        first_token_s=ends.min(),
-        finished_s=ends.max(),
-        tokens=40,
-        mean_snr_db=10.0,
-        quality_cosine=0.6,
-        quality_cosine_reference=0.5,
-    )
-    counted = [(s, t, 0.3 * t, 0.2 * t, 1) for s in ("uplink", "base_station") for t in (0.0, 20.0)]
-    stations = pd.DataFrame(counted, columns=["station", "at_s", "present_s", "busy_s", "servers"])
-    return requests, tokens, stations
-
-
-def run(replications=3, forced=()):
-    """Return the tables of a run of all policies."""
-    parts = {"requests": [], "tokens": [], "stations": []}
-    values = []
-    for policy in POLICIES:
-        for replication in range(replications):
-            tables = simulated(policy, replication)
-            settings = {
-                "warmup_s": 0.0,
-                "duration_s": 20.0,
-                "devices": 2,
-                "slo": {},
-                "output_law": policy not in forced,
-            }
-            found = replication_metrics(*tables, **settings)
-            values += [(0, policy, replication, name, value) for name, value in found.items()]
-            for name, table in zip(parts, tables, strict=True):
-                keys = {"point": 0, "policy": policy, "replication": replication}
-                parts[name].append(table.assign(**keys))
-    tidy = pd.DataFrame(values, columns=["point", "policy", "replication", "metric", "value"])
-    told = [
-        {"label": name, "kind": name.partition("(")[0], "exact": name not in forced, "path": "hlm"}
-        | {"threshold": 0.43 if "u-" in name else None, "words": ""}
-        for name in POLICIES
-    ]
-    return Results(
-        summary=summarise(tidy, "hlm"),
-        replications=tidy,
-        **{name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()},
-        scenario={
-            "name": "two phones <test>",
-            "description": "Does U-HLM keep & send?",
-            "replications": replications,
-            "seed": 1,
-            "warmup_s": 0.0,
-            "duration_s": 20.0,
-            "traffic": {"kind": "closed", "devices": 2},
-            "channel": {"params": {}, "kind": "constant"},
-        },
-        provenance={
-            "version": "0.1.0",
-            "seed": 1,
-            "trace": {"temperature": 0.7, "models": {"slm": {"name": "small"}}},
-            "policies": told,
-            "assumptions": ["Below −10 dB nothing is sent."],
-            "presets": [{"name": "phone", "source": "a benchmark, http://example.org"}],
-        },
-    )
 
 
 def report(tables, folder):
@@ -159,7 +75,8 @@ def tables():
 def folder(tables, tmp_path_factory):
     """A folder with the figures and the report."""
     folder = tmp_path_factory.mktemp("report")
-    report(tables, folder)
+    with rendering():
+        report(tables, folder)
     return folder
 
 
@@ -228,6 +145,7 @@ def test_figures_are_there_as_png_and_pdf(folder):
         assert (folder / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_same_tables_give_the_same_bytes_in_memory_and_from_the_folder(tables, text, tmp_path):
     read = Results.read(folder_of(tables, tmp_path / "run"))
     assert read.policies == list(POLICIES)
@@ -283,7 +201,7 @@ def test_the_terminal_shows_a_sweep_as_two_tables_of_a_row_a_point(tables, tmp_p
     swept = swept_over_snr(tables)
     text = summary_text(swept)
     lines = text.splitlines()
-    for title in ("tokens/s of the cell", "ratio to hlm"):
+    for title in ("Tokens a second of the cell", "Ratio to hlm"):
         top = lines.index(title)
         assert lines[top + 1].split() == ["channel.mean_snr_db", "hlm", "u-hlm(0.43)", "*", "slm"]
         assert [line.split()[0] for line in lines[top + 2 : top + 4]] == ["0", "10"]
@@ -430,39 +348,3 @@ def test_a_run_whose_failed_points_were_left_out_is_read_with_what_failed(tables
 def test_no_folder_at_all_is_refused(tmp_path):
     with pytest.raises(InputError, match="not a finished run"):
         Results.read(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("estimate", "text"),
-    [
-        ((104.83, 102.73, 106.93), ("104.8", "± 2.1")),
-        ((0.052, 0.052, 0.052), ("0.05200", "± 0")),
-        ((393216.0, 392216.0, 394216.0), ("393,216", "± 1,000")),
-        ((0.1286, 0.1286 - 4e-7, 0.1286 + 4e-7), ("0.1286", "± 4e-07")),
-        ((2.5e-5, 2.4e-5, 2.6e-5), ("2.5e−05", "± 1e−06")),
-        ((-0.031, -0.041, -0.021), ("−0.031", "± 0.010")),
-        ((0.0, 0.0, 0.0), ("0", "")),
-        ((3.14159, math.nan, math.nan), ("≈3.1", "")),
-        ((1234.5, math.nan, math.nan), ("≈1,200", "")),
-        ((-2.345e-5, math.nan, math.nan), ("≈−2.3e−05", "")),
-        ((math.nan, math.nan, math.nan), ("–", "")),
-    ],
-)
-def test_a_number_has_the_digits_that_its_interval_gives(estimate, text):
-    assert shown(*estimate) == text
-
-
-@pytest.mark.parametrize(
-    ("estimate", "text"),
-    [
-        ((1.4132, 1.3871, 1.4393), ("1.413", "1.387 to 1.439")),
-        ((1.0, 1.0, 1.0), ("1", "")),
-        ((1.05, 0.683, 5.48), ("1.1", "0.7 to 5.5")),
-        ((1.9, 0.9, 3.0), ("1.9", "0.9 to 3.0")),
-        ((2.0, -0.04, 4.0), ("2.0", "0.0 to 4.0")),
-        ((0.9222, math.nan, math.nan), ("≈0.92", "no interval")),
-        ((math.nan, math.nan, math.nan), ("–", "")),
-    ],
-)
-def test_a_ratio_has_both_ends_of_its_interval(estimate, text):
-    assert shown_ratio(*estimate) == text

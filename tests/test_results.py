@@ -3,18 +3,21 @@
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from inspect import signature
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import rendering
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures.catalogue import write_figures
-from uhlm_sim.analysis.measures.metrics import OUTPUT_LAW
+from uhlm_sim.analysis.figures.captions import OVER, POINT
+from uhlm_sim.analysis.figures.catalogue import FIGURES, write_figures
 from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario_file import parse_scenario
+from uhlm_sim.tables import OUTPUT_LAW
 
 POLICIES = [
     {"kind": "hlm"},
@@ -156,7 +159,8 @@ def test_the_middle_point_has_its_tables_alone(swept):
     assert len(middle.tokens) < len(swept.tokens)
 
 
-METHODS = ("throughput", "legs", "batches", "token_time", "ttft", "queues", "frontier")
+# Figures of one point; the run here knows no power, so it has no energy.
+METHODS = [name for name, figure in FIGURES.items() if POINT in figure.kinds and name != "energy"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -193,14 +197,26 @@ def test_figures_over_a_sweep_go_on_ones_own_axes_too(swept, two):
         two.plot.ratio_map("hlm")
     with pytest.raises(InputError, match="kept no token tables"):
         two.plot.token_time()
-    for figure in (swept.plot.sweep(), swept.plot.latency(), swept.plot.legs_over(), two.plot.attainment_map()):
-        assert figure.axes
+    assert two.plot.attainment_map().axes
+
+
+@pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if OVER in figure.kinds])
+def test_every_figure_over_a_sweep_is_a_method_of_the_plots(swept, name):
+    assert name in dir(swept.plot)
+    assert "run" not in signature(getattr(swept.plot, name)).parameters
+    assert getattr(swept.plot, name)().axes
+
+
+def test_a_figure_that_is_not_there_has_a_neighbour_named(swept):
+    with pytest.raises(AttributeError, match="no figure 'latencys'; did you mean 'latency'"):
+        swept.plot.latencys()
 
 
 def written(results, folder):
     return {figure.name: figure for figure in write_figures(results, folder)}
 
 
+@pytest.mark.usefixtures("rendered")
 def test_each_figure_has_its_png_its_pdf_and_its_data(single, tmp_path):
     figures = written(single, tmp_path)
     assert list(figures) == ["throughput", "legs", "token_time", "ttft", "queues", "batches", "frontier"]
@@ -214,7 +230,8 @@ def test_each_figure_has_its_png_its_pdf_and_its_data(single, tmp_path):
 
 @pytest.fixture(scope="module")
 def swept_figures(swept, tmp_path_factory):
-    return written(swept, tmp_path_factory.mktemp("figures"))
+    with rendering():
+        return written(swept, tmp_path_factory.mktemp("figures"))
 
 
 @pytest.mark.parametrize("name", ["sweep", "latency", "batches", "legs"])
@@ -227,6 +244,7 @@ def test_the_data_beside_a_figure_are_rows_of_the_summary(swept, swept_figures, 
     assert data["mean"].to_numpy() == pytest.approx(summary.loc[rows].to_numpy(), rel=1e-8)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_sweep_of_two_values_is_drawn_as_maps(two, tmp_path):
     figures = written(two, tmp_path)
     assert list(figures)[:2] == ["ratio_map", "slo_map"]

@@ -76,14 +76,12 @@ def test_a_policys_label_is_its_name_or_its_kind_with_what_tells_it_apart() -> N
         ('channel={kind="constant", mean_snr_db=-20.0}', "mean_snr_db = -20 is below min_snr_db = -10"),
         ("channel.mean_snr_db=[1.0, 2.0]", "2 values for traffic.devices = 20"),
         ("policy.u-hlm(0.43).threshold=1.1", "threshold = 1.1: must be .*less than or equal to 1"),
-        ("policy.hlm.threshold=0.5", "threshold belongs to u-hlm"),
         ('policy.hlm.name="slm"', "two policies are called 'slm'"),
-        ('policy.rand-hlm.match="llm"', "must name one u-hlm policy"),
+        ('policy.rand-hlm.match="llm"', "must name one policy with a threshold"),
         ("traffic.devices=1e9", "traffic.devices = 1000000000.0: must be a valid integer"),
         ("traffic.devices=1000000000", "traffic.devices = 1000000000: must be less than or equal to 100000"),
         ("channel.coherence_s=1e-9", "fading blocks: up to 1.2e\\+11 in one simulation; at most 1e\\+08 fit"),
         ('traffic={kind="poisson", rate_per_s=1e6}', "requests: up to 2.4e\\+09 in one simulation"),
-        ("traffic.devices=100000", "tokens of .*: up to 1.2e\\+08 in one simulation"),
         ("warmup_s=120", "warmup_s = 120 leaves nothing of duration_s = 120"),
         ('device.slm="phone-1b"', "no preset 'phone-1b'.*did you mean 'phone-1b-bf16'"),
         ('tokens.kind="synthesised"', "tokens"),
@@ -108,12 +106,6 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
 def test_a_near_miss_of_a_scenarios_name_is_suggested() -> None:
     with pytest.raises(ScenarioError, match="did you mean 'quickstart'"):
         find_scenario("quikstart")
-
-
-def test_a_clock_that_would_stand_still_is_refused() -> None:
-    still = ["traffic.think_time_s=0", "device={slm_token_s=0, slm_prefill_token_s=0}"]
-    with pytest.raises(ScenarioError, match="a token that is kept takes no time at all"):
-        read_scenario(find_scenario("quickstart"), still)
 
 
 SWEEP = {"channel.mean_snr_db": [0.0, 10.0, 20.0], "traffic.devices": [5, 10]}

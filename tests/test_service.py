@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from worlds import agrees, cell, ready
+from worlds import agrees, cell, check_with_own, ready, with_own
 
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.gpus.service import service_times
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.names import find_scenario
 from uhlm_sim.rng import stream
@@ -37,6 +38,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_times"
 
 
+KEY = "base_station.service.kind"
+
+
 def served_by(kind, duration_s=5.0, **params):
     service = {"kind": kind, "c_s": 0.02, "params": params}
     return cell(base_station={"service": service}, duration_s=duration_s, warmup_s=1.0)
@@ -45,22 +49,23 @@ def served_by(kind, duration_s=5.0, **params):
 def test_own_times_see_the_scenarios_numbers_and_the_replications_stream(own):
     scenario = served_by(f"{own}:exponential", scale=3.0)
     for replication in (0, 1):
-        times = service_times(scenario, replication, allow_plugins=True)
+        times = service_times(scenario, replication, with_own(scenario)[KEY])
         drawn = 3.0 * stream(1, "service", replication).exponential(0.02, 5)
         assert [times(1) for _ in range(5)] == pytest.approx(drawn.tolist())
 
 
 def test_own_times_are_what_the_base_station_takes(own):
-    records = simulate(served_by(f"{own}:exponential", duration_s=60.0), ready(), 0, allow_plugins=True)
+    scenario = served_by(f"{own}:exponential", duration_s=60.0)
+    records = simulate(scenario, ready(), 0, found=with_own(scenario))
     drawn_s = records.tokens["verify_s"].dropna().unique()
     assert agrees(0.02, drawn_s, within=0.15)
     assert np.std(drawn_s) == pytest.approx(0.02, rel=0.15)
 
 
 def test_the_kind_of_a_preset_is_fitted():
-    service = cell(base_station={"llm": "llama2-7b-h100"}).base_station.service
-    assert service.kind == "fitted"
-    assert service_times(cell(base_station={"llm": "llama2-7b-h100"}), 0)(12) == pytest.approx(0.005562 + 0.0012)
+    faster = cell(base_station={"llm": "llama2-7b-h100"})
+    assert faster.base_station.service.kind == "fitted"
+    assert service_times(faster, 0, find_names(faster)[KEY])(12) == pytest.approx(0.005562 + 0.0012)
 
 
 def test_own_times_survive_being_written(own):
@@ -81,7 +86,7 @@ def test_own_times_survive_being_written(own):
 @pytest.mark.usefixtures("own")
 def test_a_wrong_kind_is_told_before_the_first_event(kind, params, told):
     with pytest.raises(ScenarioError, match=told):
-        check_scenario(served_by(kind, **params), [ready()], allow_plugins=True)
+        check_with_own(served_by(kind, **params))
 
 
 def roof(max_batch=16, **service):
@@ -89,7 +94,7 @@ def roof(max_batch=16, **service):
         base_station={"llm": "llama2-7b-a100", "max_batch": max_batch, "service": {"kind": "roofline", **service}}
     )
     check_scenario(scenario, [ready()])
-    return service_times(scenario, 0)
+    return service_times(scenario, 0, find_names(scenario)[KEY])
 
 
 def test_a_roofline_reads_all_weights_or_computes():
@@ -107,7 +112,7 @@ def test_a_roofline_of_any_model_and_gpu_needs_all_of_its_numbers():
     shares = {"mfu_prefill": 0.5, "mfu_decode": 0.5}
     scenario = cell(base_station={"service": {"kind": "roofline", **numbers, **shares}})
     assert scenario.base_station.llm is None
-    assert service_times(scenario, 0)(1) == pytest.approx(0.002)
+    assert service_times(scenario, 0, find_names(scenario)[KEY])(1) == pytest.approx(0.002)
     with pytest.raises(ScenarioError, match=r"no roofline: service needs parameters.*llama2-7b-a100 or llama2-7b-h100"):
         cell(base_station={"llm": "llama2-7b-a40", "service": {"kind": "roofline"}})
 
@@ -115,7 +120,7 @@ def test_a_roofline_of_any_model_and_gpu_needs_all_of_its_numbers():
 def test_a_preset_of_the_roofline_is_exchanged_as_a_whole():
     scenario = read_scenario(find_scenario("quickstart"), ["base_station.service.kind=roofline"])
     swept = scenario.model_copy(update={"sweep": {"base_station.llm": ["llama2-7b-a100", "llama2-7b-h100"]}})
-    times = [service_times(point.scenario, 0)(1) for point in sweep_points(swept)]
+    times = [service_times(point.scenario, 0, find_names(point.scenario)[KEY])(1) for point in sweep_points(swept)]
     assert times == pytest.approx([13.48e9 / 2.039e12, 13.48e9 / 3.35e12])
 
 
@@ -132,7 +137,7 @@ def test_a_preset_beside_times_of_ones_own_keeps_its_name_and_must_have_one(tmp_
 def tabled(path):
     scenario = cell(base_station={"service": {"kind": "table", "path": str(path)}})
     check_scenario(scenario, [ready()])
-    return service_times(scenario, 0)
+    return service_times(scenario, 0, find_names(scenario)[KEY])
 
 
 def test_a_table_is_straight_lines_between_its_rows_and_beyond_the_last(tmp_path):
@@ -186,5 +191,6 @@ def test_own_times_need_leave(own):
     ],
 )
 def test_times_that_are_none_are_refused_by_name(own, kind, params, told):
+    scenario = served_by(f"{own}:{kind}", **params)
     with pytest.raises(SimulationError, match=told):
-        simulate(served_by(f"{own}:{kind}", **params), ready(), 0, allow_plugins=True)
+        simulate(scenario, ready(), 0, found=with_own(scenario))

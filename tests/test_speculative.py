@@ -232,6 +232,13 @@ def test_fit_recovers_a_line_and_counts_delta():
     assert (law.a, law.b, law.delta) == pytest.approx((0.6, 0.05, 1.0))
 
 
+def test_two_tokens_of_different_uncertainty_are_enough_for_a_line():
+    law = sp.fit_law([0.2, 0.6], [0.5, 0.5], [0.45, 0.25])  # beta = 0.1 and 0.5
+    assert (law.a, law.b) == pytest.approx((1.0, -0.1))
+    with pytest.raises(ValueError, match="at least two"):
+        sp.fit_law([0.2], [0.5], [0.45])
+
+
 def test_fit_is_least_squares_with_every_token_weighing_one():
     rng = np.random.default_rng(2)
     u, x, y = rng.integers(0, 21, 500) / 20, rng.random(500), rng.random(500)

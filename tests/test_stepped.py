@@ -142,9 +142,9 @@ def world(device: int, policy: Any, end_s: float, seed: int) -> SteppedPhone:
     )
 
 
-@pytest.mark.parametrize("limited", [False, True], ids=["per-hertz", "power-limited"])
-@pytest.mark.parametrize("devices", [1, 2, 3])
-@pytest.mark.parametrize("seed", [4, 8])  # worlds in which no two jobs reach the base station within a few steps
+@pytest.mark.parametrize(  # worlds in which no two jobs reach the base station within a few steps
+    ("seed", "devices", "limited"), [(4, 1, False), (8, 2, True), (8, 3, False), (4, 3, True)]
+)
 def test_token_by_token_the_difference_is_that_of_the_step(seed: int, devices: int, limited: bool) -> None:
     """Batches of one: every commit lies within some tens of steps; a quarter of the step is a quarter of the error.
 
@@ -192,8 +192,8 @@ def test_the_error_falls_in_proportion_to_the_step() -> None:
 
 def test_a_busy_cell_with_batches_has_the_same_mean_token_time() -> None:
     """Eight phones, two GPUs, batches of up to four: over worlds, the paired difference of means is chance or steps."""
-    step_s, ratios = 2e-4, []
-    for seed in range(24):
+    step_s, ratios = 4e-4, []
+    for seed in range(16):
         tokens, (phones,) = both_cells([step_s], 8, 12.0, seed, gpus=2, max_batch=4)
         stepped_s = np.concatenate([phone.delays_s for phone in phones]).mean()
         ratios.append(stepped_s / (tokens["committed_s"] - tokens["started_s"]).mean())

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures import frontier, maps, sweeps, swept
+from uhlm_sim.analysis.figures import frontier, latency, legs_over, maps
+from uhlm_sim.analysis.figures.axes import varied
+from uhlm_sim.analysis.figures.over_sweep import draw_over, guide_rows, over_table, with_guides, with_verdicts
 from uhlm_sim.analysis.figures.style import looks
 
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
@@ -30,9 +32,9 @@ def axes():
 
 
 def test_a_line_goes_through_the_means_and_its_band_through_the_interval():
-    table = sweeps.over_table(over({1: {"hlm": 10.0}, 4: {"hlm": 30.0}, 2: {"hlm": 20.0}}), X, ["token_throughput"])
+    table = over_table(over({1: {"hlm": 10.0}, 4: {"hlm": 30.0}, 2: {"hlm": 20.0}}), X, ["token_throughput"])
     ax = axes()
-    sweeps.draw_over(ax, table, "token_throughput", looks(["hlm"]))
+    draw_over(ax, table, "token_throughput", looks(["hlm"]))
     assert list(zip(*ax.lines[0].get_data(), strict=True)) == [(1, 10), (2, 20), (4, 30)]
     (path,) = ax.collections[0].get_paths()
     assert {tuple(at) for at in path.vertices.round(6)} >= {(1, 9.9), (1, 10.1), (4, 29.9), (4, 30.1)}
@@ -42,23 +44,21 @@ def test_a_line_goes_through_the_means_and_its_band_through_the_interval():
 
 @pytest.mark.parametrize(("values", "scale"), [([1, 2, 80], "log"), ([5, 10, 40], "linear"), ([0, 1, 80], "linear")])
 def test_values_beyond_a_decade_stand_on_a_logarithmic_axis(values, scale):
-    table = sweeps.over_table(over({x: {"hlm": 10.0} for x in values}), X, ["token_throughput"])
+    table = over_table(over({x: {"hlm": 10.0} for x in values}), X, ["token_throughput"])
     ax = axes()
-    sweeps.draw_over(ax, table, "token_throughput", looks(["hlm"]))
+    draw_over(ax, table, "token_throughput", looks(["hlm"]))
     assert ax.get_xscale() == scale
 
 
 def test_a_ratio_without_an_interval_is_a_cross_and_its_band_no_wall():
     """Fieller's set is no interval at 1 phone, and reaches below 0 at 2: on a logarithmic axis it ends at the frame."""
     metric = "token_throughput.ratio_to_first"
-    table = sweeps.over_table(
-        over({x: {"hlm": 1.0, "llm": 2.0 * x} for x in (1, 2, 20)}, metric, unit="1"), X, [metric]
-    )
+    table = over_table(over({x: {"hlm": 1.0, "llm": 2.0 * x} for x in (1, 2, 20)}, metric, unit="1"), X, [metric])
     llm = table["policy"] == "llm"
     table.loc[llm & (table[X] == 1), ["ci95_low", "ci95_high"]] = math.nan
     table.loc[llm & (table[X] == 2), "ci95_low"] = -3.0
     ax = axes()
-    sweeps.draw_over(ax, table, metric, looks(["hlm", "llm"]))
+    draw_over(ax, table, metric, looks(["hlm", "llm"]))
     (crosses,) = (line for line in ax.lines if line.get_marker() == "x")
     assert list(zip(*crosses.get_data(), strict=True)) == [(1, 2.0)]
     assert ax.get_yscale() == "log"
@@ -70,9 +70,9 @@ def test_a_ratio_without_an_interval_is_a_cross_and_its_band_no_wall():
 def test_words_stand_in_the_sweeps_order_with_no_line_between_them():
     key = "policy.u-hlm(0.43).threshold"
     values = {"risk-averse": {"hlm": 1.0, "slm": 3.0}, 0.43: {"hlm": 1.0, "slm": 3.0}, "0.9": {"hlm": 1.0, "slm": 3.0}}
-    table = sweeps.over_table(over(values, x=key), key, ["token_throughput"])
+    table = over_table(over(values, x=key), key, ["token_throughput"])
     ax = axes()
-    sweeps.draw_over(ax, table, "token_throughput", looks(["hlm", "slm"]))
+    draw_over(ax, table, "token_throughput", looks(["hlm", "slm"]))
     assert [label.get_text() for label in ax.get_xticklabels()] == ["risk-\naverse", "0.43", "0.9"]
     assert {line.get_linestyle() for line in ax.lines} == {"None"}
     hlm, slm = (line.get_xdata() for line in ax.lines)
@@ -83,37 +83,37 @@ def test_words_stand_in_the_sweeps_order_with_no_line_between_them():
 def test_a_policy_whose_label_follows_the_sweep_is_one_line():
     key = "policy.u-hlm(0.2).threshold"
     summary = over({x: {"hlm": 1.0, f"u-hlm({x})": 1.0 + x, "u-hlm(risk-prone)": 2.0} for x in (0.2, 0.4)}, x=key)
-    table = sweeps.over_table(summary, key, ["token_throughput"])
+    table = over_table(summary, key, ["token_throughput"])
     assert list(table["policy"].unique()) == ["hlm", "u-hlm", "u-hlm(risk-prone)"]
     assert list(table.loc[table["policy"] == "u-hlm", "mean"]) == [1.2, 1.4]
 
 
 def test_two_policies_that_follow_the_sweep_at_once_keep_their_labels():
     summary = over({x: {f"u-hlm({x})": 1.0, f"u-hlm({x}, b)": 2.0} for x in (0.2, 0.4)}, x="own")
-    assert sweeps.over_table(summary, "own", ["token_throughput"])["policy"].nunique() == 4
+    assert over_table(summary, "own", ["token_throughput"])["policy"].nunique() == 4
 
 
 def test_the_guide_meets_the_first_policy_where_its_cell_is_full():
     """Processor sharing: a phone's rate is R up to n0 phones and R n0 / n beyond."""
     rate = {n: 12.0 * min(1.0, 10 / n) for n in (1, 5, 10, 20, 80)}
     summary = over({n: {"hlm": rate[n], "slm": 12.0} for n in rate}, metric="token_throughput_per_device")
-    table = sweeps.with_guides(sweeps.over_table(summary, X, ["token_throughput_per_device"]), {})
+    table = with_guides(over_table(summary, X, ["token_throughput_per_device"]), {})
     guide = table[table["policy"] == "1/n"].set_index(X)["mean"]
     assert guide[[10, 20, 80]].to_dict() == pytest.approx({n: rate[n] for n in (10, 20, 80)})
     assert guide[1] == pytest.approx(120.0), "one phone of a full cell would have it all"
-    other = sweeps.over_table(summary.rename(columns={X: "channel.mean_snr_db"}), "channel.mean_snr_db", ["token_thr"])
-    assert sweeps.guide_rows(other, {}).empty, "only phones share"
+    other = over_table(summary.rename(columns={X: "channel.mean_snr_db"}), "channel.mean_snr_db", ["token_thr"])
+    assert guide_rows(other, {}).empty, "only phones share"
 
 
 def test_an_slo_is_drawn_for_every_percentile_of_its_latency():
     summary = pd.concat(
-        over({1: {"hlm": 1.0}, 2: {"hlm": 1.5}}, metric=metric, unit="s") for metric in sweeps.LATENCIES
+        over({1: {"hlm": 1.0}, 2: {"hlm": 1.5}}, metric=metric, unit="s") for metric in latency.LATENCIES
     )
-    table = sweeps.with_guides(sweeps.over_table(summary, X, list(sweeps.LATENCIES)), {"ttft_s": 2.0})
+    table = with_guides(over_table(summary, X, list(latency.LATENCIES)), {"ttft_s": 2.0})
     limits = table[table["policy"] == "SLO"]
     assert sorted(limits["metric"].unique()) == ["ttft_s.p50", "ttft_s.p95", "ttft_s.p99"]
     assert set(limits["mean"]) == {2.0}
-    figure = sweeps.latency_figure(table)
+    figure = latency.latency_figure(table)
     above = [ax for ax in figure.axes if ax.get_title().startswith("TTFT")]
     assert len({ax.get_ylim() for ax in above}) == 1, "percentiles of one latency share their scale"
     assert above[0].get_ylim()[1] > 2.0, "the limit is in the frame"
@@ -122,9 +122,9 @@ def test_an_slo_is_drawn_for_every_percentile_of_its_latency():
 def test_the_shares_of_the_legs_stack_up_to_all_of_the_time():
     means = {"device_s": 0.05, "uplink_wait_s": 0.1, "airtime_s": 0.03, "verify_s": 0.02}
     summary = pd.concat(over({1: {"hlm": s}, 2: {"hlm": 2 * s}}, metric=leg, unit="s") for leg, s in means.items())
-    table = sweeps.legs_over_table(summary, X)
+    table = legs_over.legs_over_table(summary, X)
     ax = axes()
-    sweeps.draw_legs_over(ax, table, "hlm")
+    legs_over.draw_legs_over(ax, table, "hlm")
     last = ax.containers[4].patches
     assert [bar.get_y() + bar.get_height() for bar in last] == pytest.approx([100, 100])
     assert ax.containers[1].patches[0].get_height() == pytest.approx(50)
@@ -227,19 +227,19 @@ def test_a_swept_threshold_is_a_ladder_in_which_what_stays_stands_once():
 
 def test_a_key_that_follows_from_the_others_is_no_axis():
     pairs = pd.DataFrame({"a": [1, 2, 3], "b": [5, 5, 6], "c": ["x", "x", "x"]})
-    assert swept.varied(pairs, ["a", "b", "c"]) == ["a"]
+    assert varied(pairs, ["a", "b", "c"]) == ["a"]
     product = pd.DataFrame({"a": [1, 1, 2, 2], "b": [5, 6, 5, 6]})
-    assert swept.varied(product, ["a", "b"]) == ["a", "b"]
+    assert varied(product, ["a", "b"]) == ["a", "b"]
     both = product.assign(c=[10.0, 13.0, 10.0, 7.0])
-    assert swept.varied(both, ["a", "b", "c"]) == ["a", "b"], "it takes two to know the third"
+    assert varied(both, ["a", "b", "c"]) == ["a", "b"], "it takes two to know the third"
 
 
 def test_latencies_of_the_quicker_requests_are_hollow():
     summary = over({1: {"hlm": 1.0, "slm": 1.0}, 2: {"hlm": 9.0, "slm": 1.0}}, metric="ttft_s.p95", unit="s")
     words = {X: [1, 1, 2, 2], "policy": ["hlm", "slm"] * 2, "verdict": ["STABLE", "STABLE", "OVERLOADED", "BACKLOGGED"]}
-    table = sweeps.with_verdicts(sweeps.over_table(summary, X, ["ttft_s.p95"]), pd.DataFrame(words).assign(point=0))
+    table = with_verdicts(over_table(summary, X, ["ttft_s.p95"]), pd.DataFrame(words).assign(point=0))
     assert table.groupby("policy")["verdict"].last().to_dict() == {"hlm": "OVERLOADED", "slm": "BACKLOGGED"}
     ax = axes()
-    sweeps.draw_over(ax, table, "ttft_s.p95", looks(["hlm", "slm"]))
+    draw_over(ax, table, "ttft_s.p95", looks(["hlm", "slm"]))
     (hollow,) = (line for line in ax.lines if line.get_markerfacecolor() == "white")
     assert list(zip(*hollow.get_data(), strict=True)) == [(2, 9.0)]

@@ -14,6 +14,7 @@ from worlds import cell
 from uhlm_sim.analysis.report.terminal import summary_text
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cli import main
 from uhlm_sim.errors import ScenarioError
@@ -169,51 +170,44 @@ def test_another_phone_changes_no_tokens_of_the_others() -> None:
     tables = []
     for devices in (2, 3):
         world = scenario(traffic={"devices": devices, "think_time_s": 1.0}, policy=[{"kind": "slm"}])
-        tables.append(simulate(world, ready_policy(0, world, Synthetic(world.tokens)), 0).tokens)
+        tables.append(simulate(world, ready_policy(0, world, Synthetic(world.tokens), find_names(world)), 0).tokens)
     two, three = tables
     pd.testing.assert_frame_equal(two, three[three["device"] < 2].reset_index(drop=True))
 
 
 def test_a_matched_rand_hlm_skips_at_the_rate_of_the_law() -> None:
     world = scenario()
-    ready = [ready_policy(index, world, Synthetic(world.tokens)) for index in range(3)]
+    ready = [ready_policy(index, world, Synthetic(world.tokens), find_names(world)) for index in range(3)]
     assert ready[2].skip_rate == pytest.approx(0.4593, abs=1e-9)
     assert all(policy.exact for policy in ready)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two folders of one run, on one and on two workers."""
-    found = [tmp_path_factory.mktemp("synthetic") / f"{jobs}" for jobs in (1, 2)]
-    for jobs, folder in enumerate(found, start=1):
-        run(scenario(), out=folder, jobs=jobs)
-    return found
-
-
-def test_one_worker_or_two_give_the_same_bytes(folders: list[Path]) -> None:
-    one, two = folders
-    for name in ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet"):
-        assert (one / name).read_bytes() == (two / name).read_bytes()
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run."""
+    folder = tmp_path_factory.mktemp("synthetic") / "run"
+    run(scenario(), out=folder, jobs=1)
+    return folder
 
 
 # -- told everywhere -------------------------------------------------------------------------------------------
 
 
-def test_every_table_of_a_run_is_marked(folders: list[Path]) -> None:
-    files = [*folders[0].glob("*.csv"), *folders[0].glob("figures/*.csv")]
+def test_every_table_of_a_run_is_marked(folder: Path) -> None:
+    files = [*folder.glob("*.csv"), *folder.glob("figures/*.csv")]
     assert len(files) > 6
     tables = [pd.read_csv(file) for file in files]
-    tables += [pd.read_parquet(folders[0] / f"{name}.parquet") for name in ("requests", "tokens")]
+    tables += [pd.read_parquet(folder / f"{name}.parquet") for name in ("requests", "tokens")]
     assert all((table["source"] == "synthetic").all() for table in tables)
 
 
-def test_report_text_and_figures_say_it(folders: list[Path]) -> None:
-    results = Results.read(folders[0])
+def test_report_text_and_figures_say_it(folder: Path) -> None:
+    results = Results.read(folder)
     assert results.sweep == []
     assert results.source == "synthetic"
     assert "SYNTHETIC TOKENS" in summary_text(results)
     assert "policy (synthetic)" in summary_text(results)
-    report = (folders[0] / "report.html").read_text(encoding="utf-8")
+    report = (folder / "report.html").read_text(encoding="utf-8")
     assert '<span class="alarm">SYNTHETIC TOKENS.</span>' in report
     assert report.count("policy (synthetic)</th>") == 1
     assert "synthetic: the same answers as every other policy" in report
@@ -236,14 +230,14 @@ def test_a_run_of_recorded_tokens_is_not_marked(trace_file: Path, tmp_path: Path
     assert "synthetic" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_provenance_says_what_the_law_is_fitted_to_and_how_well(folders: list[Path]) -> None:
-    told = Results.read(folders[0]).provenance["synthetic"]
+def test_the_provenance_says_what_the_law_is_fitted_to_and_how_well(folder: Path) -> None:
+    told = Results.read(folder).provenance["synthetic"]
     assert [row["statistic"] for row in told["fit"]] == ["P(u <= 0.43)", "P(u <= 0.8117)"]
     assert all(abs(row["wanted"] - row["got"]) < 1e-8 for row in told["fit"])
 
 
-def test_quality_is_left_empty_and_the_kept_rate_is_the_laws(folders: list[Path]) -> None:
-    results = Results.read(folders[0])
+def test_quality_is_left_empty_and_the_kept_rate_is_the_laws(folder: Path) -> None:
+    results = Results.read(folder)
     table = results.replications.set_index(["policy", "metric"])["value"]
     assert table.xs("quality_cosine", level="metric").isna().all()
     # Every drafted token is sent under hlm, and refused with probability E[beta].
@@ -279,6 +273,7 @@ def test_calibrate_says_what_a_synthetic_source_is(capsys: pytest.CaptureFixture
         ({"delta": 0.29}, r"tokens.delta = 0.29: must lie in \[0.3500, 0.8264\]"),
         ({"b": -0.9}, r"tokens.a, tokens.b = 0.82, -0.9"),
         ({"skip_rates": [{"threshold": 0.43, "rate": 0.05}, {"threshold": 0.46, "rate": 0.99}]}, "0.050 to 0.115"),
+        ({"skip_rates": [{"threshold": 0.43, "rate": 0.5}, {"threshold": 0.81, "rate": 0.5001}]}, "doesn't go with"),
         ({"skip_rates": TWO[::-1]}, "skip_rates must rise"),
         ({"skip_rates": [TWO[0], {"threshold": 0.44, "rate": 0.5}]}, "skip_rates must rise"),
         ({"skip_rates": [{"threshold": 0.43, "rate": 1.5}]}, r"tokens.skip_rates.0.rate = 1.5"),

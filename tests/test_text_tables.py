@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from worlds import cell, ready
 
-from channel_models import RateLaw, read_recording, spectral_efficiency
+from channel_models import RateLaw, RecordingFormat, read_recording, spectral_efficiency
 from channel_models.text_table import number, read_table
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
@@ -116,15 +116,18 @@ def test_a_gap_of_a_recording_is_refused_and_silence_is_written(written):
 
 def test_a_column_is_meant_by_its_name_and_scaled(written):
     path = written("SNR,noise\n100,-95\n200,-96\n")
-    np.testing.assert_allclose(read_recording(path, column="SNR", scale=0.1, offset=-3.0), decibels(7.0, 17.0))
-    assert read_recording(path, column="SNR", unit="linear")[:, 0].tolist() == [100.0, 200.0]
+    scaled = RecordingFormat(column="SNR", scale=0.1, offset=-3.0)
+    np.testing.assert_allclose(read_recording(path, scaled), decibels(7.0, 17.0))
+    assert read_recording(path, RecordingFormat(column="SNR", unit="linear"))[:, 0].tolist() == [100.0, 200.0]
     with pytest.raises(ValueError, match="line 1: no column 'snr'; there are SNR, noise"):
-        read_recording(path, column="snr")
+        read_recording(path, RecordingFormat(column="snr"))
 
 
 @pytest.mark.parametrize(("time_unit", "block_s"), [("s", 0.1), ("ms", 0.0001)])
 def test_rows_hold_until_the_next_ones_time_and_the_last_as_long_as_the_one_before(time_unit, block_s, written):
-    snr = read_recording(written(DRIVE), column="SNR", time_column="time", time_unit=time_unit, block_s=block_s)
+    snr = read_recording(
+        written(DRIVE), RecordingFormat(column="SNR", time_column="time", time_unit=time_unit, block_s=block_s)
+    )
     np.testing.assert_allclose(snr, decibels(10.0, 20.0, 20.0, 20.0, 0.0, 0.0, 0.0))
 
 
@@ -149,7 +152,7 @@ def test_rows_hold_until_the_next_ones_time_and_the_last_as_long_as_the_one_befo
 )
 def test_a_recording_that_says_something_else_is_refused(text, options, says, written):
     with pytest.raises(ValueError, match=says):
-        read_recording(written(text), **{"block_s": 0.1, **options})
+        read_recording(written(text), RecordingFormat(**{"block_s": 0.1, **options}))
 
 
 def test_a_rate_becomes_the_snr_that_gives_it():
@@ -166,6 +169,8 @@ def test_a_phone_sends_at_the_rate_of_the_recording(written):
     np.testing.assert_allclose(tokens["airtime_s"], tokens["payload_bits"] / 20e6)
     with pytest.raises(ScenarioError, match="another mean SNR would change the rates"):
         cell(channel={**channel, "mean_snr_db": 3.0})
+    with pytest.raises(ScenarioError, match=r"device_class.far.mean_snr_db: another mean SNR would change the rates"):
+        check_scenario(cell(channel=channel, device_class=[{"name": "far", "share": 1.0, "mean_snr_db": 3}]), [ready()])
     with pytest.raises(ScenarioError, match=r"needs the rates of uplink.link.kind = 'shannon'"):
         check_scenario(cell(channel=channel, uplink={"tti_s": 0.001, "link": {"kind": "adaptive"}}), [ready()])
 

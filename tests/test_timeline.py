@@ -1,4 +1,4 @@
-"""A timeline holds every token, leg and batch once, and opens where the Trace Event format is read."""
+"""A timeline holds every round, leg and batch once, and opens where the Trace Event format is read."""
 
 import json
 from itertools import pairwise
@@ -17,16 +17,16 @@ RECORDS = simulate(
     ready("u-hlm", skip_rate=0.5),
     0,
 )
-EVENTS = timeline_events(RECORDS.tokens)
+EVENTS = timeline_events(RECORDS.rounds)
 SLICES = [event for event in EVENTS if event["ph"] == "X"]
 
 
-def test_every_committed_token_is_one_slice_on_its_phone() -> None:
-    tokens = [event for event in SLICES if "args" in event and event["pid"] == PHONES]
-    committed = RECORDS.tokens.dropna(subset="committed_s")
-    assert len(tokens) == len(committed)
+def test_every_committed_round_is_one_slice_on_its_phone() -> None:
+    rounds = [event for event in SLICES if "args" in event and event["pid"] == PHONES]
+    committed = RECORDS.rounds.dropna(subset="committed_s")
+    assert len(rounds) == len(committed)
     lasted_s = (committed["committed_s"] - committed["started_s"]).sum()
-    assert sum(event["dur"] for event in tokens) * 1e-6 == pytest.approx(lasted_s, abs=1e-6 * len(tokens))
+    assert sum(event["dur"] for event in rounds) * 1e-6 == pytest.approx(lasted_s, abs=1e-6 * len(rounds))
 
 
 def test_the_gpus_are_as_busy_as_the_station_counted() -> None:
@@ -47,10 +47,10 @@ def test_uploads_present_are_never_negative_nor_more_than_phones() -> None:
 
 
 def test_a_timeline_of_a_run_folder_is_plain_json(tmp_path: Path) -> None:
-    RECORDS.tokens.assign(point=0, policy="mine", replication=0).to_parquet(tmp_path / "tokens.parquet")
+    RECORDS.rounds.assign(point=0, policy="mine", replication=0).to_parquet(tmp_path / "rounds.parquet")
     (tmp_path / "scenario.resolved.toml").touch()
     out = tmp_path / "timeline.json"
-    assert write_timeline(tmp_path, out) == len(RECORDS.tokens)
+    assert write_timeline(tmp_path, out) == len(RECORDS.rounds)
     assert {"ph", "name", "pid", "tid"} <= set(json.loads(out.read_text())["traceEvents"][0])
 
 
@@ -59,10 +59,10 @@ def test_what_a_timeline_is_asked_for_in_vain_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="isn't a run folder"):
         write_timeline(tmp_path, out)
     (tmp_path / "scenario.resolved.toml").touch()
-    with pytest.raises(InputError, match="without token tables"):
+    with pytest.raises(InputError, match="without tables of rounds"):
         write_timeline(tmp_path, out)
-    tables = [RECORDS.tokens.assign(point=0, policy="mine", replication=number) for number in range(8)]
-    pd.concat(tables).to_parquet(tmp_path / "tokens.parquet")
+    tables = [RECORDS.rounds.assign(point=0, policy="mine", replication=number) for number in range(8)]
+    pd.concat(tables).to_parquet(tmp_path / "rounds.parquet")
     with pytest.raises(InputError, match=r"no policy 'other' at point 0; there are mine$"):
         write_timeline(tmp_path, out, policy="other")
     with pytest.raises(InputError, match="no replication 99; there are 0 to 7"):

@@ -310,7 +310,7 @@ def test_the_shipped_trace_is_read_fast_and_holds_what_the_quickstart_asks_for()
     assert time.perf_counter() - started < 3  # about 0.15 s on an idle core
     assert trace.prompts >= 100
     assert sum(entry.split == "calibration" for entry in trace.header.prompts) >= 50
-    law = trace.calibration().law
+    law = trace.law()
     for threshold in (law.risk_averse, law.risk_prone, 0.43, *(level / 20 for level in range(20))):
         assert trace.source(u_hlm(threshold)).exact
     for kind in ("hlm", "slm", "llm"):

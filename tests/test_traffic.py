@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from worlds import cell, ready
+from worlds import cell, ready, with_own
 
 from uhlm_sim import load, run
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.arrivals import ARRIVALS, alternate, arrivals_of
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.errors import ScenarioError, SimulationError
@@ -38,7 +39,8 @@ def requests_file(tmp_path_factory):
 
 def asked(scenario, device=0, replication=0, until_s=500.0):
     """Return when a device is asked, however busy it is."""
-    next_arrival, times_s = arrivals_of(scenario, population(scenario)[device], replication), []
+    named = find_names(scenario)["traffic.kind"]
+    next_arrival, times_s = arrivals_of(scenario, population(scenario)[device], replication, named), []
     while (arrived_s := next_arrival(0.0)) <= until_s:
         times_s.append(arrived_s)
     return np.array(times_s)
@@ -154,7 +156,7 @@ def test_an_answer_that_was_begun_is_finished_while_its_phone_is_away():
     [
         ({"kind": "bursti"}, "traffic.kind = 'bursti': must be one of closed.*did you mean 'bursty'"),
         ({"kind": "own:code"}, "only with --allow-plugins"),
-        ({"kind": "poisson", "params": {"x": 1.0}}, "traffic.params: .*'x'; params allowed: none .*traffic.params"),
+        ({"kind": "poisson", "params": {"x": 1.0}}, "traffic.params of poisson: .*'x'; params allowed: none"),
         ({"kind": "replay"}, "kind = 'replay' needs a file"),
         ({"kind": "replay", "file": "f.csv", "presence": PRESENCE}, "presence doesn't go with kind = 'replay'"),
         ({"kind": "bursty", "burst": {"factor": 5.0}}, "factor = 5: bursts take 0.25 of the time, so at most 4"),
@@ -231,7 +233,7 @@ def test_traffic_of_ones_own_runs_from_a_scenario_file(scenario_file: Path, tmp_
 def test_what_traffic_of_ones_own_gives_is_looked_at(kind, says):
     scenario = cell(traffic={"kind": f"wrong_traffic:{kind}", "devices": 1, "max_tokens": 2})
     with pytest.raises(SimulationError, match=says):
-        simulate(scenario, ready(), 0, allow_plugins=True)
+        simulate(scenario, ready(), 0, found=with_own(scenario))
 
 
 # -- every kind ---------------------------------------------------------------------------------------------------
@@ -282,7 +284,7 @@ def test_every_run_keeps_the_laws_repeats_itself_and_has_no_gaps(name, data, req
         pd.testing.assert_frame_equal(getattr(records, table), getattr(again, table), check_exact=True)
     groups = [who.name[0] for who in population(scenario)] if scenario.device_class else []
     found = replication_metrics(
-        records.requests, records.tokens, records.stations, warmup_s=1.0, duration_s=6.0,
+        *records.tables, warmup_s=1.0, duration_s=6.0,
         devices=scenario.traffic.devices, slo={}, output_law=True, device_class=groups,
         powers=powers_of(scenario, [who.group for who in population(scenario)]),
     )  # fmt: skip

@@ -51,7 +51,7 @@ WARMUP_S, DURATION_S, PHONES, SERVICE_S, RUNS, REPLICATIONS = 200.0, 1000.0, 4, 
 def metrics_of(scenario, policy, number):
     records = simulate(scenario, policy, number)
     return replication_metrics(
-        records.requests, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
+        *records.tables, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
         devices=scenario.traffic.devices, slo={}, output_law=True,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from worlds import cell, ready
 
-from uhlm_sim.analysis.measures.warmup import BATCHES, mser, propose_warmup
+from uhlm_sim.analysis.measures.warmup import RUN_PARTS, mser, propose_warmup
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.rng import stream
 
@@ -19,10 +19,10 @@ def settling(start, forgets_in, name):
 
     A mean of eight replications each, as the proposal is made of.
     """
-    noise = stream(1, "settling", name).standard_normal((RUNS, 8, BATCHES))
+    noise = stream(1, "settling", name).standard_normal((RUNS, 8, RUN_PARTS))
     keep = math.exp(-1 / forgets_in)
     value, path = np.full((RUNS, 8), float(start)) if start else noise[..., 0], []
-    for step in range(BATCHES):
+    for step in range(RUN_PARTS):
         value = keep * value + math.sqrt(1 - keep**2) * noise[..., step]
         path.append(value.mean(axis=1))
     return np.stack(path, axis=-1)
@@ -46,20 +46,20 @@ def test_a_transient_is_cut_until_it_is_lost_in_the_noise(forgets_in):
     cuts = np.array([mser(path) for path in settling(30.0, forgets_in, "lost")])
     assert np.median(cuts) == pytest.approx(lost, abs=2.0)
     assert np.mean(cuts < lost / 2) < 0.05, "too little is seldom cut"
-    assert np.mean(cuts > BATCHES / 2) < 0.1, "and seldom is a steady state missed"
+    assert np.mean(cuts > RUN_PARTS / 2) < 0.1, "and seldom is a steady state missed"
 
 
 def test_a_series_without_a_transient_is_hardly_cut():
     cuts = np.array([mser(path) for path in settling(0.0, 0.5, "steady")])
     assert np.median(cuts) <= 1
-    assert np.quantile(cuts, 0.9) <= BATCHES / 20
-    assert mser(np.full(BATCHES, 7.0)) == 0
-    assert mser(7.0 + 1e-13 * stream(1, "rounding").random(BATCHES)) == 0
+    assert np.quantile(cuts, 0.9) <= RUN_PARTS / 20
+    assert mser(np.full(RUN_PARTS, 7.0)) == 0
+    assert mser(7.0 + 1e-13 * stream(1, "rounding").random(RUN_PARTS)) == 0
 
 
 def test_a_growing_series_has_no_steady_part():
-    growing = settling(0.0, 1.0, "growing") + 0.1 * np.arange(BATCHES)
-    assert all(mser(path) > BATCHES / 2 for path in growing)
+    growing = settling(0.0, 1.0, "growing") + 0.1 * np.arange(RUN_PARTS)
+    assert all(mser(path) > RUN_PARTS / 2 for path in growing)
 
 
 def table(*requests):

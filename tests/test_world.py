@@ -8,6 +8,8 @@ import pytest
 from worlds import agrees, cell, ready
 
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.fading import find_fading, make_air
 from uhlm_sim.rng import stream
@@ -160,7 +162,8 @@ def test_a_constant_channel_at_its_very_floor_can_send():
     for snr_db in (-78.0, -22.0, -10.0, 6.3, 25.0):
         channel = {"kind": "constant", "mean_snr_db": snr_db, "min_snr_db": snr_db}
         scenario = cell(channel=channel, uplink={"bandwidth_hz": 1e13}, duration_s=1.0, warmup_s=0.1)
-        air = make_air(scenario, find_fading(scenario), 0, np.array([snr_db]))
+        fading_of = find_fading(scenario, find_names(scenario)["channel.kind"])
+        air = make_air(scenario, fading_of, 0, np.array([snr_db]), population(scenario))
         assert (air.efficiency() > 0).all()
 
 

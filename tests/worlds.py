@@ -4,15 +4,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import simpy
 
+from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
+from uhlm_sim.seams import Found
 from uhlm_sim.tokens.trace import TokenPath
+
+NUMBERS = {"u-hlm": {"threshold": 0.5}, "rand-hlm": {"skip_rate": 0.5}}  # a made-up path has decided by its own
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ def ready(kind: str = "hlm", label: str | None = None, **source: Any) -> ReadyPo
     """Return a policy that replays made-up answers."""
     if kind == "slm":
         source = {"skip_rate": 1.0, **source}
-    return ReadyPolicy(label or kind, kind, MadeUpSource(**source), exact=True)
+    scheme = POLICIES[kind](**NUMBERS.get(kind, {}))
+    return ReadyPolicy(label or kind, kind, MadeUpSource(**source), exact=True, scheme=scheme)
 
 
 def cell(**changes: Any) -> Scenario:
@@ -80,6 +88,16 @@ def cell(**changes: Any) -> Scenario:
         **changes,
     }
     return parse_scenario(values, "test")
+
+
+def with_own(scenario: Scenario) -> Found:
+    """Return what a scenario names, code of the user's own among it."""
+    return find_names(scenario, allow_plugins=True)
+
+
+def check_with_own(scenario: Scenario) -> None:
+    """Check a scenario of a made-up policy, code of the user's own included."""
+    check_scenario(scenario, [ready()], with_own(scenario))
 
 
 def known_air(gains: Any, coherence_s: float, mean_snr: Any = 1.0, efficiency_of: Any = lambda snr: snr) -> Air:
@@ -118,3 +136,18 @@ def transmit(uploads: Any, air: Air, bandwidth_hz: float = 1.0, **uplink: Any) -
     env.run()
     band.settle()
     return ended, band
+
+
+def still_air(*snr: float, efficiency_of: Any = lambda snr: snr) -> Air:
+    return Air(np.array(snr, dtype=float), efficiency_of)
+
+
+def shannon(snr: Any) -> Any:
+    return np.log2(1 + snr)
+
+
+def timeline(uploads: Any, air: Air, name: str, **uplink: Any) -> dict[int, tuple[float, float]]:
+    """Send uploads by an allocator and return (end, airtime) of each device."""
+    ended, band = transmit(uploads, air, allocator=ALLOCATORS[name], **uplink)
+    assert band.counters.busy_s == pytest.approx(sum(job.airtime_s for job in ended), rel=1e-12)
+    return {job.device: (job.received_s, job.airtime_s) for job in ended}

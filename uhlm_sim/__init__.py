@@ -8,23 +8,26 @@
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from uhlm_sim.version import VERSION
 
 if TYPE_CHECKING:
     from uhlm_sim.analysis.results import Results
+    from uhlm_sim.cell.phones.policies import Scheme
     from uhlm_sim.experiment import run
     from uhlm_sim.scenario import Scenario
     from uhlm_sim.scenario_file import load
     from uhlm_sim.search.capacities import Capacity, capacity
 
-__all__ = ["Capacity", "Results", "Scenario", "__version__", "capacity", "load", "run"]
-__version__ = version("uhlm-sim")
+__all__ = ["Capacity", "Results", "Scenario", "Scheme", "__version__", "capacity", "load", "run"]
+__version__ = VERSION
 
 _HOMES = {
     "Capacity": "uhlm_sim.search.capacities",
     "Results": "uhlm_sim.analysis.results",
     "Scenario": "uhlm_sim.scenario",
+    "Scheme": "uhlm_sim.cell.phones.policies",
     "capacity": "uhlm_sim.search.capacities",
     "load": "uhlm_sim.scenario_file",
     "run": "uhlm_sim.experiment",

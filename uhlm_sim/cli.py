@@ -233,13 +233,11 @@ def validate_command(args: argparse.Namespace) -> None:
 
 def report_command(args: argparse.Namespace) -> None:
     """Write a finished run's figures and report again."""
-    from uhlm_sim.analysis.report.page import write_figures, write_report
     from uhlm_sim.analysis.results import Results
 
-    tables = Results.read(args.run_dir)
+    results = Results.read(args.run_dir)
     _check_folder(args.run_dir / "figures")
-    write_report(tables, write_figures(tables, args.run_dir / "figures"), args.run_dir / "report.html")
-    print(args.run_dir / "report.html")
+    print(results.write_report(args.run_dir))
 
 
 def timeline_command(args: argparse.Namespace) -> None:
@@ -306,11 +304,12 @@ def progress_bar() -> Iterator[Progress]:
 
 def calibrate_command(args: argparse.Namespace) -> None:
     """Print the law, the thresholds and their risk on a trace, and draw the law; of synthetic tokens what they are."""
-    from uhlm_sim.analysis.figures.plots import uncertainty_figure
     from uhlm_sim.analysis.figures.style import save
+    from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
     from uhlm_sim.names import find_scenario, scenario_folder
     from uhlm_sim.scenario import SyntheticTokens
     from uhlm_sim.scenario_file import read_scenario
+    from uhlm_sim.tokens.calibration import calibrate_trace
     from uhlm_sim.tokens.quality import answer_quality
     from uhlm_sim.tokens.synthetic_law import SyntheticLaw
     from uhlm_sim.tokens.trace import Trace
@@ -324,7 +323,7 @@ def calibrate_command(args: argparse.Namespace) -> None:
         args.trace = tokens.path
     trace = Trace.read(args.trace)
     _check_folder(args.out)
-    law = trace.calibration()
+    law = calibrate_trace(trace)
 
     def interval(name: str) -> str:
         low, high = law.intervals[name]
@@ -369,9 +368,9 @@ def _run_folder(name: str, *, resume: bool) -> Path:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from uhlm_sim.version import VERSION
 
-    return f"uhlm-sim {version('uhlm-sim')}"
+    return f"uhlm-sim {VERSION}"
 
 
 if __name__ == "__main__":

@@ -7,40 +7,38 @@ one repeats nothing.
 
 import hashlib
 import inspect
-import json
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim import __version__
-from uhlm_sim.analysis.checksums import sealed
 from uhlm_sim.analysis.measures.energy import ENERGY
-from uhlm_sim.analysis.measures.intervals import summarise, write_table
+from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
-from uhlm_sim.analysis.report.page import write_figures, write_report
-from uhlm_sim.analysis.results import TOKEN_COLUMNS, Results
+from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, writing
 from uhlm_sim.cell.checks import check_scenario
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
+from uhlm_sim.seams import Found, Named, own_modules
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
+from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.recording import RecordingSettings, record
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.version import VERSION
 
 PARTS = ".parts"
-PARTIAL = "summary.partial.csv"
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -73,14 +71,15 @@ def run(
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
-    own = _own_modules(points)
+    named = [named for each in ready for named in each.found.values()]
+    own = own_modules(named)
     parts = Parts(None if out is None else out / PARTS)
     with cluster_of(cluster, [str(module.__file__) for module in own]):
-        identity = _identity(scenario, points, [each.tokens for each in ready], own)
+        identity = _identity(scenario, [each.tokens for each in ready], named)
         if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
-        tasks, failures = _simulate(points, ready, parts, jobs, allow_plugins, progress)
+        tasks, failures = _simulate(points, ready, parts, jobs, progress)
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""
@@ -89,7 +88,10 @@ def run(
     tasks = [task for task in tasks if task.point not in failed]
     results = _results(scenario, points, ready, tasks, failures, parts, out, began_s)
     if out is not None:
-        _write(results, out)
+        with writing(results, out):
+            results.write_report(out)
+        if not results.failed:
+            shutil.rmtree(out / PARTS)
     return results
 
 
@@ -98,7 +100,6 @@ def _simulate(
     ready: Sequence["Ready"],
     parts: Parts,
     jobs: int,
-    allow_plugins: bool,
     progress: Progress,
 ) -> tuple[list[Task], list[Failure]]:
     """Simulate all replications of all points, and as many more as a point's precision asks for."""
@@ -108,7 +109,7 @@ def _simulate(
     more = {number: _first_replications(point.scenario) for number, point in enumerate(points)}
     while more:
         wanted = [
-            Task(number, policy, replication, scenario, ready[number].tokens.digest, allow_plugins)
+            Task(number, policy, replication, scenario, ready[number].tokens.digest)
             for number, added in more.items()
             for scenario in [portable(points[number].scenario)]
             for policy in range(len(scenario.policy))
@@ -178,6 +179,7 @@ def _results(
         list(clamped.values()),
         time.perf_counter() - began_s,
     )
+    origin["closed_loop"] = ready[0].found["traffic.kind"].states("closed_loop")
     if failures:
         origin["failed"] = [
             {
@@ -193,6 +195,7 @@ def _results(
         summary=summarise(replications, ready[0].policies[0].label),
         replications=replications,
         requests=_gather("requests", tasks, parts, out),
+        rounds=_gather("rounds", with_tokens, parts, out) if with_tokens else None,
         tokens=_gather("tokens", with_tokens, parts, out) if with_tokens else None,
         stations=_gather("stations", tasks, parts, None),
         scenario=scenario.model_dump(mode="json", exclude_none=True),
@@ -202,27 +205,26 @@ def _results(
 
 @dataclass(frozen=True)
 class Ready:
-    """A point with its tokens found and its policies resolved: all that can be wrong with it was looked at."""
+    """A point with names and tokens found and policies resolved: all that can be wrong with it was looked at."""
 
+    found: Found
     tokens: TokenSet
     policies: list[ReadyPolicy]
 
 
 def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
-    settings = scenario.tokens
+    settings, found = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
     tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
     tokens.check_max_tokens(scenario.traffic.max_tokens)
-    policies = [
-        ready_policy(index, scenario, tokens, allow_plugins=allow_plugins) for index in range(len(scenario.policy))
-    ]
-    check_scenario(scenario, policies, allow_plugins=allow_plugins)
+    policies = [ready_policy(index, scenario, tokens, found) for index in range(len(scenario.policy))]
+    check_scenario(scenario, policies, found)
     metric = "" if scenario.precision is None else scenario.precision.metric
     if metric in ENERGY and not scenario.tells_energy:
         raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")
     if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
         raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
-    return Ready(tokens, policies)
+    return Ready(found, tokens, policies)
 
 
 def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:
@@ -249,7 +251,7 @@ def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trac
 
 def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None) -> pd.DataFrame:
     """Put the tasks' tables of one name together; with a folder, as a parquet file there, part by part."""
-    columns = ["point", *TOKEN_COLUMNS] if name == "tokens" else None
+    columns = {"rounds": ["point", *ROUND_COLUMNS], "tokens": ["point", *TOKEN_COLUMNS]}.get(name)
     if folder is None:
         gathered: pd.DataFrame = pa.concat_tables([parts.table(task, name) for task in tasks]).to_pandas()
         return gathered
@@ -262,39 +264,22 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
     return pd.read_parquet(file, columns=columns)
 
 
-def _identity(
-    scenario: Scenario, points: Sequence[Point], tokens: Sequence[TokenSet], own: Sequence[ModuleType]
-) -> str:
+def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Named]) -> str:
     """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
 
-    Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of times make
-    another run.
+    Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of service times,
+    at any point, make another run.
     """
-    channels = [point.scenario.channel for point in points]
-    recordings = sorted({str(channel.params["path"]) for channel in channels if channel.kind == "trace"})
-    traffics = [point.scenario.traffic for point in points]
-    recordings += sorted({str(traffic.file) for traffic in traffics if traffic.kind == "replay"})
-    services = [point.scenario.base_station.service for point in points]
-    recordings += sorted({str(service.path) for service in services if service.kind == "table"})
-    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in recordings]
-    sources = [inspect.getsource(module) for module in own]
-    told = [__version__, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
-
-
-def _own_modules(points: Sequence[Point]) -> list[ModuleType]:
-    """Return the user's own modules that a scenario names, at any of its points."""
-    kinds: dict[str, None] = {}
-    for scenario in (point.scenario for point in points):
-        named = [scenario.uplink.allocator, scenario.channel.kind, scenario.base_station.service.kind]
-        named.append(scenario.traffic.kind)
-        kinds |= dict.fromkeys(named + [policy.kind for policy in scenario.policy])
-    return [sys.modules[name] for name in dict.fromkeys(kind.partition(":")[0] for kind in kinds if ":" in kind)]
+    files = sorted({file for each in named for file in each.files if Path(file).is_file()})
+    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+    sources = [inspect.getsource(module) for module in own_modules(named)]
+    parts = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:
     """Make the run folder ours; return whether the run in it is finished already. Raises InputError."""
-    marker = out / "scenario.resolved.toml"
+    marker = out / SCENARIO
     try:
         there = out.exists() and (not out.is_dir() or any(out.iterdir()))
         if there:
@@ -307,7 +292,7 @@ def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> boo
                     f"{out}: holds something else than a run of this scenario, trace and version; "
                     "--out names the folder"
                 )
-            if (out / "summary.csv").is_file():
+            if (out / SUMMARY).is_file():
                 return True
         (out / PARTS).mkdir(parents=True, exist_ok=resume)
     except OSError as error:
@@ -322,21 +307,3 @@ def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> boo
         shutil.rmtree(out, ignore_errors=True)
         raise
     return False
-
-
-def _write(results: Results, out: Path) -> None:
-    """Write what is made of the tables; `summary.csv` last, since where it is, the run is whole."""
-    tables = ["replications.csv", "stations.csv", "requests.parquet", "scenario.resolved.toml"]
-    tables += ["tokens.parquet"] if results.tokens is not None else []
-    summary, being_written = PARTIAL if results.failed else "summary.csv", out / "summary.tmp"
-    write_table(results.replications, out / "replications.csv", results.source)
-    write_table(results.stations, out / "stations.csv", results.source)
-    write_table(results.summary, being_written, results.source)
-    told = sealed(results.provenance, {summary: being_written} | {name: out / name for name in tables})
-    (out / "provenance.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    figures = write_figures(results, out / "figures")
-    write_report(results, figures, out / "report.html")
-    being_written.replace(out / summary)
-    if not results.failed:
-        (out / PARTIAL).unlink(missing_ok=True)
-        shutil.rmtree(out / PARTS)

@@ -1,33 +1,12 @@
 """Every name that a scenario may use, by its key: `uhlm-sim list`, the reference pages and the tests walk here."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from channel_models import CHANNELS, PATH_LOSS
-from uhlm_sim.cell.gpus.batching import BATCH_RULES, ORDERS
-from uhlm_sim.cell.gpus.service import SERVICES
-from uhlm_sim.cell.phones.arrivals import ARRIVALS
-from uhlm_sim.cell.phones.policies import POLICIES
-from uhlm_sim.cell.radio.allocators import ALLOCATORS
-from uhlm_sim.cell.radio.setup import LINKS
+from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.names import load_presets, scenario_folder
 from uhlm_sim.tokens.trace_file import BUILT_IN, TraceHeader, read_trace_header
-
-Kinds = Mapping[str, Callable[..., Any]]
-
-KINDS: dict[str, tuple[str, Kinds]] = {
-    "policy.kind": ("Policies", POLICIES),
-    "traffic.kind": ("Traffic", ARRIVALS),
-    "channel.kind": ("Channels", CHANNELS),
-    "channel.geometry.model": ("Path loss", PATH_LOSS),
-    "uplink.allocator": ("Allocators", ALLOCATORS),
-    "uplink.link.kind": ("Links", LINKS),
-    "base_station.batch_rule": ("Batch rules", BATCH_RULES),
-    "base_station.order": ("Orders", ORDERS),
-    "base_station.service.kind": ("Service times", SERVICES),
-}
-
 
 PRESETS = {
     "slm": "device.slm",
@@ -123,9 +102,9 @@ def names_and_lines() -> Iterator[tuple[str, dict[str, str]]]:
         yield f"Presets for {key}", {name: str(preset["source"]) for name, preset in load_presets()[table].items()}
     traces = {file.stem: read_trace_header(file) for file in sorted(BUILT_IN.glob("*.parquet"))}
     yield "Traces for tokens.path", {name: _of_trace(header) for name, header in traces.items()}
-    for key, (title, kinds) in KINDS.items():
-        also = ", downlink.allocator" if key == "uplink.allocator" else ""
-        yield f"{title}, {key}{also}", {name: one_line(kind) for name, kind in kinds.items()}
+    for seam in SEAMS:
+        functions = {name: one_line(function) for name, function in seam.functions.items()}
+        yield f"{seam.heading}, {', '.join(seam.keys)}", functions
     for key, words in WORDS.items():
         yield f"Words for {key}", words
 

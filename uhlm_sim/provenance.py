@@ -9,16 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from uhlm_sim import __version__
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import population
-from uhlm_sim.cell.phones.request_file import requests_of
+from uhlm_sim.cell.phones.request_file import rows_of
 from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes
 from uhlm_sim.tokens.token_set import TokenSet
+from uhlm_sim.version import VERSION
 
 PACKAGES = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "joblib", "pydantic")
 
@@ -30,7 +30,7 @@ def provenance(
     presets = load_presets()
     llm_table = {"roofline": "roofline", "table": ""}.get(scenario.base_station.service.kind, "llm")
     return {
-        "version": __version__,
+        "version": VERSION,
         "git_revision": git_revision(),
         "seed": scenario.seed,
         "wall_s": round(wall_s, 3),
@@ -231,7 +231,7 @@ def about_traffic(scenario: Scenario) -> list[str]:
             f"calms of {burst.mean_calm_s:g} s at {burst.calm_factor:.3g} times it, both exponential; {whose}."
         )
     if traffic.kind == "replay" and traffic.file is not None:
-        rows = requests_of(traffic)
+        rows = rows_of(traffic)
         longer = int((rows.output_tokens > traffic.max_tokens).sum())
         within = int((rows.arrived_s <= scenario.duration_s).sum())
         said.append(

@@ -71,11 +71,6 @@ class Policy(Section):
 
     @model_validator(mode="after")
     def fitting(self) -> "Policy":
-        for key, owner in (("threshold", "u-hlm"), ("skip_rate", "rand-hlm")):
-            value = getattr(self, key)
-            if (value is None) == (self.kind == owner):
-                needs = f"{owner} needs {key}" if value is None else f"{key} belongs to {owner}, not to {self.kind}"
-                raise ValueError(needs)
         if self.match is not None and self.skip_rate != "matched":
             raise ValueError('match belongs to skip_rate = "matched"')
         return self
@@ -195,7 +190,7 @@ class Scenario(Section):
 
     def _refuse_endless_work(self) -> None:
         """Raise ValueError for a simulation beyond any machine, or one whose clock would stand still."""
-        traffic, service = self.traffic, self.base_station.service
+        traffic = self.traffic
         most = {}
         if isinstance(self.channel.coherence_s, float | int) and self.channel.kind != "constant":
             most["duration_s / channel.coherence_s: fading blocks"] = self.duration_s / self.channel.coherence_s
@@ -214,23 +209,28 @@ class Scenario(Section):
             for what, cycle_s in cycles_s.items():
                 changes = 2 * traffic.devices * self.duration_s / cycle_s
                 most[f"traffic.{what}"] = max(changes, most.get(f"traffic.{what}", 0.0))
-        own_s = min(group.own_s for group in self.groups)
-        asked_s = own_s + service.least_s
-        for policy in self.policy:
-            asks = policy.kind in ("hlm", "llm")  # for every token, so the GPUs set a pace too
-            if not asks and own_s == 0.0:
-                raise ValueError(
-                    f"{policy.label}: a token that is kept takes no time at all; device.slm_token_s, "
-                    "device.slm_prefill_token_s or traffic.think_time_s must be greater than 0"
-                )
-            tokens = traffic.devices * self.duration_s / (asked_s if asks else own_s)
-            if asks:
-                paced = self.base_station.gpus * self.base_station.max_batch / service.least_s * self.duration_s
-                tokens = min(tokens, paced)
-            most[f"tokens of {policy.label}"] = tokens
         for what, count in most.items():
-            if count > MAX_STEPS:
-                raise ValueError(f"{what}: up to {count:.2g} in one simulation; at most {MAX_STEPS:g} fit")
+            _refuse_beyond_any_machine(what, count)
+
+    def check_tokens(self, label: str, *, always_asks: bool) -> None:
+        """Raise ValueError for a policy under which the clock would stand still, or with too many tokens.
+
+        Where the LLM is asked about every token (`always_asks`) the GPUs set a pace, too.
+        """
+        station = self.base_station
+        own_s = min(group.own_s for group in self.groups)
+        if always_asks:
+            least_s = station.service.least_s
+            paced = station.gpus * station.max_batch / least_s * self.duration_s
+            tokens = min(self.traffic.devices * self.duration_s / (own_s + least_s), paced)
+        elif own_s == 0.0:
+            raise ValueError(
+                f"{label}: a token that is kept takes no time at all; device.slm_token_s, "
+                "device.slm_prefill_token_s or traffic.think_time_s must be greater than 0"
+            )
+        else:
+            tokens = self.traffic.devices * self.duration_s / own_s
+        _refuse_beyond_any_machine(f"tokens of {label}", tokens)
 
     @property
     def tells_energy(self) -> bool:
@@ -257,12 +257,19 @@ class Scenario(Section):
     def matched(self, policy: Policy) -> Policy:
         """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""
         if policy.match is None:
-            found = [other for other in self.policy if other.kind == "u-hlm"][:1]
+            found = [other for other in self.policy if other.threshold is not None][:1]
         else:
             found = [other for other in self.policy if other.label == policy.match]
             found = found or [other for other in self.policy if other.kind == policy.match]
-        if len(found) != 1 or found[0].kind != "u-hlm":
-            labels = ", ".join(f"'{other.label}'" for other in self.policy if other.kind == "u-hlm")
-            wanted = f"match = '{policy.match}'" if policy.match else "skip_rate = 'matched'"
-            raise ValueError(f"{policy.label}: {wanted} must name one u-hlm policy; there are {labels or 'none'}")
+        if len(found) != 1 or found[0].threshold is None:
+            labels = ", ".join(f"'{other.label}'" for other in self.policy if other.threshold is not None)
+            key = f"match = '{policy.match}'" if policy.match else "skip_rate = 'matched'"
+            raise ValueError(
+                f"{policy.label}: {key} must name one policy with a threshold; there are {labels or 'none'}"
+            )
         return found[0]
+
+
+def _refuse_beyond_any_machine(what: str, count: float) -> None:
+    if count > MAX_STEPS:
+        raise ValueError(f"{what}: up to {count:.2g} in one simulation; at most {MAX_STEPS:g} fit")

@@ -24,10 +24,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim import __version__
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
@@ -37,9 +37,10 @@ from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
+from uhlm_sim.version import VERSION
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
-TABLES = ("requests", "tokens", "stations")
+TABLES = ("requests", "rounds", "tokens", "stations")
 METRICS = "metrics.json"
 SEAL = 64  # bytes before a part
 
@@ -53,8 +54,7 @@ class Task:
     replication: int
     scenario: Scenario
     tokens_digest: str
-    allow_plugins: bool = False
-    version: str = __version__
+    version: str = VERSION
 
     @property
     def name(self) -> str:
@@ -203,22 +203,22 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
 def _part(task: Task) -> bytes:
     scenario = task.scenario
     tokens = find_tokens(scenario.tokens)
-    if (tokens.digest, __version__) != (task.tokens_digest, task.version):
+    if (tokens.digest, VERSION) != (task.tokens_digest, task.version):
         raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
-    policy = ready_policy(task.policy, scenario, tokens, allow_plugins=task.allow_plugins)
-    of_class = class_policies(scenario, tokens, allow_plugins=task.allow_plugins)
-    records = simulate(scenario, policy, task.replication, of_class=of_class, allow_plugins=task.allow_plugins)
-    groups = [who.group for who in population(scenario)]
+    found = find_names(scenario, allow_plugins=True)  # the experiment asked whether they are, and found them
+    policy = ready_policy(task.policy, scenario, tokens, found)
+    of_class = class_policies(scenario, tokens, found)
+    records = simulate(scenario, policy, task.replication, of_class=of_class, found=found)
+    people = population(scenario)
+    groups = [who.group for who in people]
     metrics = replication_metrics(
-        records.requests,
-        records.tokens,
-        records.stations,
+        *records.tables,
         warmup_s=scenario.warmup_s,
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
         output_law=policy.exact and all(each.exact for each in of_class.values()),
-        powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication)),
+        powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication, people)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )
     keys = {"point": task.point, "policy": policy.label, "replication": task.replication}
@@ -226,7 +226,7 @@ def _part(task: Task) -> bytes:
     with zipfile.ZipFile(written, "w") as part:
         part.writestr(METRICS, json.dumps({"metrics": metrics, "clamped_uploads": records.clamped_uploads}))
         for name in TABLES:
-            if name == "tokens" and not scenario.output.tokens:
+            if name in ("rounds", "tokens") and not scenario.output.tokens:
                 continue
             table: pd.DataFrame = getattr(records, name)
             names = pd.CategoricalDtype([policy.label])  # the same of a table without rows

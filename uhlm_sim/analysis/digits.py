@@ -7,8 +7,8 @@ from typing import Any
 
 SMALL = 1e-4  # below it, numbers are written with an exponent
 NOISE = 1e-12  # what times and shares that add up to nothing leave by rounding
-# How the value of a swept key is said, by how the key ends: factor, what follows one value, what follows others.
-SAID = {
+# Suffix of a swept key -> factor, unit after the value 1, unit after others.
+KEY_UNITS = {
     "_hz": (1e-6, "MHz", "MHz"),
     "_db": (1.0, "dB", "dB"),
     "rate_per_s": (1.0, "requests/s", "requests/s"),
@@ -82,11 +82,11 @@ def in_words(key: str, values: Sequence[Any], *, bare: bool = False) -> str:
     """Return values of a scenario's key with their unit, once: "5, 10 and 20 MHz", "threshold 0.1"; or bare of it."""
     tail = key.rpartition(".")[2]
     is_text = any(isinstance(value, str) for value in values)
-    factor, one, others = next((said for ending, said in SAID.items() if tail.endswith(ending)), (None, "", ""))
-    said = listed([plain(value if is_text or factor is None else value * factor) for value in values])
+    factor, one, others = next((text for ending, text in KEY_UNITS.items() if tail.endswith(ending)), (None, "", ""))
+    text = listed([plain(value if is_text or factor is None else value * factor) for value in values])
     if is_text or bare:
-        return said
-    return f"{tail} {said}" if factor is None else f"{said} {one if said == '1' else others}"
+        return text
+    return f"{tail} {text}" if factor is None else f"{text} {one if text == '1' else others}"
 
 
 def plain(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A run's tokens as a timeline in the Trace Event format, which Perfetto and chrome://tracing open."""
+"""A run's rounds as a timeline in the Trace Event format, which Perfetto and chrome://tracing open."""
 
 import json
 from collections.abc import Iterator
@@ -10,28 +10,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim.analysis.checksums import unsealed
+from uhlm_sim.analysis.run_folder import unsealed
 from uhlm_sim.errors import InputError, did_you_mean
+from uhlm_sim.tables import LEGS
 
 PHONES, UPLINK, GPUS = 1, 2, 3  # process ids: one group of tracks each
-COLUMNS = ["policy", "device", "request", "position", "started_s", "committed_s", "outcome", "uncertainty"]
-COLUMNS += ["payload_bits", "device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "llm_tokens"]
-COLUMNS += ["steps", "batch_jobs", "batch_tokens"]
+COLUMNS = ["policy", "device", "request", "first_position", "drafted", "accepted", "committed", "decision", *LEGS]
+COLUMNS += ["started_s", "committed_s", "payload_bits", "llm_tokens", "steps", "batch_jobs", "batch_tokens"]
 PHASES = (("draft", "device_s"), ("uplink", "uplink_s"), ("queue", "bs_wait_s"), ("verify", "verify_s"))
 
 
-def timeline_events(tokens: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the events of one simulation's tokens (one point, policy and replication of `tokens.parquet`).
+def timeline_events(rounds: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the events of one simulation's rounds (one point, policy and replication of `rounds.parquet`).
 
-    Times are in microseconds of the run. Each phone is a track with its tokens as slices and their legs inside; the
+    Times are in microseconds of the run. Each phone is a track with its rounds as slices and their legs inside; the
     uplink is a counter of uploads present; each GPU is a track with its batches. Legs that the run cut off are missing.
     """
     events = [_name("process_name", process, 0, title) for process, title in _PROCESSES]
-    began_s = tokens["started_s"].to_numpy()
-    legs = tokens.assign(uplink_s=tokens["uplink_wait_s"] + tokens["airtime_s"])
+    began_s = rounds["started_s"].to_numpy()
+    legs = rounds.assign(uplink_s=rounds["uplink_wait_s"] + rounds["airtime_s"])
     for row in legs.to_dict("records"):
-        events += _token(row)
-    events += [_name("thread_name", PHONES, int(device), f"phone {device}") for device in np.unique(tokens["device"])]
+        events += _round(row)
+    events += [_name("thread_name", PHONES, int(device), f"phone {device}") for device in np.unique(rounds["device"])]
     sent = (legs["payload_bits"] > 0).to_numpy()
     sent_s = (began_s + legs["device_s"])[sent]
     received_s = (sent_s + legs["uplink_s"][sent]).dropna()
@@ -45,19 +45,30 @@ def timeline_events(tokens: pd.DataFrame) -> list[dict[str, Any]]:
 _PROCESSES = ((PHONES, "phones"), (UPLINK, "uplink"), (GPUS, "GPUs"))
 
 
-def _token(row: dict[Any, Any]) -> Iterator[dict[str, Any]]:
+def _round(row: dict[Any, Any]) -> Iterator[dict[str, Any]]:
     track = int(row["device"])
     at_s = row["started_s"]
-    told = {key: row[key] for key in ("request", "position", "payload_bits", "llm_tokens")}
-    told["uncertainty"] = None if pd.isna(row["uncertainty"]) else row["uncertainty"]
+    names = ("request", "first_position", "drafted", "accepted", "committed", "payload_bits", "llm_tokens")
     if not pd.isna(row["committed_s"]):
-        yield _event("X", str(row["outcome"]), PHONES, track, at_s, row["committed_s"] - at_s, told)
+        length_s = row["committed_s"] - at_s
+        yield _event("X", _outcome(row), PHONES, track, at_s, length_s, {name: row[name] for name in names})
     for name, leg in PHASES:
         if pd.isna(row[leg]):
             return
         if row[leg] > 0:
             yield _event("X", name, PHONES, track, at_s, row[leg])
         at_s += row[leg]
+
+
+def _outcome(row: dict[Any, Any]) -> str:
+    """Return what became of a round's drafts, in words."""
+    if row["decision"] == "skip":
+        return "skipped" if row["drafted"] == 1 else f"skipped {row['drafted']}"
+    if not row["drafted"]:
+        return "generated"
+    if row["drafted"] > 1:
+        return f"accepted {row['accepted']} of {row['drafted']}"
+    return "accepted" if row["accepted"] else "resampled"
 
 
 def _batches(legs: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -83,9 +94,9 @@ def _batches(legs: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | None = None, replication: int = 0) -> int:
-    """Write the timeline of one simulation of a run folder; return its number of tokens.
+    """Write the timeline of one simulation of a run folder; return its number of rounds.
 
-    `policy` is a label, the first one if None. Raises InputError if the folder is no run, has no tokens or no such
+    `policy` is a label, the first one if None. Raises InputError if the folder is no run, has no rounds or no such
     simulation.
     """
     try:
@@ -102,23 +113,23 @@ def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | No
 
 
 def _read(run_dir: Path, point: int, policy: str | None, replication: int) -> pd.DataFrame:
-    file, origin = run_dir / "tokens.parquet", run_dir / "provenance.json"
+    file, origin = run_dir / "rounds.parquet", run_dir / "provenance.json"
     if not (run_dir / "scenario.resolved.toml").is_file():
         raise InputError(f"{run_dir}: isn't a run folder, it has no scenario.resolved.toml")
     if not file.is_file():
-        raise InputError(f"{file}: no such file; a run without token tables has no timeline")
+        raise InputError(f"{file}: no such file; a run without tables of rounds has no timeline")
     if origin.is_file():
         unsealed(json.loads(origin.read_text(encoding="utf-8")), run_dir)
     filters = [("point", "==", point), ("replication", "==", replication)]
-    tokens = pd.read_parquet(file, columns=COLUMNS, filters=filters)
-    if tokens.empty:
+    rounds = pd.read_parquet(file, columns=COLUMNS, filters=filters)
+    if rounds.empty:
         if pq.read_metadata(file).num_rows == 0:
-            raise InputError(f"{run_dir}: no token was begun in this run, so there is no timeline")
+            raise InputError(f"{run_dir}: no round was begun in this run, so there is no timeline")
         there = pd.read_parquet(file, columns=["point", "replication"]).drop_duplicates()
         _require_known(run_dir, "point", point, there["point"])
         _require_known(run_dir, "replication", replication, there.loc[there["point"] == point, "replication"])
-    labels = [str(label) for label in tokens["policy"].unique()]
-    chosen = tokens[tokens["policy"] == (policy or labels[0])]
+    labels = [str(label) for label in rounds["policy"].unique()]
+    chosen = rounds[rounds["policy"] == (policy or labels[0])]
     if chosen.empty:
         raise InputError(
             f"{run_dir}: no policy '{policy}' at point {point}; there are {', '.join(labels)}"

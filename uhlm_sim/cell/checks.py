@@ -1,79 +1,68 @@
 """What a scenario names is found and tried before the first event."""
 
-import inspect
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import CHANNELS, linear_to_db, mcs_thresholds
-from uhlm_sim.cell.gpus.service import SERVICES, service_arguments, service_times
+from channel_models import linear_to_db, mcs_thresholds
+from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.gpus.setup import check_base_station
-from uhlm_sim.cell.phones.arrivals import ARRIVALS, asked_of_the_cell
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.arrivals import requests_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
-from uhlm_sim.cell.phones.population import population, weights_of
-from uhlm_sim.cell.phones.request_file import requests_of
-from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, asked_of_the_uplink
-from uhlm_sim.cell.radio.fading import find_fading
+from uhlm_sim.cell.phones.population import Who, population, weights_of
+from uhlm_sim.cell.phones.request_file import Requests
+from uhlm_sim.cell.radio.allocators import SLOTTED
+from uhlm_sim.cell.radio.fading import CHANNEL, find_fading
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import downlink_snr_db
 from uhlm_sim.errors import ScenarioError
-from uhlm_sim.names import check_params, find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Found, Named
 
 Floats = NDArray[np.float64]
-Params = Mapping[str, object]
 
 
-def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool = False) -> None:
-    """Find everything that the scenario names, before the first event. Raises ScenarioError."""
-    channel, service = scenario.channel, scenario.base_station.service
-    _check_traffic(scenario, policies, allow_plugins=allow_plugins)
-    _check_allocator(scenario, downlink=False, allow_plugins=allow_plugins)
+def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], found: Found | None = None) -> None:
+    """Try everything that the scenario names, before the first event. Raises ScenarioError.
+
+    `found` is what it names (None: built-in functions only, found here).
+    """
+    found, people = find_names(scenario) if found is None else found, population(scenario)
+    for named in found.values():
+        if named.seam.params and named.seam is not CHANNEL:  # whose parameters hang on the rest of its table
+            named.check(named.asks)
+    rows = requests_of(scenario, found["traffic.kind"])
+    if rows is not None:
+        _check_requests(scenario, policies, rows)
+    _check_allocator(scenario, found["uplink.allocator"], scenario.uplink.tti_s, people)
     if scenario.downlink.kind == "shared":
-        _check_allocator(scenario, downlink=True, allow_plugins=allow_plugins)
+        _check_allocator(scenario, found["downlink.allocator"], scenario.downlink.tti_s, people)
     _check_radio(scenario)
-    fading = find_fading(scenario, allow_plugins=allow_plugins)(scenario.traffic.devices - 1)
-    _check_params(f"channel.params of {channel.kind}", fading.func, 2, channel.params, fading.keywords)
-    parameters = inspect.signature(fading.func).parameters
-    for name, value in channel.params.items():
-        if isinstance(value, str) and name in parameters and parameters[name].annotation is float:
-            raise ScenarioError(f"channel.params of {channel.kind}: {name} = '{value}' must be a number")
-    if channel.kind in CHANNELS:
+    _check_channel(scenario, found["channel.kind"])
+    for replication in range(scenario.replications if scenario.channel.kind == "constant" else 1):
+        snr_db = mean_snr_db(scenario, replication, people)
+        if scenario.channel.kind == "constant":
+            _check_reach(scenario, snr_db)
+    if not found["base_station.service.kind"].is_own:
+        service_times(scenario, 0, found["base_station.service.kind"])
+    check_base_station(scenario, policies, people, found)
+
+
+def _check_channel(scenario: Scenario, named: Named) -> None:
+    fading = find_fading(scenario, named)(scenario.traffic.devices - 1)
+    if not named.is_own:
         try:
             next(fading(stream(scenario.seed, "check"), 1))
         except (TypeError, ValueError) as error:
-            raise ScenarioError(f"channel.params of {channel.kind}: {error}") from None
-    for replication in range(scenario.replications if channel.kind == "constant" else 1):
-        snr_db = mean_snr_db(scenario, replication)
-        if channel.kind == "constant":
-            _check_reach(scenario, snr_db)
-    times = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
-    arguments = service_arguments(times, scenario)
-    _check_params(f"base_station.service.params of {service.kind}", times, 2, service.params, arguments)
-    if service.kind in SERVICES:
-        service_times(scenario, 0)
-    check_base_station(scenario, policies, allow_plugins=allow_plugins)
-    for policy, given in zip(policies, scenario.policy, strict=True):
-        keeps = policy.keeps.func if isinstance(policy.keeps, partial) else policy.keeps
-        _check_params(f"policy.params of {policy.label}", keeps, 1, given.params)
+            raise ScenarioError(f"channel.params of {named.name}: {error}") from None
 
 
-def _check_allocator(scenario: Scenario, *, downlink: bool, allow_plugins: bool) -> None:
-    table, key = (scenario.downlink, "downlink") if downlink else (scenario.uplink, "uplink")
-    allocator = find_kind(table.allocator, ALLOCATORS, f"{key}.allocator", allow_plugins=allow_plugins)
-    try:
-        asked = asked_of_the_uplink(allocator, table.params)
-    except ValueError as error:
-        raise ScenarioError(f"{key}.params of {table.allocator}: {error}") from None
-    if "weight" in asked and weights_of(scenario, population(scenario)) is None:
-        raise ScenarioError(
-            f"uplink.weights: {table.allocator} needs one for each phone, or a device class with a weight"
-        )
-    if SLOTTED & set(asked) and table.tti_s is None:
-        raise ScenarioError(f"{key}.tti_s: {table.allocator} needs the length of a slot")
+def _check_allocator(scenario: Scenario, named: Named, tti_s: float | None, people: list[Who]) -> None:
+    if "weight" in named.asks and weights_of(scenario, people) is None:
+        raise ScenarioError(f"uplink.weights: {named.name} needs one for each phone, or a device class with a weight")
+    if SLOTTED & set(named.asks) and tti_s is None:
+        raise ScenarioError(f"{named.key.partition('.')[0]}.tti_s: {named.name} needs the length of a slot")
 
 
 def _check_radio(scenario: Scenario) -> None:
@@ -82,8 +71,15 @@ def _check_radio(scenario: Scenario) -> None:
     if adaptive and scenario.uplink.tti_s is None:
         raise ScenarioError("uplink.tti_s: the adaptive link needs the length of a slot, such as 0.001")
     moving = scenario.channel.kind != "constant"
-    if adaptive and scenario.channel.params.get("unit") == "mbit/s":
-        raise ScenarioError("channel.params.unit = 'mbit/s': needs the rates of uplink.link.kind = 'shannon'")
+    if scenario.channel.kind == "trace" and scenario.channel.params.get("unit") == "mbit/s":
+        if adaptive:
+            raise ScenarioError("channel.params.unit = 'mbit/s': needs the rates of uplink.link.kind = 'shannon'")
+        for each in scenario.device_class:
+            if each.mean_snr_db is not None:
+                raise ScenarioError(
+                    f"device_class.{each.name}.mean_snr_db: another mean SNR would change the rates of "
+                    "channel.params.unit = 'mbit/s'; leave it out"
+                )
     for key, here in (("uplink.link.kind = 'adaptive'", adaptive), ("downlink.kind = 'shared'", shared)):
         if here and moving and scenario.channel.coherence_s == "per-upload":
             raise ScenarioError(
@@ -112,13 +108,9 @@ def _check_reach(scenario: Scenario, snr_db: Floats) -> None:
             )
 
 
-def _check_traffic(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool) -> None:
+def _check_requests(scenario: Scenario, policies: list[ReadyPolicy], requests: Requests) -> None:
+    """Refuse a request file with too many devices, one that comes too late, or rows longer than any answer."""
     traffic = scenario.traffic
-    kind = find_kind(traffic.kind, ARRIVALS, "traffic.kind", allow_plugins=allow_plugins)
-    asked_of_the_cell(kind, traffic.params)
-    if traffic.kind != "replay" or traffic.file is None:
-        return
-    requests = requests_of(traffic)
     named = 0 if requests.device is None else int(requests.device.max()) + 1
     if named > traffic.devices:
         raise ScenarioError(
@@ -137,12 +129,3 @@ def _check_traffic(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plu
                 f"traffic.max_tokens = {traffic.max_tokens}: the longest answer of {policy.label} in the trace has "
                 f"{longest} tokens, and a row of {traffic.file} may ask for as many as that at most"
             )
-
-
-def _check_params(
-    key: str, function: Callable[..., object], first: int, params: Params, handed: Collection[str] = ()
-) -> None:
-    try:
-        check_params(function, first, params, handed)
-    except ValueError as error:
-        raise ScenarioError(f"{key}: {error}") from None

@@ -1,6 +1,7 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,17 +10,20 @@ import simpy
 from uhlm_sim.cell.gpus.setup import make_base_station
 from uhlm_sim.cell.jobs import Counters
 from uhlm_sim.cell.laws import check_records
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.answers import Answers
-from uhlm_sim.cell.phones.arrivals import arrivals_of
-from uhlm_sim.cell.phones.phone import Answer, Log, Phone
+from uhlm_sim.cell.phones.arrivals import arrivals_of, requests_of
+from uhlm_sim.cell.phones.phone import Log, Phone
 from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
-from uhlm_sim.cell.phones.population import Who, population
-from uhlm_sim.cell.phones.request_file import requests_of
+from uhlm_sim.cell.phones.population import population
+from uhlm_sim.cell.phones.request_file import Requests
+from uhlm_sim.cell.phones.rounds import Answer
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
-from uhlm_sim.cell.records import AnswerBits, Records, make_records
-from uhlm_sim.scenario import Scenario, Traffic
+from uhlm_sim.cell.records import Records, make_records
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Found
 from uhlm_sim.tokens.trace import TokenPath
 
 
@@ -29,11 +33,12 @@ def simulate(
     replication: int,
     *,
     of_class: Mapping[str, ReadyPolicy] | None = None,
-    allow_plugins: bool = False,
+    found: Found | None = None,
 ) -> Records:
     """Simulate one cell for `duration_s` under one policy and return what happened, checked.
 
-    Phones of a class that always runs a policy of its own run that one, which `of_class` has by its label.
+    `found` is what the scenario names (None: built-in functions only, found here). Phones of a class that always runs a
+    policy of its own run that one, which `of_class` has by its label.
     What the world brings (fades, think times, prompts) hangs on (seed, replication, device) and not on the policy, so
     policies of one replication can be compared in pairs. Raises SimulationError if a law of conservation is broken.
     """
@@ -45,32 +50,48 @@ def simulate(
     paths: list[TokenPath] = []
     costs = [payload_costs(group, vocabulary_size) for group in groups]
     answers = [Answers(own, cost, paths) for own, cost in zip(runs, costs, strict=True)]
-    fading_of = find_fading(scenario, allow_plugins=allow_plugins)
-    snr_db = mean_snr_db(scenario, replication)
-    downlink = make_downlink(env, scenario, replication, snr_db, allow_plugins=allow_plugins)
+    found = find_names(scenario) if found is None else found
+    arrivals = found["traffic.kind"]
+    rows = requests_of(scenario, arrivals)
+    fading_of = find_fading(scenario, found["channel.kind"])
+    snr_db = mean_snr_db(scenario, replication, people)
+    downlink = make_downlink(env, scenario, replication, snr_db, people=people, found=found, fading_of=fading_of)
     base_station = make_base_station(
         env,
         scenario,
         replication,
-        allow_plugins=allow_plugins,
+        found=found,
         send_down=None if downlink is None else downlink.send,
     )
     uplink, air = make_uplink(
-        env, scenario, replication, snr_db, deliver=base_station.submit, allow_plugins=allow_plugins
+        env,
+        scenario,
+        replication,
+        snr_db,
+        people=people,
+        found=found,
+        fading_of=fading_of,
+        deliver=base_station.submit,
     )
-    log = Log()
+    log, seen = Log(), SeenCell(env, uplink.counters, base_station.counters)
     phones = [
         Phone(
             env,
             who.device,
-            next_arrival=arrivals_of(groups[who.group], who, replication, allow_plugins=allow_plugins),
-            next_answer=next_answers(traffic, answers[who.group], who, who.stream(seed, "prompts", replication)),
+            next_arrival=arrivals_of(groups[who.group], who, replication, arrivals),
+            next_answer=next_answers(
+                None if rows is None else rows.of_device(who.device, len(people)),
+                answers[who.group],
+                who.stream(seed, "prompts", replication),
+            ),
             upload=uplink.send,
             submit=base_station.submit,
             gain_of=upload_gains(scenario, fading_of(who.device), replication, who) if air.per_upload else None,
             downlink_s=scenario.base_station.downlink_s,
             log=log,
             end_request=base_station.end_request if base_station.kv_capacity_tokens else None,
+            downlink_is_shared=downlink is not None,
+            cell=seen,
         )
         for who in people
     ]
@@ -92,7 +113,7 @@ def simulate(
             kept = base_station.kv_counters, base_station.kv_capacity_tokens
             stations.append(station_row("kv_cache", *kept, until_s))
     for phone in phones:
-        phone.close(scenario.duration_s, open_loop=traffic.kind != "closed")
+        phone.close(scenario.duration_s, open_loop=not arrivals.states("closed_loop"))
 
     records = make_records(
         log,
@@ -100,24 +121,39 @@ def simulate(
         pd.DataFrame(stations),
         duration_s=scenario.duration_s,
         mean_snr_db=snr_db,
-        generated=np.array([run.kind == "llm" for run in runs])[[who.group for who in people]],
         device_class=[scenario.device_class[who.group].name for who in people] if scenario.device_class else None,
         max_tokens=traffic.max_tokens,
         sending=scenario.device.radio is not None,
         clamped_uploads=air.clamped,
-        answer_bits=None
-        if downlink is None
-        else AnswerBits(costs[0].id_bits, costs[0].resample_bits or 0.0, scenario.base_station.downlink_s),
     )
     check_records(records)
     return records
 
 
-def next_answers(traffic: Traffic, answers: Answers, who: Who, rng: np.random.Generator) -> Callable[[], Answer]:
-    """Return what a phone's next request asks for: any prompt, or what the rows of a request file say."""
-    if traffic.kind != "replay" or traffic.file is None:
-        return answers.asked_by(rng)
-    return answers.of_rows(requests_of(traffic).of_device(who.device, traffic.devices), rng)
+@dataclass(frozen=True)
+class SeenCell:
+    """What schemes see of the cell that choose round by round, by the counters of its stations."""
+
+    env: simpy.Environment
+    uplink: Counters
+    base_station: Counters
+
+    @property
+    def now_s(self) -> float:
+        return float(self.env.now)
+
+    @property
+    def active_uploads(self) -> int:
+        return self.uplink.arrivals - self.uplink.departures
+
+    @property
+    def jobs_present(self) -> int:
+        return self.base_station.arrivals - self.base_station.departures
+
+
+def next_answers(rows: Requests | None, answers: Answers, rng: np.random.Generator) -> Callable[[], Answer]:
+    """Return what a phone's next request asks for: any prompt, or what the phone's rows of a request file say."""
+    return answers.asked_by(rng) if rows is None else answers.of_rows(rows, rng)
 
 
 def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:

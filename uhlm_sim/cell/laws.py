@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from uhlm_sim.cell.records import LEGS, Records
+from uhlm_sim.cell.records import Records
 from uhlm_sim.errors import SimulationError
+from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
 
@@ -13,9 +14,10 @@ Floats = NDArray[np.float64]
 def check_records(records: Records) -> None:
     """Hold the tables against each other and against the stations' own counters. Raises SimulationError.
 
-    Each token's legs add up; a request's positions count from 0 and its commit times rise; a kept token has no bits and
-    no LLM work; the requests' table agrees with the tokens', and a phone's requests arrive in order. Where the time of
-    sending is told, it lies between airtime and stay. At each station, at the end of the warm-up and of the run, the
+    Each round's and each token's legs add up, and a round's are those of its tokens; a request's rounds and positions
+    count from 0 and its commit times rise; a kept draft has no bits and no LLM work; the requests' table agrees with
+    the tokens', and a phone's requests arrive in order. Where the time of sending is known, it lies between airtime and
+    stay. At each station, at the end of the warm-up and of the run, the
     jobs that came and went, the bits and the integral of jobs present equal the same sums over the records, with
     sojourns clipped to that time (Little's law along the sample path); so do GPU time, and the band in use, up to the
     airtime of uploads still on their way. Of a job in the middle of several steps its share of the GPU is known to lie
@@ -24,10 +26,12 @@ def check_records(records: Records) -> None:
     while an answer is. Limited memory is never overfull; without an eviction it holds what the tokens say, with
     evictions at most that; and what a job processes again is all that its request had.
     """
-    tokens = records.tokens
-    _check_tokens(tokens)
-    _check_requests(records.requests, tokens)
-    sent = tokens[(tokens["decision"] == "send").to_numpy()]
+    rounds = records.rounds
+    _check_tokens(records.tokens)
+    _check_requests(records.requests, records.tokens)
+    _check_rounds(rounds, records.tokens)
+    is_sent = (rounds["decision"] == "send").to_numpy()
+    sent = rounds[is_sent]
     leg = {name: sent[name].to_numpy() for name in LEGS}
     bits, jobs = sent["payload_bits"].to_numpy(), sent["batch_jobs"].to_numpy(dtype=np.float64)
     sent_s = (sent["started_s"] + sent["device_s"]).to_numpy()
@@ -45,9 +49,8 @@ def check_records(records: Records) -> None:
         "uplink": (uploads, sent_s, received_s, bits),
         "base_station": (all_jobs, received_s, verified_s, 0 * bits),
     }
-    if records.answers is not None:
-        answers = records.answers[(tokens["decision"] == "send").to_numpy()]
-        spans["downlink"] = (all_jobs, verified_s, answers["returned_s"].to_numpy(), answers["bits"].to_numpy())
+    answers = records.answers[is_sent]
+    spans["downlink"] = (all_jobs, verified_s, answers["returned_s"].to_numpy(), answers["bits"].to_numpy())
 
     for told in records.stations[records.stations["station"] != "kv_cache"].to_dict("records"):
         at_s, station = told["at_s"], told["station"]
@@ -102,7 +105,7 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
     _true("what a job processes again is all that its request had", (recomputed == 0) | (recomputed == before))
 
     keys = ["device", "request"]
-    last = records.tokens.drop_duplicates(keys, keep="last").set_index(keys)
+    last = records.rounds.drop_duplicates(keys, keep="last").set_index(keys)
     finished = records.requests.set_index(keys)["finished"].reindex(last.index)
     # A request whose last verdict is still on the downlink at the end may have ended with it, or not.
     ended = last[["started_s", *LEGS[:-1]]].sum(axis=1, skipna=False).fillna(np.inf)
@@ -132,13 +135,41 @@ def _check_tokens(tokens: pd.DataFrame) -> None:
     _true("positions of a request follow each other from 0", follows)
     later = np.diff(committed_s)[same]
     _true("commit times rise", (later >= 0) | np.isnan(later))
-    if "sending_s" in tokens:
-        stay_s, sending_s = tokens["uplink_wait_s"] + tokens["airtime_s"], tokens["sending_s"]
-        blur_s = 1e-9 * (1.0 + tokens["started_s"])
-        _true("an upload sends no longer than it stays", ~(sending_s > stay_s + blur_s))
-        _true("an upload sends at least for its airtime", ~(sending_s < tokens["airtime_s"] - blur_s))
     kept = (tokens["decision"] == "skip").to_numpy()
     _true("a kept token has no bits and no LLM work", tokens.loc[kept, ["payload_bits", "llm_tokens"]] == 0)
+
+
+def _check_rounds(rounds: pd.DataFrame, tokens: pd.DataFrame) -> None:
+    committed = rounds["committed_s"].notna().to_numpy()
+    stay_s = rounds["committed_s"] - rounds["started_s"]
+    legs_s = rounds[list(LEGS)].sum(axis=1, skipna=False)
+    _near("the legs of a round add up", legs_s.to_numpy()[committed], stay_s.to_numpy()[committed])
+    same = (np.diff(rounds["device"]) == 0) & (np.diff(rounds["request"]) == 0)
+    number, first = rounds["round"].to_numpy(), rounds["first_position"].to_numpy()
+    _true(
+        "rounds of a request count from 0",
+        np.where(np.r_[False, same], number == np.r_[0, number[:-1] + 1], number == 0),
+    )
+    after, known = first + rounds["committed"].to_numpy(), committed[:-1]
+    begins = np.where(known, first[1:] == after[:-1], first[1:] > first[:-1])  # pipelined ones may not be down yet
+    _true("a round begins where the one before ended", begins[same])
+    accepted, drafted, tokens_of = (rounds[name].to_numpy() for name in ("accepted", "drafted", "committed"))
+    _true("no more drafts are accepted than there are", accepted <= drafted)
+    _true("a visit commits what it accepts and at most one more token", tokens_of <= drafted + 1)
+
+    keys = ["device", "request", "round"]
+    sums = (
+        tokens.groupby(keys, sort=False)[[*LEGS, "payload_bits", "llm_tokens"]].sum(min_count=1).reset_index(drop=True)
+    )
+    of_round = rounds[[*LEGS, "payload_bits", "llm_tokens"]].reset_index(drop=True)
+    _near(
+        "a round's legs, bits and positions are its tokens'", of_round.to_numpy()[committed], sums.to_numpy()[committed]
+    )
+    if "sending_s" in rounds:
+        stay_s, sending_s = rounds["uplink_wait_s"] + rounds["airtime_s"], rounds["sending_s"]
+        blur_s = 1e-9 * (1.0 + rounds["started_s"])
+        _true("an upload sends no longer than it stays", ~(sending_s > stay_s + blur_s))
+        _true("an upload sends at least for its airtime", ~(sending_s < rounds["airtime_s"] - blur_s))
 
 
 def _check_requests(requests: pd.DataFrame, tokens: pd.DataFrame) -> None:

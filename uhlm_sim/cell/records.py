@@ -1,4 +1,4 @@
-"""Records: the phones' log as tables, one row per request and one per token."""
+"""Records: the phones' log as tables, one row per request, per round and per token."""
 
 from array import array
 from collections.abc import Sequence
@@ -9,22 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
+from uhlm_sim.tables import DECISIONS, OUTCOMES, QUALITY
 from uhlm_sim.tokens.trace import TokenPath
-from uhlm_sim.tokens.trace_file import QUALITY
 
 Floats = NDArray[np.float64]
-LEGS = ("device_s", "uplink_wait_s", "airtime_s", "bs_wait_s", "verify_s", "downlink_s")
-DECISIONS = pd.CategoricalDtype(["skip", "send"])
-OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"])
-
-
-@dataclass(frozen=True)
-class AnswerBits:
-    """What comes down for a token where the downlink is shared, and how long it takes after its last bit."""
-
-    id_bits: float
-    resample_bits: float
-    latency_s: float
+Indices = NDArray[np.intp]
+Columns = dict[str, Floats]
+SKIPPED, ACCEPTED, RESAMPLED, GENERATED = range(4)
+BATCH = ("batch_jobs", "batch_tokens", "llm_tokens")
 
 
 @dataclass(frozen=True)
@@ -33,15 +25,21 @@ class Records:
 
     `stations` holds the counters that uplink, base station, a shared downlink and, where it is limited, the LLM's
     memory keep themselves, at the end of the warm-up and of the run: station, at_s, servers, and those of
-    `uhlm_sim.cell.jobs.Counters`. `answers` has the `bits` and `returned_s` of every token where the downlink is
-    shared, to hold its counters against.
+    `uhlm_sim.cell.jobs.Counters`. `answers` has the `bits` that came down for each round and when, `returned_s`, to
+    hold a shared downlink's counters against.
     """
 
     requests: pd.DataFrame
+    rounds: pd.DataFrame
     tokens: pd.DataFrame
     stations: pd.DataFrame
+    answers: pd.DataFrame
     clamped_uploads: int = 0
-    answers: pd.DataFrame | None = None
+
+    @property
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Return what metrics are made of: requests, rounds, tokens, stations."""
+        return self.requests, self.rounds, self.tokens, self.stations
 
 
 def make_records(
@@ -52,141 +50,189 @@ def make_records(
     duration_s: float,
     max_tokens: int,
     mean_snr_db: Floats,
-    generated: bool | NDArray[np.bool_] = False,
     device_class: Sequence[str] | None = None,
     sending: bool = False,
     clamped_uploads: int = 0,
-    answer_bits: AnswerBits | None = None,
 ) -> Records:
     """Turn the log of a run that stopped at `duration_s` into tables, sorted by device, request and position.
 
     `paths` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
-    `duration_s` are left out (a phone that sleeps until then has written them down already); of a token in progress
-    the legs that ended are kept, and `committed_s` is null. `generated`, for all devices or one each: the LLM writes
-    the answers, so there is no draft, hence neither uncertainty nor verdict. `device_class` names each device's class.
-    With `sending` the table of tokens has a column for the time with any of the band.
+    `duration_s` are left out (a phone that sleeps until then has written them down already). Of a round in progress the
+    legs that ended are kept and `committed_s` is null; it has one row of tokens, for the token that it is about. With
+    `sending` the rounds have a column for the time with any of the band. `device_class` names each device's class.
     """
-    asked = _columns(log.requests, Log.REQUEST)
-    began = _columns(log.tokens, Log.TOKEN)
-    request_order = np.lexsort((asked["request"], asked["device"]))
-    request_order = request_order[asked["arrived_s"][request_order] <= duration_s]
-    place = np.full(len(asked["device"]), -1)
+    requests = _columns(log.requests, Log.REQUEST)
+    rounds = _columns(log.rounds, Log.ROUND)
+    is_kept = rounds["sends"] == 0.0
+    rounds["first_commit"] = np.cumsum(is_kept * rounds["drafted"]) - is_kept * rounds["drafted"]
+    request_order = np.lexsort((requests["request"], requests["device"]))
+    request_order = request_order[requests["arrived_s"][request_order] <= duration_s]
+    place = np.full(len(requests["device"]), -1)
     place[request_order] = np.arange(len(request_order))
-    row = place[began["request_row"].astype(np.intp)]
-    kept = np.flatnonzero((row >= 0) & (began["started_s"] <= duration_s))
-    kept = kept[np.lexsort((began["position"][kept], row[kept]))]
-    began = {name: values[kept] for name, values in began.items()}
-    asked = {name: values[request_order] for name, values in asked.items()}
+    row = place[rounds["request_row"].astype(np.intp)]
+    there = np.flatnonzero((row >= 0) & (rounds["started_s"] <= duration_s))
+    there = there[np.lexsort((rounds["first_position"][there], row[there]))]
+    rounds = {name: values[there] for name, values in rounds.items()}
+    requests = {name: values[request_order] for name, values in requests.items()}
+    row = row[there]
 
-    generated = np.broadcast_to(generated, len(mean_snr_db))
-    tokens = _token_table(began, asked, row[kept], paths, duration_s, generated)
+    for name in ("device", "request", "answer"):
+        rounds[name] = requests[name][row]
+    begins = np.r_[True, np.diff(row) != 0][: len(row)]
+    numbers = np.arange(len(row), dtype=np.float64)
+    rounds["round"] = numbers - np.maximum.accumulate(np.where(begins, numbers, 0.0))
+    rounds["committed_s"] = np.where(rounds["committed_s"] <= duration_s, rounds["committed_s"], np.nan)
+
+    tokens, of_round = _token_table(rounds, paths, np.frombuffer(log.commits_s))
+    round_table = _round_table(rounds)
     if sending:
-        tokens["sending_s"] = began["sending_s"]
-    requests = _request_table(tokens, asked, row[kept], paths, mean_snr_db, max_tokens)
+        round_table["sending_s"] = rounds["sending_s"]
+    request_table = _request_table(tokens, rounds, requests, row, row[of_round], paths, mean_snr_db, max_tokens)
     if device_class is not None:
         code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
-        codes = np.array([code[name] for name in device_class])[requests["device"]]
-        requests["device_class"] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(code)))
-    answers = None
-    if answer_bits is not None:
-        accepted = np.concatenate([np.empty(0, dtype=np.bool_), *(path.accepted for path in paths)])
-        is_id = accepted[_places(began, asked, row[kept], paths)] | generated[tokens["device"]]
-        bits = np.where(is_id, answer_bits.id_bits, answer_bits.resample_bits)
-        answers = pd.DataFrame({"bits": bits, "returned_s": began["committed_s"] - answer_bits.latency_s})
-    return Records(requests, tokens, stations, clamped_uploads, answers)
+        codes = np.array([code[name] for name in device_class])[request_table["device"]]
+        request_table["device_class"] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(code)))
+    answers = pd.DataFrame({"bits": rounds["answer_bits"], "returned_s": rounds["returned_s"]})
+    return Records(request_table, round_table, tokens, stations, answers, clamped_uploads)
 
 
-def _columns(values: "array[float]", names: tuple[str, ...]) -> dict[str, Floats]:
+def _columns(values: "array[float]", names: tuple[str, ...]) -> Columns:
     rows = np.frombuffer(values).reshape(-1, len(names)) if values else np.empty((0, len(names)))
     return dict(zip(names, rows.T, strict=True))
 
 
-def _places(
-    began: dict[str, Floats], asked: dict[str, Floats], row: NDArray[np.intp], paths: list[TokenPath]
-) -> NDArray[np.intp]:
-    """Return where each token stands in the paths, laid end to end."""
-    starts = np.cumsum([0, *(len(path) for path in paths)])
-    places: NDArray[np.intp] = starts[asked["answer"].astype(np.intp)[row]] + began["position"].astype(np.intp)
-    return places
-
-
-def _token_table(
-    began: dict[str, Floats],
-    asked: dict[str, Floats],
-    row: NDArray[np.intp],
-    paths: list[TokenPath],
-    duration_s: float,
-    generated: NDArray[np.bool_],
-) -> pd.DataFrame:
-    position, device = began["position"].astype(np.int32), asked["device"][row].astype(np.int32)
-    committed_s = np.where(began["committed_s"] <= duration_s, began["committed_s"], np.nan)
-    sends, keeps = began["sends"] == 1.0, began["sends"] == 0.0
-
-    place = _places(began, asked, row, paths)
-
-    def of_paths(values: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-        return np.concatenate(values)[place] if len(place) else np.empty(0)
-
-    accepted = of_paths([path.accepted for path in paths])
-    verdict = np.where(accepted, 1, 2)
-    known = ~np.isnan(committed_s)
-    outcome = np.where(keeps & known, 0, np.where(sends & known, np.where(generated[device], 3, verdict), -1))
+def _round_table(rounds: Columns) -> pd.DataFrame:
+    committed = ~np.isnan(rounds["committed_s"])
     return pd.DataFrame(
         {
-            "device": device,
-            "request": asked["request"][row].astype(np.int32),
-            "position": position,
-            "started_s": began["started_s"],
-            "committed_s": committed_s,
-            "decision": pd.Categorical.from_codes(np.where(keeps, 0, np.where(sends, 1, -1)), dtype=DECISIONS),
-            "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
-            "uncertainty": of_paths([path.uncertainty for path in paths]),
-            "accept_probability": of_paths([path.accept_probability for path in paths]),
-            "payload_bits": began["payload_bits"],
-            "device_s": began["sent_s"] - began["started_s"],
-            # An upload that had the band for itself waits for nothing, not for a rounding error.
-            "uplink_wait_s": np.maximum(began["received_s"] - began["sent_s"] - began["airtime_s"], 0.0),
-            "airtime_s": began["airtime_s"],
-            "bs_wait_s": began["verify_started_s"] - began["received_s"],
-            "verify_s": began["verified_s"] - began["verify_started_s"],
-            "downlink_s": committed_s - began["verified_s"],
-            "batch_jobs": began["batch_jobs"],
-            "batch_tokens": began["batch_tokens"],
-            "steps": began["steps"].astype(np.int32),
-            "llm_tokens": began["llm_tokens"].astype(np.int32),
-            "recomputed_tokens": began["recomputed_tokens"].astype(np.int32),
+            "device": rounds["device"].astype(np.int32),
+            "request": rounds["request"].astype(np.int32),
+            "round": rounds["round"].astype(np.int32),
+            "first_position": rounds["first_position"].astype(np.int32),
+            "drafted": rounds["drafted"].astype(np.int32),
+            "accepted": np.where(committed, rounds["accepted"], 0).astype(np.int32),
+            "committed": np.where(committed, rounds["committed"], 0).astype(np.int32),
+            "started_s": rounds["started_s"],
+            "committed_s": rounds["committed_s"],
+            "payload_bits": rounds["payload_bits"],
+            **_legs(rounds),
+            **_batch(rounds),
+            "decision": _decisions(rounds["sends"]),
+            "steps": rounds["steps"].astype(np.int32),
+            "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
         }
     )
 
 
+def _legs(rounds: Columns) -> Columns:
+    """Return the six legs of each round."""
+    return {
+        "device_s": rounds["sent_s"] - rounds["started_s"],
+        # An upload that had the band for itself waits for nothing, not for a rounding error.
+        "uplink_wait_s": np.maximum(rounds["received_s"] - rounds["sent_s"] - rounds["airtime_s"], 0.0),
+        "airtime_s": rounds["airtime_s"],
+        "bs_wait_s": rounds["verify_started_s"] - rounds["received_s"],
+        "verify_s": rounds["verified_s"] - rounds["verify_started_s"],
+        "downlink_s": rounds["committed_s"] - rounds["verified_s"],
+    }
+
+
+def _batch(rounds: Columns) -> dict[str, NDArray[np.generic]]:
+    return {name: rounds[name].astype(np.int32) if name == "llm_tokens" else rounds[name] for name in BATCH}
+
+
+def _decisions(sends: Floats) -> pd.Categorical:
+    return pd.Categorical.from_codes(np.where(sends == 0.0, 0, np.where(sends == 1.0, 1, -1)), dtype=DECISIONS)
+
+
+def _token_table(rounds: Columns, paths: list[TokenPath], commits_s: Floats) -> tuple[pd.DataFrame, Indices]:
+    """Return the tokens, and the round that each is of.
+
+    Kept drafts are committed one by one, each with its own time on the phone. The tokens of a visit are committed
+    together: its first has the visit's legs, the others have none.
+    """
+    is_kept, known = rounds["sends"] == 0.0, ~np.isnan(rounds["committed_s"])
+    count = np.where(known, rounds["committed"], 1).astype(np.intp)
+    of_round = np.repeat(np.arange(len(count)), count)
+    within = np.arange(len(of_round)) - np.repeat(np.cumsum(count) - count, count)
+    token = {name: values[of_round] for name, values in rounds.items()}
+    position = token["first_position"].astype(np.intp) + within
+    follows = within > 0
+
+    one_by_one = is_kept[of_round]
+    commit = (token["first_commit"][one_by_one] + within[one_by_one]).astype(np.intp)
+    committed_s, started_s = token["committed_s"], token["started_s"]
+    committed_s[one_by_one] = commits_s[commit]
+    started_s[follows] = np.where(one_by_one, np.r_[0.0, committed_s[:-1]][: len(position)], committed_s)[follows]
+    legs = _legs(token)
+    for leg_s in legs.values():
+        leg_s[follows | one_by_one] = 0.0
+    legs["device_s"][one_by_one] = (committed_s - started_s)[one_by_one]
+    batch = _batch(token)
+    for values in (token["payload_bits"], *batch.values()):
+        values[follows] = 0
+
+    drafts, accepted = token["drafted"], token["accepted"]
+    verdict = np.where(within < accepted, ACCEPTED, np.where(accepted < drafts, RESAMPLED, GENERATED))
+    outcome = np.where(np.isnan(committed_s), -1, np.where(one_by_one, SKIPPED, verdict))
+    starts = np.cumsum([0, *(len(path) for path in paths)])
+    place = starts[token["answer"].astype(np.intp)] + position
+
+    def of_paths(values: list[Floats]) -> Floats:
+        return np.concatenate(values)[place] if len(place) else np.empty(0)
+
+    written_by_llm = outcome == GENERATED  # so its draft is none of the phone's
+    tokens = pd.DataFrame(
+        {
+            "device": token["device"].astype(np.int32),
+            "request": token["request"].astype(np.int32),
+            "position": position.astype(np.int32),
+            "started_s": started_s,
+            "committed_s": committed_s,
+            "decision": _decisions(token["sends"]),
+            "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
+            "uncertainty": np.where(written_by_llm, np.nan, of_paths([path.uncertainty for path in paths])),
+            "accept_probability": np.where(
+                written_by_llm, np.nan, of_paths([path.accept_probability for path in paths])
+            ),
+            "payload_bits": token["payload_bits"],
+            **legs,
+            **batch,
+            "round": token["round"].astype(np.int32),
+        }
+    )
+    return tokens, of_round
+
+
 def _request_table(
     tokens: pd.DataFrame,
-    asked: dict[str, Floats],
-    row: NDArray[np.intp],
+    rounds: Columns,
+    requests: Columns,
+    row_of_round: Indices,
+    row_of_token: Indices,
     paths: list[TokenPath],
     mean_snr_db: Floats,
     max_tokens: int,
 ) -> pd.DataFrame:
-    count = len(asked["device"])
-    device, answer = asked["device"].astype(np.int32), asked["answer"].astype(np.intp)
+    count = len(requests["device"])
+    device, answer = requests["device"].astype(np.int32), requests["answer"].astype(np.intp)
     committed_s = tokens["committed_s"].to_numpy()
-    committed = ~np.isnan(committed_s)
-    done = np.bincount(row[committed], minlength=count)
+    done = np.bincount(row_of_token[~np.isnan(committed_s)], minlength=count)
     first_s, last_s = np.full(count, np.nan), np.full(count, np.nan)
-    np.fmin.at(first_s, row, committed_s)
-    np.fmax.at(last_s, row, committed_s)
+    np.fmin.at(first_s, row_of_token, committed_s)
+    np.fmax.at(last_s, row_of_token, committed_s)
     finished = done == np.minimum([len(path) for path in paths], max_tokens)[answer]
     return pd.DataFrame(
         {
             "device": device,
-            "request": asked["request"].astype(np.int32),
+            "request": requests["request"].astype(np.int32),
             "prompt": np.array([path.prompt for path in paths], dtype=np.int32)[answer],
             "prompt_tokens": np.array([path.prompt_tokens for path in paths], dtype=np.int32)[answer],
-            "arrived_s": asked["arrived_s"],
+            "arrived_s": requests["arrived_s"],
             "first_token_s": first_s,
             "finished_s": np.where(finished, last_s, np.nan),
             "tokens": done.astype(np.int32),
-            "uploads": np.bincount(row[tokens["payload_bits"] > 0], minlength=count).astype(np.int32),
+            "uploads": np.bincount(row_of_round[rounds["payload_bits"] > 0], minlength=count).astype(np.int32),
             "mean_snr_db": mean_snr_db[device],
             "finished": finished,
             **{name: np.array([getattr(path, name) for path in paths])[answer] for name in QUALITY},

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures.style import note_source
 from uhlm_sim.analysis.measures.intervals import write_table
-from uhlm_sim.analysis.results import source_of
+from uhlm_sim.analysis.run import source_of
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import no_progress, run
 from uhlm_sim.scenario import Scenario

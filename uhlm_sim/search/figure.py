@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
+from uhlm_sim.analysis.figures.axes import key_words
 from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure, save
-from uhlm_sim.analysis.figures.swept import key_words
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.search.objectives import Objective

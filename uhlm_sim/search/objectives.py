@@ -3,23 +3,22 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, isnan
+from math import isfinite, isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis.measures.intervals import student_t
-from uhlm_sim.analysis.measures.metrics import QUALITY, UNITS
+from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.errors import InputError, did_you_mean
 
 Floats = NDArray[np.float64]
-_SIGNED = {"backlog_growth": (-inf, inf), **dict.fromkeys(QUALITY, (-1.0, 1.0))}  # all others are never below 0
 _TEXT = re.compile(r"\s*([\w.]+)\s*(<=|>=)\s*(\S+)\s*")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric of UNITS that must be at most, or at least, a limit in the metric's own unit."""
+    """A metric that must be at most, or at least, a limit in the metric's own unit."""
 
     metric: str
     at_most: bool
@@ -35,9 +34,9 @@ class Objective:
         if found is None:
             raise InputError(f"--slo '{text}': write it as metric<=value or metric>=value, as in tpot_s.p95<=0.2")
         metric, sign, value = found.groups()
-        if metric not in UNITS:
-            statistics = [name for name in UNITS if name.startswith(f"{metric}.")]
-            hint = f"; it has {', '.join(statistics)}" if statistics else did_you_mean(metric, UNITS)
+        if metric not in METRICS:
+            statistics = [name for name in METRICS if name.startswith(f"{metric}.")]
+            hint = f"; it has {', '.join(statistics)}" if statistics else did_you_mean(metric, METRICS)
             raise InputError(f"--slo '{text}': there is no metric '{metric}'{hint}")
         try:
             limit = float(value)
@@ -46,7 +45,7 @@ class Objective:
         if not isfinite(limit):
             raise InputError(f"--slo '{text}': '{value}' is not a finite number")
         at_most = sign == "<="
-        low, high = _SIGNED.get(metric, (0.0, 1.0 if UNITS[metric] == "1" else inf))
+        low, high = METRICS[metric].bounds
         if limit < low or (limit == low and not at_most):
             raise InputError(f"--slo '{text}': nothing {_does(not at_most)} it, {metric} is never below {low:g}")
         if limit > high or (limit == high and at_most):

@@ -295,7 +295,7 @@ class Search:
         judged = verdicts(
             results.replications,
             window_s=point.duration_s - point.warmup_s,
-            open_arrivals=point.traffic.kind != "closed",
+            open_arrivals=results.is_open,
         ).set_index("policy")
         for label, rows in results.replications.groupby("policy", sort=False):
             values = rows.pivot(index="metric", columns="replication", values="value").astype(np.float64)

@@ -7,25 +7,16 @@ degrees of freedom.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from uhlm_sim.errors import TraceError
 from uhlm_sim.tokens.decoding_rule import DecodingRule
-from uhlm_sim.tokens.speculative import (
-    LinearLaw,
-    fit_law,
-    grid_level,
-    predicted_risk,
-    rejection_probability,
-)
-
-if TYPE_CHECKING:
-    from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.speculative import LinearLaw, grid_level, predicted_risk, rejection_probability
+from uhlm_sim.tokens.trace import Trace
 
 BOOTSTRAP_DRAWS = 2000
 
@@ -110,24 +101,10 @@ def clustered_mean(
     return mean, mean - reach, mean + reach
 
 
-def calibrate_trace(trace: "Trace") -> Calibration:
-    """Fit the law on a trace's calibration prompts and judge it on its evaluation prompts.
-
-    Raises TraceError if the trace has no hlm path, no tokens of calibration prompts, or tokens of one
-    uncertainty only.
-    """
-    path = trace.find(DecodingRule("hlm"))
-    fitted = trace.tokens(path, "calibration") if path else pd.DataFrame()
-    if fitted.empty or path is None:
-        raise TraceError(
-            f"trace {trace.file}: no path hlm on calibration prompts, so no threshold can be fitted from it"
-        )
-    judged = trace.tokens(path, "evaluation")
+def calibrate_trace(trace: Trace) -> Calibration:
+    """Judge the law of a trace, fitted on its calibration prompts, on its evaluation prompts; TraceError as `law`."""
+    law, fitted, judged = trace.law(), trace.hlm_tokens("calibration"), trace.hlm_tokens("evaluation")
     samples = trace.header.uncertainty_samples
-    try:
-        law = fit_law(fitted["uncertainty"], fitted["x_draft"], fitted["y_draft"])
-    except ValueError as problem:
-        raise TraceError(f"trace {trace.file}: no law can be fitted: {problem}") from None
     beta = rejection_probability(fitted["x_draft"], fitted["y_draft"])
     varies = float(np.ptp(beta)) > 0
     return Calibration(
@@ -186,7 +163,7 @@ def _bins(tokens: pd.DataFrame, split: str, law: LinearLaw, samples: int) -> pd.
     return pd.DataFrame(rows, columns=names)
 
 
-def _risk(trace: "Trace", law: LinearLaw, fitted: pd.DataFrame, judged: pd.DataFrame, samples: int) -> pd.DataFrame:
+def _risk(trace: Trace, law: LinearLaw, fitted: pd.DataFrame, judged: pd.DataFrame, samples: int) -> pd.DataFrame:
     rows = []
     for level in range(-1, samples + 1):
         predicted = predicted_risk(law, fitted["uncertainty"], level / samples, samples)

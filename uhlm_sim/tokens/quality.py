@@ -12,7 +12,7 @@ so that TV(q, y) = sum_d x(d) s(d) beta(d) = E[beta; skipped], whatever s is: wh
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,10 +31,8 @@ from uhlm_sim.tokens.models import (
     package_file,
 )
 from uhlm_sim.tokens.speculative import rejection_probability
+from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import Columns, TraceHeader
-
-if TYPE_CHECKING:
-    from uhlm_sim.tokens.trace import Trace
 
 NO_ENCODER = "none"
 LONGEST = 256  # word pieces; all-MiniLM-L6-v2 cuts a longer text there (its model card)
@@ -167,7 +165,7 @@ def _cosine(units: Floats, others: Floats) -> Floats:
     return np.asarray(np.clip((units * others).sum(axis=1), -1.0, 1.0))
 
 
-def answer_quality(trace: "Trace") -> pd.DataFrame:
+def answer_quality(trace: Trace) -> pd.DataFrame:
     """Return one row per recorded path: how near its answers to the evaluation prompts come to the LLM's.
 
     Each measure comes with ``.low`` and ``.high``, a 95 % interval over prompts. ``cosine`` is the mean cosine to the

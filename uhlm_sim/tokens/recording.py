@@ -83,5 +83,5 @@ def _existing(out: Path, identity: dict[str, Any]) -> Trace | None:
 
 def _is_there(request: RuleRequest, trace: Trace, requests: Sequence[RuleRequest]) -> bool:
     fitted = any(isinstance(value, str) for other in requests for value in (other.threshold, other.match))
-    law = trace.calibration().law if fitted else None
+    law = trace.law() if fitted else None
     return trace.find(resolve_rule(request, law, trace.skip_rate, requests)) is not None

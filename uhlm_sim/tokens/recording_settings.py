@@ -96,7 +96,7 @@ def resolve_rule(
     skip_rate: Callable[[DecodingRule], float],
     requests: Sequence[RuleRequest] = (),
 ) -> DecodingRule:
-    """Return the rule with its numbers: of a trace, ``trace.calibration().law`` and ``trace.skip_rate``.
+    """Return the rule with its numbers: of a trace, ``trace.law()`` and ``trace.skip_rate``.
 
     ``requests`` are all rules asked for, among which a matched rand-hlm finds its u-hlm rule. Raises
     InputError if it finds none, or if a fitted threshold is asked for without a law (no calibration prompts).

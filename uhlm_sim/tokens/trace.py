@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import TraceError
+from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.speculative import LinearLaw, accept_probability
-from uhlm_sim.tokens.trace_file import QUALITY, UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
-
-if TYPE_CHECKING:
-    from uhlm_sim.tokens.calibration import Calibration
+from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law
+from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
 
 __all__ = ["DecodingRule", "RuleKind", "TokenPath", "TokenSource", "Trace", "TraceHeader", "TraceSource"]
 
@@ -33,7 +31,7 @@ class TokenPath:
     the top k for each k of the header's ladder. The rule `llm` drafts nothing: there ``draft`` repeats
     ``committed`` and all that a draft would have is NaN. ``quality_cosine`` and ``quality_cosine_reference`` are one
     number each: the cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference;
-    NaN where not known.
+    NaN where not known. Arrays can't be written to: policies of one run share them.
     """
 
     prompt: int
@@ -51,6 +49,11 @@ class TokenPath:
     tail_mass: NDArray[np.floating]
     quality_cosine: float = np.nan
     quality_cosine_reference: float = np.nan
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.draft)
@@ -240,23 +243,31 @@ class Trace:
         plain = {field: values[rows] for field, values in self._arrays.items() if values.ndim == 1}
         return pd.DataFrame(table | plain)
 
+    def hlm_tokens(self, split: str) -> pd.DataFrame:
+        """Return the `tokens` of the hlm path on the prompts of a split. Raises TraceError where there are none."""
+        path = self.find(DecodingRule("hlm"))
+        table = self.tokens(path, split) if path else pd.DataFrame()
+        if table.empty:
+            raise TraceError(
+                f"trace {self.file}: no path hlm on {split} prompts, so no threshold can be fitted from it"
+            )
+        return table
+
     @cached_property
-    def _calibration(self) -> "Calibration":
-        # It reads traces, so it can't be imported above.
-        from uhlm_sim.tokens.calibration import calibrate_trace
-
-        return calibrate_trace(self)
-
-    def calibration(self) -> "Calibration":
-        """Return the law and thresholds fitted on the calibration prompts, and their risk on the others.
-
-        Raises TraceError if the trace has no hlm path on calibration prompts.
-        """
-        return self._calibration
+    def _law(self) -> LinearLaw:
+        table = self.hlm_tokens("calibration")
+        try:
+            return fit_law(table["uncertainty"], table["x_draft"], table["y_draft"])
+        except ValueError as problem:
+            raise TraceError(f"trace {self.file}: no law can be fitted: {problem}") from None
 
     def law(self) -> LinearLaw:
-        """Return the law of `calibration`, with its errors."""
-        return self.calibration().law
+        """Return the law fitted on the calibration prompts; `calibration.calibrate_trace` judges it on the others.
+
+        Raises TraceError if the trace has no hlm path, no tokens of calibration prompts, or tokens of one
+        uncertainty only.
+        """
+        return self._law
 
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise TraceError if ``max_tokens`` is more than was recorded and some answers were cut there."""

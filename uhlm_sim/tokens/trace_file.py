@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from uhlm_sim.errors import InputError, TraceError, did_you_mean
+from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.prompts import SPLITS
 
@@ -55,7 +56,6 @@ COLUMNS: dict[str, str] = {
     "quality_cosine_reference": "float32",  # to the prompt's reference answer, as above
     "tail": "float16",  # mass of x outside its top k
 }
-QUALITY = ("quality_cosine", "quality_cosine_reference")
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import jinja2
 
-from uhlm_sim import __version__
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.errors import InputError
 from uhlm_sim.validation.figures import write_drawings
 from uhlm_sim.validation.validate import Validation, cells
+from uhlm_sim.version import VERSION
 
 
 def write_page(found: Validation, folder: Path | str) -> Path:
@@ -35,6 +35,6 @@ def write_page(found: Validation, folder: Path | str) -> Path:
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("uhlm_sim.validation").joinpath("validation.html.j2").read_text(encoding="utf-8")
     )
-    page = template.render(found=found, words=found.words(), stations=stations, figures=figures, version=__version__)
+    page = template.render(found=found, words=found.words(), stations=stations, figures=figures, version=VERSION)
     (folder / "validation.html").write_text(page, encoding="utf-8")
     return folder / "validation.html"

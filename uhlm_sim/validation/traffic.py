@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis.measures.energy import ENERGY, powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.arrivals import arrivals_of
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.scenario import Scenario
@@ -44,11 +45,11 @@ def bursts_of(own: bool) -> float:
 
 def counts(scenario: Scenario, replications: int) -> Floats:
     """Return how many requests all phones together are asked within the window, in each replication."""
-    people = population(scenario)
+    people, traffic = population(scenario), find_names(scenario)["traffic.kind"]
     found = np.zeros(replications)
     for replication in range(replications):
         for who in people:
-            next_arrival, arrived_s = arrivals_of(scenario, who, replication), 0.0
+            next_arrival, arrived_s = arrivals_of(scenario, who, replication, traffic), 0.0
             while (arrived_s := next_arrival(arrived_s)) <= WINDOW_S:
                 found[replication] += 1
     return found
@@ -132,8 +133,8 @@ def one_phone_energy(trial: Trial) -> Finding:
     )  # fmt: skip
     records = run(scenario)
     found = replication_metrics(
-        records.requests, records.tokens, records.stations, warmup_s=5.0, duration_s=scenario.duration_s, devices=1,
-        slo={}, output_law=True, powers=powers_of(scenario, [0]),
+        *records.tables, warmup_s=5.0,
+        duration_s=scenario.duration_s, devices=1, slo={}, output_law=True, powers=powers_of(scenario, [0]),
     )  # fmt: skip
     idle_s = SLM_S + UPLOAD_S + DOWNLINK_S
     parts = [device_w * SLM_S, (amplifier_w + circuit_w) * UPLOAD_S, gpu_w * t(1) + idle_w * idle_s]

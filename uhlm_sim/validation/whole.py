@@ -13,6 +13,7 @@ from channel_models import CHANNELS
 from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.records import Records
 from uhlm_sim.rng import stream
@@ -76,14 +77,14 @@ def cell(trial: Trial, policy: Mapping[str, Any], **changes: Any) -> Scenario:
 
 
 def run(scenario: Scenario, replication: int = 0) -> Records:
-    policy = ready_policy(0, scenario, answers(), allow_plugins=True)
-    return simulate(scenario, policy, replication, allow_plugins=True)
+    found = find_names(scenario, allow_plugins=True)
+    return simulate(scenario, ready_policy(0, scenario, answers(), found), replication, found=found)
 
 
 def metrics(scenario: Scenario, records: Records) -> dict[str, float]:
     return replication_metrics(
-        records.requests, records.tokens, records.stations, warmup_s=scenario.warmup_s, duration_s=scenario.duration_s,
-        devices=scenario.traffic.devices, slo={}, output_law=True,
+        *records.tables, warmup_s=scenario.warmup_s,
+        duration_s=scenario.duration_s, devices=scenario.traffic.devices, slo={}, output_law=True,
     )  # fmt: skip
 
 
@@ -203,7 +204,8 @@ def mean_value_analysis(phones: int) -> float:
     Thinks, drafts and downlinks are delays; the uplink is processor sharing and the GPU exponential, in order, so
     the network has product form whatever the law of the answers' lengths: their mean is all that counts.
     """
-    source = ready_policy(0, cell(Trial("lengths", 1, 1), HLM), answers()).source
+    scenario = cell(Trial("lengths", 1, 1), HLM)
+    source = ready_policy(0, scenario, answers(), find_names(scenario)).source
     lengths = [min(len(source.path(p, s)), CUT_AT) for p in range(source.prompts) for s in range(source.samples)]
     tokens = float(np.mean(lengths))
     delay_s = THINK_S + tokens * (DRAFT_S + DOWNLINK_S)

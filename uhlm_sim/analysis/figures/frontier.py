@@ -11,9 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.typing import LineStyleType
 
+from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures.axes import is_threshold, varied
+from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
 from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure
-from uhlm_sim.analysis.figures.sweeps import joined
 from uhlm_sim.analysis.measures.intervals import RATIO
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
 
 SPEED = f"token_throughput_per_device{RATIO}"
 COSTS = {
@@ -22,7 +27,7 @@ COSTS = {
     "quality_cosine": "cosine to the LLM's answer",
     "quality_cosine_reference": "cosine to the reference answer",
 }
-SAID = {
+MEANINGS = {
     "distribution_error": "The distribution error is the total variation distance between the law of a token and the "
     "LLM's, mean over drafted tokens.",
     "rejection_risk": "The rejection risk is the chance that the LLM would have refused a token that was kept.",
@@ -54,13 +59,13 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     table = costs.join(fast, on=keys).join(skipped, on=keys).reset_index(drop=True)
     table["kind"] = table["policy"].map(kinds)
     table = table[table["kind"].isin([*LADDERS, *ENDS]) & table["speed"].notna()]
-    told_apart = table["policy"].astype(str).str.extract(r"\((.*)\)$", expand=False).fillna("")
+    setting = table["policy"].astype(str).str.extract(r"\((.*)\)$", expand=False).fillna("")
     if sweep:
         moves = table.groupby(["policy", "metric"])["skip_rate"].transform("nunique") > 1
-        told_apart = told_apart.mask(moves & table["kind"].eq("u-hlm"), table[sweep[0]].map(_word))
+        setting = setting.mask(moves & table["kind"].eq("u-hlm"), table[sweep[0]].map(_word))
         table = table.assign(policy=joined(table, sweep[0]))
     columns = ["policy", "kind", "setting", "skip_rate", "speed", "speed_low", "speed_high"]
-    table = table.assign(setting=told_apart)[[*columns, "metric", *estimates, "replications"]]
+    table = table.assign(setting=setting)[[*columns, "metric", *estimates, "replications"]]
     once = table.drop_duplicates(["policy", "metric", "skip_rate", "speed", "mean"])
     order = [list(COSTS).index(metric) for metric in once["metric"]]
     kind = [[*ENDS, *LADDERS].index(word) for word in once["kind"]]
@@ -105,13 +110,13 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     rungs = rows[rows["kind"] == "u-hlm"]
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
-    told: list[tuple[float, float]] = []
+    labelled: list[tuple[float, float]] = []
     # Backwards: a label stands where the next rung may be.
     for setting, speed, mean in rungs[["setting", "speed", "mean"]].iloc[::-1].itertuples(index=False, name=None):
-        if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in told):
-            told.append((speed, mean))
+        if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled):
+            labelled.append((speed, mean))
             halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
-            text = ax.annotate(setting, told[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
+            text = ax.annotate(setting, labelled[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
             text.set(color=INK, path_effects=halo, zorder=2.5)
     if metric in ("distribution_error", "rejection_risk"):
         ax.set_ylim(bottom=-0.09 * max(rows[["mean", "ci95_high"]].max().max(), 1e-9))  # one replication: no interval
@@ -150,3 +155,48 @@ def _legend(figure: Figure, table: pd.DataFrame, styles: Mapping[str, Look]) -> 
         entry.set(markersize=4.2, markerfacecolor=face)
         entries.append(entry)
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), handlelength=2.8)
+
+
+def swept_threshold(run: Run) -> list[str]:
+    """Return the threshold key that a run sweeps, if that is all it sweeps."""
+    keys = varied(run.summary, run.sweep)
+    return keys if len(keys) == 1 and is_threshold(keys[0]) else []
+
+
+def frontier_of(run: Run) -> pd.DataFrame:
+    """Return a run's `frontier_table`: of the swept thresholds, or else of the policies of its middle point."""
+    keys = swept_threshold(run)
+    return frontier_table(run.summary if keys else run.middle_point().summary, run.kinds, keys)
+
+
+def plot(run: Run, ax: Axes | None = None, cost: str = "distribution_error") -> Axes | Figure:
+    """Draw accuracy against speed over the thresholds: one cost (see `frontier.COSTS`) on axes, else all known."""
+    table = frontier_of(run)
+    if ax is None:
+        if table.empty:
+            raise InputError("no policy of this run skips, or what it costs isn't known")
+        return frontier_figure(table, joined_policies(run))
+    costs = [str(name) for name in table["metric"].unique()]
+    if cost not in costs:
+        raise InputError(f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
+    draw_frontier(ax, table, cost, looks(joined_policies(run)), run.policies[0])
+    return ax
+
+
+def drawing(view: View) -> Drawing | None:
+    """Give the figure with its caption where there is a ladder of thresholds: swept, or as policies of one point."""
+    run = view.whole
+    table = frontier_of(run)
+    if not is_frontier(table):
+        return None
+    at = "" if swept_threshold(run) else captions.drawn_for(view.run.summary, run.sweep)
+    meanings = " ".join(MEANINGS[metric] for metric in MEANINGS if table["metric"].eq(metric).any())
+    return Drawing(
+        "frontier",
+        "Accuracy against token rate",
+        f"A phone's token rate, 1/mean(delay), as a ratio to {run.policies[0]}, against what each setting costs; "
+        f"U-HLM's threshold stands beside it. {meanings} Each rule's line starts at hlm, which keeps nothing, "
+        f"and ends at slm, which keeps everything.{captions.intervals(run, 'Thin lines')}{at}{captions.forced(run)}",
+        table,
+        frontier_figure(table, joined_policies(run)),
+    )

@@ -1,4 +1,4 @@
-"""Heat maps over two swept values, one a policy: the ratio to the first policy, and the share within the SLOs."""
+"""Heat maps over two swept values, one a policy."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
+from uhlm_sim.analysis.figures.axes import is_numeric, key_words, swept_keys, value_words
 from uhlm_sim.analysis.figures.style import PAGE_IN, new_figure, policies_of
-from uhlm_sim.analysis.figures.swept import is_numeric, key_words, value_words
 from uhlm_sim.analysis.measures.intervals import RATIO
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
 
-ATTAINMENT = "slo_attainment"
 MET = 0.95  # the share that makes a 95th percentile meet its limit
 TELLABLE = 2.0  # log2: ratios of 4 and more, or 1/4 and less, are drawn in one colour
 
@@ -130,3 +131,21 @@ def map_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
             bar.set_label("requests that meet the SLOs, %")
         bar.outline.set_linewidth(0.4)
     return figure
+
+
+def plot_map(run: Run, metric: str, policy: str, ax: Axes | None) -> Axes | Figure:
+    """Draw a metric of a run over its two swept values: one policy's on axes, else all in a figure."""
+    x, y = swept_keys(run, 2)
+    table = map_table(run.summary, x, y, metric)
+    if table.empty:
+        raise InputError(f"metric '{metric}': null everywhere")
+    names = policies_of(table)
+    if policy or ax is not None:
+        label = run.named(policy)[0]
+        if label not in names:
+            raise InputError(f"policy '{label}': no map of it; there are {', '.join(names)}")
+        table = table[table["policy"] == label]
+    if ax is None:
+        return map_figure(table, run.policies)
+    draw_map(ax, table, label)
+    return ax

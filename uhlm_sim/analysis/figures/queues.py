@@ -8,16 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
 from uhlm_sim.analysis.measures.intervals import student_t
-from uhlm_sim.analysis.measures.metrics import LEGS
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
 
 STATIONS = {"uplink": "uploads at the uplink", "base_station": "jobs at the base station"}
 
 
-def queue_table(tokens: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.DataFrame:
+def queue_table(rounds: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.DataFrame:
     """Return jobs present over time: policy, station, time_s (middle of a bin), mean, ci95_low, ci95_high.
 
     Each replication's number present is averaged over the bin exactly, then over replications with Student's
@@ -25,7 +28,7 @@ def queue_table(tokens: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.D
     its wait and verification; one that isn't over when the run ends stays. Policies that never come to a
     station have no rows for it.
     """
-    sent = tokens[tokens["payload_bits"].to_numpy() + (tokens["decision"] == "send").to_numpy() > 0]
+    sent = rounds[(rounds["decision"] == "send").to_numpy()]
     policy, names = pd.factorize(sent["policy"])
     replication, numbers = pd.factorize(sent["replication"])
     run = policy * len(numbers) + replication
@@ -98,3 +101,32 @@ def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str] =
         present = {name: styles[name] for name in policies if (table["policy"] == name).any()}
         legend_below(figure, present, columns=4)
     return figure
+
+
+def plot(run: Run, ax: Axes | None = None, station: str = "uplink") -> Axes | Figure:
+    """Draw jobs present over time, at the "uplink" or the "base_station"; the figure has both."""
+    one = run.middle_point()
+    warmup_s, duration_s = one.window_s
+    table = queue_table(one.kept_rounds(), duration_s)
+    if ax is None:
+        return queue_figure(table, warmup_s, one.policies)
+    draw_queue(ax, table, station, looks(run.policies), warmup_s)
+    return ax
+
+
+def drawing(view: View) -> Drawing | None:
+    """Give the figure of a point with its caption, where tokens were kept and some were sent."""
+    one = view.run
+    warmup_s, duration_s = one.window_s
+    table = queue_table(one.rounds, duration_s) if one.rounds is not None else pd.DataFrame()
+    if table.empty:
+        return None
+    bands = "; bands are 95 % intervals" if captions.several(one) else ""
+    return Drawing(
+        "queues",
+        "Jobs present over time",
+        "Uploads at the uplink (left) and jobs waiting or in service at the base station (right), mean over "
+        f"{captions.over(one)}{bands}. The shaded warm-up of {warmup_s:g} s is left out of every metric.{view.note}",
+        table,
+        queue_figure(table, warmup_s, one.policies),
+    )

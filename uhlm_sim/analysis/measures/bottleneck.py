@@ -8,18 +8,14 @@ which it waits for nobody, so N phones can't commit more than N/(Z + S). The lea
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis.digits import listed
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
-
-if TYPE_CHECKING:
-    from uhlm_sim.analysis.report.points import Points
-    from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
 Floats = NDArray[np.float64]
 Runs = dict[str, Floats]  # a policy's metrics at one point, a value for each replication
@@ -62,7 +58,7 @@ PHONES = "phones"
 FULL = 0.95  # of what a station can carry: with open arrivals it limits from there on
 
 
-def bottleneck_table(results: "Results") -> pd.DataFrame:
+def bottleneck_table(results: Run) -> pd.DataFrame:
     """Return a row for each point, policy and station that it uses, the phones last.
 
     Columns: the sweep's; `point` (its place in the run), `policy`, `station`, `servers`; `utilisation`, the share of
@@ -85,7 +81,7 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
     time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer.
     Left out: a bound from below, and what a policy would do at another load.
     """
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = results.is_open
     answers = _answering(results.requests, *results.window_s) if is_open else None
     table = results.replications
     rows = []
@@ -95,17 +91,17 @@ def bottleneck_table(results: "Results") -> pd.DataFrame:
             values = of_point[of_point["policy"] == policy].pivot(index="replication", columns="metric", values="value")
             runs = {str(name): values[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in values}
             if answers is not None:
-                own = answers.reindex(pd.MultiIndex.from_product([[point], [policy], values.index]))
-                runs |= {str(name): own[name].to_numpy(dtype=np.float64) for name in own}
-            found = list(_rows(runs, results.scenario, swept))
-            nearest = max((load for _, load in found), key=np.nanmean, default=np.array([]))
-            for row, load in found:
+                of_phones = answers.reindex(pd.MultiIndex.from_product([[point], [policy], values.index]))
+                runs |= {str(name): of_phones[name].to_numpy(dtype=np.float64) for name in of_phones}
+            stations = list(_rows(runs, results.scenario, swept))
+            nearest = max((load for _, load in stations), key=np.nanmean, default=np.array([]))
+            for row, load in stations:
                 is_nearest = load is nearest or bool(paired_ratio(load, nearest)[2] >= 1.0)
                 rows.append({**swept, "point": place, "policy": policy, **row, "limits": is_nearest})
     return pd.DataFrame(rows)
 
 
-def load_table(results: "Results", x: str) -> pd.DataFrame:
+def load_table(results: Run, x: str) -> pd.DataFrame:
     """Return the `bottleneck_table` of a run over one swept load, which is its first column."""
     table = bottleneck_table(results)
     return table[[x, *(name for name in table if name not in (*results.sweep, "point"))]]
@@ -123,7 +119,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
         return np.nan if value is None else float(value)
 
     def filled(station: Station) -> Floats:
-        """Return a mean batch's part of what a full one does in the same time."""
+        """Return the throughput at the mean batch over that at a full batch."""
         jobs = get(station.batch)
         most = np.fmin(setting(station.most), setting("base_station.chunk_tokens") * jobs / get("batch_tokens"))
         fit = get("kv_cache_present") / setting("base_station.gpus")
@@ -133,7 +129,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
     def row(
         name: str, servers: float, busy: Floats, load: Floats, wait_s: Floats, waiting: Floats, whole: Floats
     ) -> tuple[dict[str, Any], Floats]:
-        told = {
+        columns = {
             "station": name,
             "servers": servers,
             "utilisation": float(student_t(busy)[0]),
@@ -146,7 +142,7 @@ def _rows(runs: Runs, scenario: dict[str, Any], swept: dict[str, Any]) -> Iterat
             **_estimate("token_throughput", student_t(rate)),
             "offered": float(student_t(get("arrival_rate") * get("tokens_per_answer"))[0]),
         }
-        return told, load
+        return columns, load
 
     waits_s = np.zeros(len(rate))
     for station in STATIONS:
@@ -190,57 +186,3 @@ def _answering(requests: pd.DataFrame, warmup_s: float, duration_s: float) -> pd
             "tokens_per_answer": by_simulation["tokens"].mean(),
         }
     )
-
-
-def limits(results: "Results", points: "Points") -> Iterator[str]:
-    """Say which station limits which policies, where, and how near they come to its bound.
-
-    In a closed loop something always limits: a station, or the phones themselves, their thinking included. With open
-    arrivals what comes in limits a cell that keeps up; then it is said what would be the first as arrivals grow.
-    """
-    table = bottleneck_table(results)
-    is_open = results.scenario["traffic"]["kind"] != "closed"
-    found: dict[tuple[str, ...], pd.DataFrame] = {}
-    for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
-        names = tuple(rows.loc[rows["limits"], "station"])
-        found[names] = pd.concat([found.get(names, rows.head(0)), rows])
-    order = [station.name for station in STATIONS] + [PHONES]
-    for names in sorted(found, key=lambda names: (len(names), [order.index(name) for name in names])):
-        for would_be in (False, True) if is_open else (False,):
-            rows = found[names]
-            its = rows[rows["station"] == names[0]]
-            its = its[(its["load"] < FULL) == would_be] if is_open else its
-            here = set(zip(its["point"], its["policy"], strict=True))
-            where = points.by_policy(results.policies, lambda *key, here=here: key in here)
-            rows = rows[[key in here for key in zip(rows["point"], rows["policy"], strict=True)]]
-            if where:
-                yield _sentence(names, where, rows, would_be=would_be)
-
-
-def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be: bool) -> str:
-    stations = [station for station in STATIONS if station.name == names[0]]
-    its, others = rows[rows["station"] == names[0]], rows[~rows["station"].isin([*names, PHONES])]
-    is_many = len(names) > 1 or not stations or stations[0].are == "are"
-    subject = listed([f"the {name}" if name != PHONES else "the phones themselves" for name in names])
-    it, it_is = ("they", "they are") if is_many else ("it", "it is")
-    near = f"{it_is} at {_span(rows.loc[rows['station'].isin(names), 'load'])} of what {it} can carry."
-    if len(names) > 1:
-        first = " comes first as arrivals grow" if would_be else " limits"
-        which = " or ".join(subject.rsplit(" and ", 1))
-        return f"Which{first}, {which}, can't be told under {where}: {near}"
-    if would_be:
-        return f"As arrivals grow, {subject} would be the first to limit {where}: {near}"
-    said = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
-    if not stations:
-        said += f": they wait for a station {_span(its['wait_share'])} of the time"
-        most = f", and no station is above {100 * others['load'].max():.0f} % of what it can carry."
-        return f"{said}{most if len(others) else '.'}"
-    pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
-    said += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
-    waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
-    return f"{said}{waits if its['wait_share'].notna().any() else '.'}"
-
-
-def _span(shares: pd.Series) -> str:
-    low, high = (f"{100 * value:.0f}" for value in (shares.min(), shares.max()))
-    return f"{high} %" if low == high else f"{low} to {high} %"

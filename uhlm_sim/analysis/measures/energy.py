@@ -1,4 +1,4 @@
-"""Energy a token: powers times the times that the tables hold, for phone, radio and base station."""
+"""Energy of a token: power times the legs in tokens.parquet, for phone, radio and base station."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ def powers_of(scenario: Scenario, group_of: Sequence[int], radiated_w: Floats | 
     """
     if not scenario.tells_energy:
         return None
-    own = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
+    device_w = np.array([group.device.power_w for group in scenario.groups], dtype=np.float64)
     radio, station = scenario.device.radio, scenario.base_station
     radiated = np.full(len(group_of), scenario.transmit_power_w) if radiated_w is None else radiated_w
     return Powers(
-        device_w=own[list(group_of)],
+        device_w=device_w[list(group_of)],
         amplifier_w=radiated / (np.nan if radio is None else radio.amplifier_efficiency),
         circuit_w=np.nan if radio is None else radio.circuit_power_w,
         power_limited=scenario.uplink.snr_rule == "power-limited",
@@ -51,17 +51,17 @@ def powers_of(scenario: Scenario, group_of: Sequence[int], radiated_w: Floats | 
     )
 
 
-def energies(tokens: pd.DataFrame, powers: Powers, idle_s: float) -> dict[str, float]:
+def energies(tokens: pd.DataFrame, visits: pd.DataFrame, powers: Powers, idle_s: float) -> dict[str, float]:
     """Return mean joules a token of each of PARTS and of all three, NaN where a power isn't known.
 
-    `tokens` are the committed tokens that count, `idle_s` the time that GPUs waited meanwhile over the cell's tokens.
-    A token's energy is, with its legs from `tokens.parquet`:
+    `tokens` are the committed tokens that count, `visits` the rounds at the base station that committed them, and
+    `idle_s` is the time that GPUs waited meanwhile over the cell's tokens. The energy is, by the tables' legs:
 
-    - device: power_w device_s, prefill and measuring u included;
-    - radio: (P / efficiency) airtime_s + circuit sending_s, airtime being the integral of the share of the band: the
-      power radiated is in proportion to the share. Power-limited, P is radiated whatever the share: sending_s, the time
-      with any of the band, stands for airtime_s too (Cui, Goldsmith and Bahai, Energy-constrained modulation
-      optimization, IEEE Trans. Wireless Commun. 2005: amplifier and circuits);
+    - device: power_w device_s of the tokens, prefill and measuring u included;
+    - radio: (P / efficiency) airtime_s + circuit sending_s of the visits, airtime being the integral of the share of
+      the band: the power radiated is in proportion to the share. Power-limited, P is radiated whatever the share:
+      sending_s, the time with any of the band, stands for airtime_s too (Cui, Goldsmith and Bahai, Energy-constrained
+      modulation optimization, IEEE Trans. Wireless Commun. 2005: amplifier and circuits);
     - base station: gpu_power_w verify_s / jobs in the batch, plus gpu_idle_power_w idle_s.
 
     Left out: the phone while it waits, the downlink, the radio in sleep, cooling, and everything else of the site.
@@ -70,17 +70,16 @@ def energies(tokens: pd.DataFrame, powers: Powers, idle_s: float) -> dict[str, f
     if not n:
         return dict.fromkeys(ENERGY, np.nan)
 
-    def column(name: str) -> Floats:
-        return tokens[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    def column(table: pd.DataFrame, name: str) -> Floats:
+        return table[name].to_numpy(dtype=np.float64, na_value=np.nan)
 
-    jobs = column("batch_jobs")
-    device = tokens["device"].to_numpy(dtype=np.int64)
-    device_j = (powers.device_w[device] * column("device_s")).sum()
+    device_j = (powers.device_w[tokens["device"].to_numpy(dtype=np.int64)] * column(tokens, "device_s")).sum()
     radio_j = np.nan
     if not np.isnan(powers.circuit_w):
-        radiating_s = column("sending_s" if powers.power_limited else "airtime_s")
-        radio_j = (powers.amplifier_w[device] * radiating_s + powers.circuit_w * column("sending_s")).sum()
-    served_s = np.divide(column("verify_s"), jobs, out=np.zeros(n), where=jobs > 0).sum()
+        amplifier_w = powers.amplifier_w[visits["device"].to_numpy(dtype=np.int64)]
+        radiating_s = column(visits, "sending_s" if powers.power_limited else "airtime_s")
+        radio_j = (amplifier_w * radiating_s + powers.circuit_w * column(visits, "sending_s")).sum()
+    served_s = (column(visits, "verify_s") / column(visits, "batch_jobs")).sum()
     idle_j = n * powers.gpu_idle_w * idle_s if powers.gpu_idle_w else 0.0
     station_j = powers.gpu_w * served_s + idle_j
     parts = np.array([device_j, radio_j, station_j]) / n

@@ -1,4 +1,4 @@
-"""What the replications say together: means and paired ratios, each with its uncertainty.
+"""Means and paired ratios over replications, each with its 95 % interval.
 
 Replications are independent and share their world between policies, so they are the sample: samples inside
 one run are not independent, and intervals from them don't cover.
@@ -154,6 +154,6 @@ def _scatter(x: Floats, y: Floats) -> Floats:
     mean_x, count = _mean(x)
     mean_y, _ = _mean(y)
     product = np.nansum((x - mean_x[..., None]) * (y - mean_y[..., None]), axis=-1)
-    found = np.full(count.shape, np.nan)
-    np.divide(product, count - 1, out=found, where=count > 1)
-    return found
+    covariance = np.full(count.shape, np.nan)
+    np.divide(product, count - 1, out=covariance, where=count > 1)
+    return covariance

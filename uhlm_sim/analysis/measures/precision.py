@@ -1,4 +1,4 @@
-"""When enough replications have been run: until the ratios that are asked for are known to a target."""
+"""The number of replications that a target precision of the ratios needs."""
 
 import numpy as np
 import pandas as pd
@@ -56,8 +56,8 @@ def relative_half_widths(values: pd.DataFrame, first: str) -> pd.Series:
         names = others.columns
         estimate, low, high, _ = paired_ratio(others.to_numpy(dtype=np.float64).T, reference)
     half = (high - low) / 2
-    found = np.full(half.shape, np.inf)
-    np.divide(half, np.abs(estimate), out=found, where=(estimate != 0) & ~np.isnan(half))
-    found[half == 0.0] = 0.0
-    found[np.isnan(estimate)] = np.nan
-    return pd.Series(found, index=names)
+    relative = np.full(half.shape, np.inf)
+    np.divide(half, np.abs(estimate), out=relative, where=(estimate != 0) & ~np.isnan(half))
+    relative[half == 0.0] = 0.0
+    relative[np.isnan(estimate)] = np.nan
+    return pd.Series(relative, index=names)

@@ -1,4 +1,4 @@
-"""Whether a cell kept up, and whether a run was long enough to tell: a word for each policy, with its evidence."""
+"""Verdicts on whether a cell kept up and whether the run was long enough: a word for each policy, with evidence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ def verdict(metrics: Mapping[str, ArrayLike], *, window_s: float, open_arrivals:
     replications. It isn't tested: it says what this run's users met. Where one station makes all the wait, it becomes
     most of the time at a load of 2/3 if services never vary (M/D/1), at 1/2 if they are exponential (M/M/1).
     """
-    found = {name: _values(metrics.get(name, ())) for name in NEEDED}
-    growth, rate, left = (found[name] for name in ("backlog_growth", "arrival_rate", "unfinished_requests"))
+    values = {name: _values(metrics.get(name, ())) for name in NEEDED}
+    growth, rate, left = (values[name] for name in ("backlog_growth", "arrival_rate", "unfinished_requests"))
     arrivals = float(rate.mean()) if rate.size else 0.0
     judged = open_arrivals and growth.size > 0 and arrivals > 0.0
     slope = float(growth.mean()) if judged else 0.0
@@ -68,8 +68,8 @@ def verdict(metrics: Mapping[str, ArrayLike], *, window_s: float, open_arrivals:
     if not judged:
         return Verdict("", f"{cut}.")
     waits = ""
-    if all(found[name].size for name in WAITS) and found["token_delay_s.mean"].any():
-        phone_s, whole_s, uplink_s, gpu_s, token_s = (float(found[name].mean()) for name in WAITS)
+    if all(values[name].size for name in WAITS) and values["token_delay_s.mean"].any():
+        phone_s, whole_s, uplink_s, gpu_s, token_s = (float(values[name].mean()) for name in WAITS)
         cell_s = round((whole_s - phone_s) * (uplink_s + gpu_s) / token_s, 9)  # a remainder of rounding is no wait
         waits = (
             f"of {whole_s:.3g} s a request waits {phone_s:.3g} s for its phone and {cell_s:.3g} s for band and GPUs; "
@@ -90,12 +90,12 @@ def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool
     needed = replications[replications["metric"].isin(NEEDED)]
     groups = needed.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     table = needed[keys].drop_duplicates(ignore_index=True)
-    found = []
+    judged = []
     for number in range(len(table)):
         rows = needed[groups == number]
         metrics = {str(name): values for name, values in rows.groupby("metric", sort=False, observed=True)["value"]}
-        found.append(verdict(metrics, window_s=window_s, open_arrivals=open_arrivals))
-    return table.assign(verdict=[v.word for v in found], words=[v.words for v in found])
+        judged.append(verdict(metrics, window_s=window_s, open_arrivals=open_arrivals))
+    return table.assign(verdict=[v.word for v in judged], words=[v.words for v in judged])
 
 
 def _values(metric: ArrayLike) -> Floats:

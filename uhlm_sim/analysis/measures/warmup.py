@@ -1,4 +1,4 @@
-"""How long a cell needs to forget that it began empty: a proposal beside the warm-up that the scenario cuts."""
+"""The warm-up that MSER-5 proposes, to compare with the one that the scenario cuts."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BATCHES = 100  # parts of a run, each as long: the proposal's resolution is a hundredth of the run
-LEFT = 25  # parts that are always kept: a slow queue can stand still by chance for less than a quarter of a run
+RUN_PARTS = 100  # parts of a run, each as long: the proposal's resolution is a hundredth of the run
+FEWEST_LEFT = 25  # parts that are always kept: a slow queue can stand still by chance for less than a quarter of a run
 
 
 def propose_warmup(requests: pd.DataFrame, *, warmup_s: float, duration_s: float) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def propose_warmup(requests: pd.DataFrame, *, warmup_s: float, duration_s: float
     Left out: what settles while the number of requests stays as it is. In a loop without think time it always does,
     and the proposal is 0. A cell that needs a tenth of the run to forget is called unsteady in one of five runs.
     """
-    edges_s = np.linspace(0.0, duration_s, BATCHES + 1)
+    edges_s = np.linspace(0.0, duration_s, RUN_PARTS + 1)
     rows = []
     for (point, policy), group in requests.groupby(["point", "policy"], sort=False, observed=True):
         present = np.diff(_waited_s(group, edges_s)) / np.diff(edges_s) / group["replication"].nunique()
@@ -40,7 +40,7 @@ def mser(batches: Floats) -> int:
     kept = np.arange(len(batches), 0, -1)
     deviation = batches - batches.mean()
     total, squares = (np.cumsum(part[::-1])[::-1] for part in (deviation, deviation**2))
-    statistic = ((squares - total**2 / kept) / kept**2)[: max(len(batches) - LEFT, 0) + 1]
+    statistic = ((squares - total**2 / kept) / kept**2)[: max(len(batches) - FEWEST_LEFT, 0) + 1]
     rounding = (1e-8 * np.abs(batches).max()) ** 2
     return int(np.argmax(statistic <= statistic.min() + rounding))
 
@@ -61,10 +61,10 @@ def _waited_s(requests: pd.DataFrame, at_s: Floats) -> Floats:
 
 
 def _proposal(cut: int, warmup_s: float, duration_s: float) -> tuple[float, str]:
-    if cut > BATCHES / 2:
+    if cut > RUN_PARTS / 2:
         advice = "lengthen duration_s, or see whether the cell keeps up"
         return np.nan, f"MSER-5 finds no steady state: the requests present drift to the end of the run; {advice}."
-    proposed_s = cut * duration_s / BATCHES
+    proposed_s = cut * duration_s / RUN_PARTS
     if proposed_s <= warmup_s:
         return proposed_s, f"MSER-5 would cut {proposed_s:.3g} s; the {warmup_s:g} s that are cut cover it."
     return proposed_s, f"MSER-5 would cut {proposed_s:.3g} s and only {warmup_s:g} s are cut: raise warmup_s."

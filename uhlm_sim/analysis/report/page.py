@@ -15,12 +15,13 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from uhlm_sim.analysis.digits import number, ratio
-from uhlm_sim.analysis.figures.catalogue import ReportFigure, write_figures
+from uhlm_sim.analysis.digits import number
+from uhlm_sim.analysis.figures.catalogue import ReportFigure
 from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.measures.metrics import LATENCIES, LEGS, UNITS
+from uhlm_sim.analysis.measures.metrics import METRICS
+from uhlm_sim.analysis.report.headline import HEADLINE, OVER_SWEEP, Column, cell
 from uhlm_sim.analysis.report.points import (
     Points,
     alarms,
@@ -33,29 +34,8 @@ from uhlm_sim.analysis.report.points import (
 )
 from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 from uhlm_sim.scenario import READ_BY
-
-__all__ = ["ReportFigure", "Results", "write_figures", "write_report"]
-
-# Headline columns: (group, name, metric, shown as). A share is shown in per cent, `ms` in milliseconds.
-HEADLINE = (
-    ("Throughput, tokens/s", "cell", "token_throughput", ""),
-    ("Throughput, tokens/s", "1/mean(delay)", "token_throughput_per_device", ""),
-    ("Throughput, tokens/s", "mean(1/delay)", "mean_token_rate", ""),
-    ("Cell against {first}", "ratio", f"token_throughput{RATIO}", "range"),
-    ("TTFT, s", "p50", "ttft_s.p50", ""),
-    ("TTFT, s", "p95", "ttft_s.p95", ""),
-    ("TPOT, ms", "p50", "tpot_s.p50", "ms"),
-    ("TPOT, ms", "p95", "tpot_s.p95", "ms"),
-    ("Utilisation, %", "uplink", "uplink_utilisation", "%"),
-    ("Utilisation, %", "GPUs", "bs_utilisation", "%"),
-    ("Energy", "J a token", "energy_per_token_j", ""),
-    ("Tokens, %", "skipped", "skip_rate", "%"),
-    ("Risk, %", "of skipped", "rejection_risk", "%"),
-    ("Answers", "error a token, %", "distribution_error", "%"),
-    ("Answers", "cosine to LLM's", "quality_cosine", ""),
-)
 
 RATIOS = (
     ("tokens/s, cell", "token_throughput"),
@@ -72,54 +52,10 @@ RATIOS = (
     ("cosine to the LLM's answers", "quality_cosine"),
 )
 
-# Where a metric stands in the full table, by its name up to the dot; one that is named nowhere stands at the end.
-FAMILIES = {
-    "Throughput and service": (
-        "token_throughput",
-        "token_throughput_per_device",
-        "mean_token_rate",
-        "request_throughput",
-        "arrival_rate",
-        "goodput",
-        "slo_attainment",
-        "fairness_jain",
-    ),
-    "Latency": (*LATENCIES, "phone_wait_s"),
-    "Tokens": ("skip_rate", "transmission_rate", "resample_rate", "uplink_bits_per_token"),
-    "Risk and quality": (
-        "rejection_risk",
-        "true_skip_rate",
-        "kept_rate",
-        "distribution_error",
-        "quality_cosine",
-        "quality_cosine_reference",
-    ),
-    "Legs of a token": LEGS,
-    "Energy": ("energy_per_token_j",),
-    "Stations": ("uplink_utilisation", "bs_utilisation", "uplink_present", "bs_present", "batch_jobs", "batch_tokens"),
-    "Blocks of the uplink": ("block_error_rate", "retransmissions", "mcs"),
-    "Downlink": ("downlink_utilisation", "downlink_present"),
-    "Memory of the LLM": ("kv_cache_usage", "kv_cache_present", "evictions", "recomputed_share"),
-    "Counts, a replication": (
-        "requests",
-        "completed_requests",
-        "unfinished_requests",
-        "requests_present",
-        "backlog_growth",
-        "completed_tokens",
-        "unfinished_tokens",
-    ),
-}
-OTHERS = "Others"
-# Over a sweep, by traffic: with open arrivals the cell's throughput is the load offered.
-SWEPT = {
-    "closed": ("Tokens a second of the cell", "token_throughput"),
-    "poisson": ("Tokens a second of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
-}
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
 
 
-def write_report(tables: Results, figures: list[ReportFigure], path: Path | str) -> None:
+def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> None:
     """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes.
 
     Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.
@@ -132,6 +68,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
     environment.filters["code"] = _code
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     first = tables.policies[0]
+    is_open = tables.is_open
     points = Points.of(tables)
     judged, warmups = verdicts_of(tables), warmups_of(tables)
     counts = tables.replications.groupby("point")["replication"].nunique()
@@ -149,11 +86,11 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         replications=int(counts.max()),
         counted=replications_of(tables),
         unmet=unmet_precision(tables, points),
-        groups=_groups([column for column in HEADLINE if column[2] in _known(points)], first),
+        groups=_groups(_columns(_known(points)), first),
         forced=tables.forced,
         forced_in_part=tables.forced_in_part,
         forced_where=forced_where(tables, points),
-        swept=_swept(points, tables.policies, *SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])),
+        swept=_over_sweep(points, tables.policies, *OVER_SWEEP[is_open]),
         swept_keys=tables.sweep,
         swept_policies=any(key.startswith("policy.") for key in tables.sweep),
         count=len(points),
@@ -171,7 +108,7 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
         ],
         warmup=_warmup(points, tables.policies, warmups, start_s),
         stations=_stations(points, bottleneck_table(tables)) if len(points) <= UNFOLDED else [],
-        is_open=tables.scenario["traffic"]["kind"] != "closed",
+        is_open=is_open,
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
         origin=_origin(tables.provenance),
@@ -179,35 +116,24 @@ def write_report(tables: Results, figures: list[ReportFigure], path: Path | str)
     path.write_text(text, encoding="utf-8")
 
 
-def _cell(points: Points, point: int, policy: str, metric: str, shown: str = "", first: str = "") -> tuple[str, str]:
+def _cell(points: Points, point: int, policy: str, metric: str, factor: float = 1.0) -> tuple[str, str]:
     """Return a value and its interval as text."""
-    estimate = points.get(point, policy, metric)
-    if shown == "range":
-        return ("1", "") if policy == first else ratio(*estimate)
-    return number(*estimate, scale={"%": 100.0, "ms": 1000.0}.get(shown, 1.0))
+    return cell(metric, points.get(point, policy, metric), factor)
 
 
-def _swept(
+def _over_sweep(
     points: Points, policies: Sequence[str], title: str, metric: str
 ) -> list[tuple[str, list[tuple[list[str], list[tuple[str, str]]]]]]:
     """Return the tables over a sweep: title, then for each point its values and a cell for each policy."""
-    first = policies[0]
+    if len(points) == 1:
+        return []
+    tables = ((title, metric), (f"Ratio to {policies[0]}", f"{metric}{RATIO}"))
     return [
         (
-            title.format(first=first),
-            [
-                (
-                    points.values(number),
-                    [
-                        _cell(points, number, name, metric, "range" if metric.endswith(RATIO) else "", first)
-                        for name in policies
-                    ],
-                )
-                for number in points.in_order()
-            ],
+            caption,
+            [(points.values(at), [_cell(points, at, name, shown) for name in policies]) for at in points.in_order()],
         )
-        for title, metric in ((title, metric), ("Ratio to {first}", f"{metric}{RATIO}"))
-        if len(points) > 1
+        for caption, shown in tables
     ]
 
 
@@ -217,20 +143,20 @@ def _point(points: Points, number: int, policies: Sequence[str], classes: Sequen
     present = [name for name in policies if (number, name, "token_throughput") in points.estimates]
     others = [name for name in present if name != first]
     known = _known(points)
-    columns = [column for column in HEADLINE if column[2] in known]
+    columns = _columns(known)
     return {
         "words": points.words(number),
         "policies": present,
-        "headline": [(p, [_cell(points, number, p, m, shown, first) for _, _, m, shown in columns]) for p in present],
+        "headline": [(p, [_cell(points, number, p, c.metric, c.factor) for c in columns]) for p in present],
         "others": others,
         "ratios": [
-            (text, [_cell(points, number, p, f"{metric}{RATIO}", "range") for p in others])
+            (text, [_cell(points, number, p, f"{metric}{RATIO}") for p in others])
             for text, metric in RATIOS
             if f"{metric}{RATIO}" in known
         ],
         "families": [
-            (title, [(m, UNITS[m], [_cell(points, number, p, m) for p in present]) for m in metrics])
-            for title, metrics in _families(known).items()
+            (family, [(m, METRICS[m].unit, [_cell(points, number, p, m) for p in present]) for m in metrics])
+            for family, metrics in _families(known).items()
         ],
         "classes": _classes(points, number, present, classes),
     }
@@ -254,23 +180,29 @@ def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[
 def _classes(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any] | None:
     """Lay the headline of each class of phones out: a row for each class and policy."""
     known = _known(points)
-    columns = [column for column in HEADLINE if any(of_class(column[2], name) in known for name in classes)]
-    first = policies[0]
+    columns = _columns({c.metric for c in HEADLINE if any(of_class(c.metric, name) in known for name in classes)})
     rows = [
-        (name, p, [_cell(points, number, p, of_class(m, name), shown, first) for _, _, m, shown in columns])
+        (name, p, [_cell(points, number, p, of_class(c.metric, name), c.factor) for c in columns])
         for name in classes
         for p in policies
     ]
-    return {"groups": _groups(columns, first), "rows": rows} if rows else None
+    return {"groups": _groups(columns, policies[0]), "rows": rows} if rows else None
 
 
 def _families(known: AbstractSet[str]) -> dict[str, list[str]]:
     """Return every metric under its family; of energies those that are known."""
-    family = {base: title for title, bases in FAMILIES.items() for base in bases}
-    found: dict[str, list[str]] = {title: [] for title in (*FAMILIES, OTHERS)}
-    for name in (name for name in UNITS if name not in ENERGY or name in known):
-        found[family.get(name.partition(".")[0], OTHERS)].append(name)
-    return {title: names for title, names in found.items() if names}
+    families: dict[str, list[str]] = {}
+    for metric in METRICS.values():
+        if metric.name not in ENERGY or metric.name in known:
+            families.setdefault(metric.family, []).append(metric.name)
+    return families
+
+
+def _columns(known: AbstractSet[str]) -> list[Column]:
+    """Return the headline's columns that have a value, group by group."""
+    groups = list(dict.fromkeys(column.group for column in HEADLINE))
+    shown = [column for column in HEADLINE if column.metric in known]
+    return sorted(shown, key=lambda column: groups.index(column.group))
 
 
 def _known(points: Points) -> set[str]:
@@ -278,11 +210,11 @@ def _known(points: Points) -> set[str]:
     return {metric for (_, _, metric), (mean, _, _) in points.estimates.items() if not math.isnan(mean)}
 
 
-def _groups(columns: list[tuple[str, str, str, str]], first: str) -> list[tuple[str, int, list[str]]]:
+def _groups(columns: Sequence[Column], first: str) -> list[tuple[str, int, list[str]]]:
     """Return the headline's column groups: title, width, column names."""
     groups: dict[str, list[str]] = {}
-    for group, name, _, _ in columns:
-        groups.setdefault(group.format(first=first), []).append(name)
+    for column in columns:
+        groups.setdefault(column.group.format(first=first), []).append(column.page)
     return [(group, len(names), names) for group, names in groups.items()]
 
 
@@ -293,14 +225,14 @@ def _parted(sentence: str, policies: Sequence[str]) -> tuple[str, str]:
 
 
 def _warmup(
-    points: Points, policies: Sequence[str], found: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
+    points: Points, policies: Sequence[str], proposed: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
 ) -> str:
-    """Say where MSER-5 would cut more than was cut."""
-    more = points.by_policy(policies, lambda *key: found.get(key, (0.0, ""))[0] > warmup_s)
-    unsteady = points.by_policy(policies, lambda *key: math.isnan(found.get(key, (0.0, ""))[0]))
-    said = [f"would cut more under {more}"] if more else []
-    said += [f"can't tell, its cut lies past half of the run, under {unsteady}"] if unsteady else []
-    return f"MSER-5 {'; it '.join(said) if said else f'would cut no more than the {warmup_s:g} s of warm-up'}."
+    """State where MSER-5 would cut more than the scenario's warm-up."""
+    more = points.by_policy(policies, lambda *key: proposed.get(key, (0.0, ""))[0] > warmup_s)
+    unsteady = points.by_policy(policies, lambda *key: math.isnan(proposed.get(key, (0.0, ""))[0]))
+    clauses = [f"would cut more under {more}"] if more else []
+    clauses += [f"finds no steady state (its cut lies past half of the run) under {unsteady}"] if unsteady else []
+    return f"MSER-5 {'; it '.join(clauses) if clauses else f'would cut no more than the {warmup_s:g} s of warm-up'}."
 
 
 def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
@@ -328,7 +260,7 @@ def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, A
             rest = rest.removeprefix(f"{name}.")
         elif key.startswith("device_class."):
             name, _, rest = key.removeprefix("device_class.").partition(".")
-            table = next((each for each in shown.get("device_class", []) if each["name"] == name), {})
+            table = next((group for group in shown.get("device_class", []) if group["name"] == name), {})
         *parents, last = rest.split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
@@ -337,23 +269,24 @@ def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, A
 
 
 def _names(entry: Mapping[str, Any]) -> list[str]:
-    """Return what a policy of a scenario may be called: its name, its kind with what it is told apart by, its kind."""
-    kind, told = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
-    return [str(entry.get("name", kind)), f"{kind}({told})", str(kind)]
+    """Return the names by which a sweep may refer to a policy: its name, kind(threshold), kind."""
+    kind, parameter = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
+    return [str(entry.get("name", kind)), f"{kind}({parameter})", str(kind)]
 
 
 def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the resolved scenario as (section, "key = value, ..."), the run's own keys first."""
-    own = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list)) and k not in ("name", "description")}
-    sections = [("run", own)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
+    single = {k: v for k, v in scenario.items() if not isinstance(v, (dict, list))}
+    top_level = {k: v for k, v in single.items() if k not in ("name", "description")}
+    sections = [("run", top_level)] + [(k, v) for k, v in scenario.items() if isinstance(v, dict)]
     policies = [("policy", policy) for policy in scenario.get("policy", [])]
     kind = scenario["traffic"]["kind"]
     unused = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
-    told = [
+    shown = [
         (name, {k: v for k, v in values.items() if name != "traffic" or k not in unused}) for name, values in sections
     ]
-    classes = [("device_class", each) for each in scenario.get("device_class", [])]
-    return [(name, _plain(values)) for name, values in told + classes + policies if values]
+    classes = [("device_class", group) for group in scenario.get("device_class", [])]
+    return [(name, _plain(values)) for name, values in shown + classes + policies if values]
 
 
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The points of a sweep in their order: what each is called, what was found there, and where something holds."""
+"""The points of a sweep, in order, with the estimates found there, and phrases for where something holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from uhlm_sim.analysis.digits import in_words, listed, plain
-from uhlm_sim.analysis.measures.metrics import OUTPUT_LAW
 from uhlm_sim.analysis.measures.precision import FEWEST, relative_half_widths
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.measures.warmup import propose_warmup
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.report.headline import Estimate
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.tables import OUTPUT_LAW
 
-Estimate = tuple[float, float, float]  # mean and its 95 % interval
 NONE = (nan, nan, nan)
 STABLE = "STABLE"  # the one verdict that is no alarm
 
@@ -39,7 +39,7 @@ class Points:
     estimates: dict[tuple[int, str, str], Estimate]
 
     @classmethod
-    def of(cls, results: Results) -> "Points":
+    def of(cls, results: Run) -> "Points":
         """Find the points of a run in its summary."""
         summary, sweep = results.summary, results.sweep
         table = summary[sweep].drop_duplicates(ignore_index=True) if sweep else pd.DataFrame(index=[0])
@@ -56,8 +56,8 @@ class Points:
         order = table.sort_values(along, kind="stable").index if along in numeric else table.index
         groups: dict[str, list[int]] = {}
         for point in order:
-            said = ", ".join(in_words(name, [table.at[point, name]]) for name in keys)
-            groups.setdefault(said, []).append(int(point))
+            name_of_group = ", ".join(in_words(name, [table.at[point, name]]) for name in keys)
+            groups.setdefault(name_of_group, []).append(int(point))
         by_name = dict(sorted(groups.items(), key=lambda group: min(group[1])))
         values = summary[["mean", "ci95_low", "ci95_high"]].map(lambda value: float(f"{value:.9g}"))
         labels = zip(number, summary["policy"].astype(str), summary["metric"], strict=True)
@@ -74,11 +74,11 @@ class Points:
         return len(self.at)
 
     def get(self, point: int, policy: str, metric: str) -> Estimate:
-        """Return what was found for a policy's metric at a point; NaN where there is nothing."""
+        """Return a policy's estimate of a metric at a point; NaN where there is none."""
         return self.estimates.get((point, policy, metric), NONE)
 
     def all(self, policy: str, metric: str) -> list[Estimate]:
-        """Return what was found for a policy's metric at every point."""
+        """Return a policy's estimates of a metric at every point."""
         return [self.get(point, policy, metric) for point in range(len(self))]
 
     def value(self, *points: int) -> str:
@@ -86,7 +86,7 @@ class Points:
         return in_words(self.along, [self.at[point] for point in points])
 
     def between(self, short: Sequence[int], enough: Sequence[int], members: Sequence[int]) -> str:
-        """Say between which neighbours a level lies that some points of a group don't reach and others pass."""
+        """Write the two swept values between which a level is crossed: `short` don't reach it, `enough` pass it."""
         places = {point: place for place, point in enumerate(members)}
         rises = places[short[0]] < places[enough[0]]
         least = max(short, key=places.__getitem__) if rises else max(enough, key=places.__getitem__)
@@ -109,7 +109,7 @@ class Points:
         """Say in a sentence where a point is: " at 10 MHz, per-hertz"; nothing for a single one."""
         if not self.along:
             return ""
-        group = next(said for said, points in self.groups if point in points)
+        group = next(name for name, points in self.groups if point in points)
         return f" at {self.value(point)}" + (f" with {group}" if group else "")
 
     def where(self, holds: Sequence[bool]) -> str:
@@ -117,19 +117,19 @@ class Points:
         if all(holds):
             return " everywhere" if len(self) > 1 else ""
         runs = groupby(self.groups, key=lambda group: self._within(group[1], holds))
-        said = [(within, [group for group, _ in groups]) for within, groups in runs]
-        if len(said) == 1:
-            return f" {said[0][0]}"
-        return " " + ", ".join(f"with {' or '.join(groups)} {within}" for within, groups in said if within)
+        places = [(within, [group for group, _ in groups]) for within, groups in runs]
+        if len(places) == 1:
+            return f" {places[0][0]}"
+        return " " + ", ".join(f"with {' or '.join(groups)} {within}" for within, groups in places if within)
 
     def by_policy(self, policies: Sequence[str], holds: Callable[[int, str], bool]) -> str:
         """Say under which policies and where something holds: "hlm and llm from 20 phones on; slm everywhere"."""
-        found: dict[str, list[str]] = {}
+        policies_at: dict[str, list[str]] = {}
         for policy in policies:
             at = [holds(point, policy) for point in range(len(self))]
             if any(at):
-                found.setdefault(self.where(at), []).append(policy)
-        return "; ".join(f"{listed(names)}{where}" for where, names in found.items())
+                policies_at.setdefault(self.where(at), []).append(policy)
+        return "; ".join(f"{listed(names)}{where}" for where, names in policies_at.items())
 
     def _within(self, points: list[int], holds: Sequence[bool]) -> str:
         """Say where along one group something holds; "" for nowhere."""
@@ -147,49 +147,49 @@ class Points:
         return f"at {self.value(*here)}"
 
 
-def verdicts_of(results: Results) -> dict[tuple[int, str], tuple[str, str]]:
+def verdicts_of(results: Run) -> dict[tuple[int, str], tuple[str, str]]:
     """Return for each point and policy the verdict on whether the cell kept up: its word, "" for none, and why."""
     start_s, end_s = results.window_s
-    is_open = results.scenario["traffic"]["kind"] != "closed"
+    is_open = results.is_open
     judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
     place = places_of(results)
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}
 
 
-def failures_of(results: Results) -> list[str]:
-    """Return what broke off, a sentence for all replications of one reason."""
-    told = [(failure["point"] or "the run", failure["policy"], failure["reason"]) for failure in results.failed]
-    counts = {key: told.count(key) for key in told}
+def failures_of(results: Run) -> list[str]:
+    """Return the simulations that failed: a line for each point, policy and reason."""
+    failures = [(failure["point"] or "the run", failure["policy"], failure["reason"]) for failure in results.failed]
+    counts = {key: failures.count(key) for key in failures}
     return [
         f"{point}, {policy}: {reason} ({count} replication{'s' if count > 1 else ''})"
         for (point, policy, reason), count in counts.items()
     ]
 
 
-def replications_of(results: Results) -> str:
-    """Say how many replications were run, and that fewer were asked for than a precision takes."""
+def replications_of(results: Run) -> str:
+    """State the number of replications, and whether the scenario asked for fewer than a precision needs."""
     counts = results.replications.groupby("point")["replication"].nunique()
     fewest, most = int(counts.min()), int(counts.max())
-    said = f"{most} replication{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} replications"
-    asked = int(results.scenario.get("replications", FEWEST))
-    if results.scenario.get("precision") and asked < FEWEST:
-        said += f" ({asked} asked for, but a precision takes at least {FEWEST})"
-    return said
+    text = f"{most} replication{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} replications"
+    given = int(results.scenario.get("replications", FEWEST))
+    if results.scenario.get("precision") and given < FEWEST:
+        text += f" ({given} asked for, but a precision takes at least {FEWEST})"
+    return text
 
 
-def unmet_precision(results: Results, points: Points) -> str:
-    """Say where the most replications didn't give the precision that was asked for; "" for nowhere."""
-    wanted = results.scenario.get("precision")
-    if not wanted:
+def unmet_precision(results: Run, points: Points) -> str:
+    """State where the target precision was missed with the most replications allowed; "" for nowhere."""
+    target = results.scenario.get("precision")
+    if not target:
         return ""
-    table = results.replications[results.replications["metric"] == wanted["metric"]]
+    table = results.replications[results.replications["metric"] == target["metric"]]
     place = places_of(results)
     half: dict[tuple[int, str], float] = {}
     for point, rows in table.groupby("point", sort=False):
         values = rows.pivot(index="replication", columns="policy", values="value")[list(rows["policy"].unique())]
-        found = relative_half_widths(values, str(values.columns[0]))
-        half |= {(place[point], str(policy)): float(width) for policy, width in found.items()}
-    missed = {key: width for key, width in half.items() if width > wanted["relative"]}
+        widths = relative_half_widths(values, str(values.columns[0]))
+        half |= {(place[point], str(policy)): float(width) for policy, width in widths.items()}
+    missed = {key: width for key, width in half.items() if width > target["relative"]}
     if not missed:
         return ""
     where = points.by_policy(results.policies, lambda *key: key in missed)
@@ -197,12 +197,12 @@ def unmet_precision(results: Results, points: Points) -> str:
     widest = [width for width in missed.values() if isfinite(width)]
     most = f", up to {100 * max(widest):.2g} % of it" if widest else ""
     return (
-        f"The precision asked for was not reached with {wanted['max_replications']} replications, the most allowed: "
-        f"in {wanted['metric']} the half-width {of} is above {100 * wanted['relative']:g} % of it under {where}{most}."
+        f"The precision asked for was not reached with {target['max_replications']} replications, the most allowed: "
+        f"in {target['metric']} the half-width {of} is above {100 * target['relative']:g} % of it under {where}{most}."
     )
 
 
-def forced_where(results: Results, points: Points) -> str:
+def forced_where(results: Run, points: Points) -> str:
     """Say which policies ran teacher-forced, and at which points; "" for none."""
     forced = results.forced
 
@@ -213,7 +213,7 @@ def forced_where(results: Results, points: Points) -> str:
     return points.by_policy(results.policies, is_forced)
 
 
-def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
+def warmups_of(results: Run) -> dict[tuple[int, str], tuple[float, str]]:
     """Return for each point and policy what MSER-5 would cut, NaN where it finds no steady state, and why."""
     start_s, end_s = results.window_s
     proposed = propose_warmup(results.requests, warmup_s=start_s, duration_s=end_s)
@@ -223,7 +223,7 @@ def warmups_of(results: Results) -> dict[tuple[int, str], tuple[float, str]]:
     }
 
 
-def places_of(results: Results) -> dict[Any, int]:
+def places_of(results: Run) -> dict[Any, int]:
     """Return the place of each point's number: those that failed are missing."""
     return {point: place for place, point in enumerate(results.replications["point"].drop_duplicates())}
 

@@ -1,14 +1,13 @@
-"""The summary that a terminal shows: the numbers by policy, what they say, and what must be known to read them."""
+"""The summary that a terminal shows: the headline, the answers in sentences, and notes on how to read them."""
 
 from math import isfinite
 from textwrap import wrap
 
-from uhlm_sim.analysis.digits import number, ratio
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
+from uhlm_sim.analysis.report.headline import HEADLINE, OVER_SWEEP, cell, in_one
 from uhlm_sim.analysis.report.points import (
     STABLE,
-    Estimate,
     Points,
     alarms,
     failures_of,
@@ -18,62 +17,37 @@ from uhlm_sim.analysis.report.points import (
     verdicts_of,
 )
 from uhlm_sim.analysis.report.sentences import answers
-from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Run
 
-SHOWN = (  # of a single point: column of the summary table, its metric, and how its interval is shown, if at all
-    ("tokens/s", "token_throughput", "half"),
-    ("ratio to first", "token_throughput.ratio_to_first", "range"),
-    ("1/mean(delay)", "token_throughput_per_device", ""),
-    ("mean(1/delay)", "mean_token_rate", ""),
-    ("TTFT p50 s", "ttft_s.p50", ""),
-    ("TTFT p95 s", "ttft_s.p95", ""),
-    ("TPOT p50 s", "tpot_s.p50", ""),
-    ("TPOT p95 s", "tpot_s.p95", ""),
-    ("skipped", "skip_rate", ""),
-    ("their risk", "rejection_risk", ""),
-    ("uplink", "uplink_utilisation", ""),
-    ("GPU", "bs_utilisation", ""),
-    ("J/token", "energy_per_token_j", ""),
-)
-SWEPT = {  # of a sweep by its traffic: what has a row a point and a column a policy, as such and as a ratio
-    "closed": ("tokens/s of the cell", "token_throughput"),
-    "poisson": ("tokens/s of an answering phone, 1/mean(delay)", "token_throughput_per_device"),
-}
 WIDTH = 120  # of sentences
 
 
-def summary_text(tables: Results) -> str:
+def summary_text(tables: Run) -> str:
     """Return means with 95 % intervals, for a sweep the main ones point by point, then answers and notes."""
     points = Points.of(tables)
-    told = {entry["label"]: entry for entry in tables.provenance["policies"]}
+    entries = {entry["label"]: entry for entry in tables.provenance["policies"]}
     lines = [*_heading(tables), ""]
     for failure in failures_of(tables):
         lines += [f"FAILED: {failure}", ""]
-    names = {label: f"{label} *" if label in tables.forced else label for label in told}
+    names = {label: f"{label} *" if label in tables.forced else label for label in entries}
     mark = f" ({tables.source})" if tables.source else ""
     if len(points) == 1:
         lines += [points.words(0)] if tables.sweep else []
-        joules = points.get(0, tables.policies[0], ENERGY[0])[0]
-        shown = [each for each in SHOWN if each[1] != ENERGY[0] or isfinite(joules)]
-        rows = [
-            [names[name], *(_cell(points.get(0, name, metric), interval) for _, metric, interval in shown)]
-            for name in tables.policies
-        ]
-        lines += [*_aligned([[f"policy{mark}", *(title for title, _, _ in shown)], *rows]), ""]
-    title, metric = SWEPT.get(tables.scenario["traffic"]["kind"], SWEPT["poisson"])
-    both = ((title, metric, "half"), (f"ratio to {tables.policies[0]}", f"{metric}{RATIO}", "range"))
-    for title, metric, interval in both if len(points) > 1 else ():
-        rows = [
-            [*points.values(at), *(_cell(points.get(at, name, metric), interval) for name in tables.policies)]
-            for at in points.in_order()
-        ]
-        heads = [*tables.sweep, *(names[name] for name in tables.policies)]
-        lines += [f"{title}{mark}", *_aligned([heads, *rows]), ""]
+        lines += [*_aligned(_headline(tables, points, names, f"policy{mark}")), ""]
+    else:
+        title, metric = OVER_SWEEP[tables.is_open]
+        for caption, shown in ((title, metric), (f"Ratio to {tables.policies[0]}", f"{metric}{RATIO}")):
+            heads = [*tables.sweep, *(names[name] for name in tables.policies)]
+            rows = [
+                [*points.values(at), *(in_one(shown, points.get(at, name, shown)) for name in tables.policies)]
+                for at in points.in_order()
+            ]
+            lines += [f"{caption}{mark}", *_aligned([heads, *rows]), ""]
     for sentence in answers(tables):
         lines += wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
     lines.append("")
     note = " at the first point" if any(key.startswith("policy.") for key in tables.sweep) else ""
-    lines += [f"{label}{note}: {entry['words']}" for label, entry in told.items() if entry["words"]]
+    lines += [f"{label}{note}: {entry['words']}" for label, entry in entries.items() if entry["words"]]
     judged = verdicts_of(tables)
     stable = points.by_policy(tables.policies, lambda *key: judged.get(key, ("", ""))[0] == STABLE)
     lines += [f"{STABLE}: {stable}"] if stable else []
@@ -89,7 +63,7 @@ def summary_text(tables: Results) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _heading(tables: Results) -> list[str]:
+def _heading(tables: Run) -> list[str]:
     """Return what was run: name and question, replications and window."""
     scenario = tables.scenario
     start_s, end_s = tables.window_s
@@ -101,13 +75,19 @@ def _heading(tables: Results) -> list[str]:
     ]
 
 
-def _cell(estimate: Estimate, interval: str) -> str:
-    """Return a value, its interval behind it if it is to be shown, with the report's digits."""
-    text, half = number(*estimate)
-    if interval == "range":
-        text, ends = ratio(*estimate)
-        return f"{text} ({ends})" if ends else text
-    return f"{text} {half}".strip() if interval else text
+def _headline(tables: Run, points: Points, names: dict[str, str], corner: str) -> list[list[str]]:
+    """Return the headline of a single point, titles first: intervals stand with the cell's throughput alone."""
+    joules = points.get(0, tables.policies[0], ENERGY[0])[0]
+    columns = [column for column in HEADLINE if column.terminal and (column.metric != ENERGY[0] or isfinite(joules))]
+    rows = [[corner, *(column.terminal for column in columns)]]
+    for name in tables.policies:
+        estimates = {column.metric: points.get(0, name, column.metric) for column in columns}
+        cells = [
+            in_one(metric, estimate) if metric.removesuffix(RATIO) == "token_throughput" else cell(metric, estimate)[0]
+            for metric, estimate in estimates.items()
+        ]
+        rows.append([names[name], *cells])
+    return rows
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

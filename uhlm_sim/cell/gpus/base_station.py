@@ -1,35 +1,16 @@
 """The base station's compute: GPUs that verify jobs in batches, from one queue or one each."""
 
-from collections import deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Generator
 from math import inf
+from operator import attrgetter
 
 import simpy
-from simpy.events import EventPriority
 
-from uhlm_sim.cell.gpus.batching import BatchRule, Order, Ordered
+from uhlm_sim.cell.gpus.batching import BatchRule, Order
 from uhlm_sim.cell.gpus.chunks import Split
 from uhlm_sim.cell.gpus.kv_cache import KvCache
+from uhlm_sim.cell.gpus.line import GOES_ON, Line
 from uhlm_sim.cell.jobs import Counters, Job, Wakeup
-
-LAST = EventPriority(2)  # SimPy has 0 (urgent) and 1 (normal): this comes after every other event of the same instant
-
-
-class Line:
-    """A queue, the GPUs that serve it, and the memory that they share."""
-
-    __slots__ = ("alarm_s", "begun", "idle", "look", "looking", "memory", "present", "queue")
-
-    def __init__(self, gpus: int, queue: deque[Job] | Ordered, memory: KvCache | None) -> None:
-        self.idle = gpus
-        self.queue = queue
-        self.memory = memory
-        self.present = 0  # jobs waiting or in service
-        self.begun: list[Split] = []  # of GPUs between two steps
-        self.looking = False
-        self.look: Callable[[simpy.Event], None]
-        self.alarm_s = inf  # when the rule has asked to be asked again
 
 
 class BaseStation:
@@ -72,21 +53,70 @@ class BaseStation:
         self._service_s = service_s
         self._max_batch = max_batch
         self._send_down = send_down
-        self._rule = rule
-        self._chunk_tokens = chunk_tokens
-        self._lines = []
         lines = gpus if join_shortest else 1
+        self._lines = []
         for _ in range(lines):
             memory = None if kv_tokens is None else KvCache(self.kv_capacity_tokens // lines, self.kv_counters)
-            line = Line(gpus // lines, deque() if order is None else Ordered(order), memory)
-            line.look = partial(self._look, line)
-            self._lines.append(line)
+            self._lines.append(Line(env, rule, order, memory))
         self._only = self._lines[0] if len(self._lines) == 1 else None
         self._memories = [line.memory for line in self._lines if line.memory is not None]
         self._line_of: dict[int, Line] = {}  # by device, with memory
         self._present = 0
-        self._busy_gpus = 0
+        self._busy_gpus = gpus  # until each has begun to wait
         self._settled_s = 0.0
+        for gpu in range(gpus):
+            line = self._lines[gpu % lines]
+            env.process(self.run(line) if chunk_tokens is None else self.run_in_chunks(line, chunk_tokens))
+
+    def run(self, line: Line) -> Generator[simpy.Event, object, None]:
+        """Be one GPU: take a batch, serve it for its time, hand it on."""
+        while True:
+            batch = yield from self._next_batch(line)
+            now, new_tokens = self._env.now, 0
+            for job in batch:
+                new_tokens += job.llm_tokens
+            for job in batch:
+                job.verify_started_s = now
+                job.steps = 1
+                job.batch_jobs = len(batch)
+                job.batch_tokens = new_tokens
+            yield self._env.timeout(self._service_s(new_tokens))
+            self._hand_on(line, batch)
+
+    def run_in_chunks(self, line: Line, chunk_tokens: int) -> Generator[simpy.Event, object, None]:
+        """Be one GPU: take a batch, serve it step by step, hand on who is through, and let others join the rest."""
+        while True:
+            split = Split(chunk_tokens)
+            split.join((yield from self._next_batch(line)), self._env.now)
+            while split.jobs:
+                taken = split.next_tokens()
+                step_s = self._service_s(sum(taken))
+                split.step(taken, self._env.now, step_s)
+                yield self._env.timeout(step_s)
+                self._hand_on(line, split.finished())
+                if split.jobs:
+                    all_are_here = Wakeup(self._env)  # who comes or goes at this instant
+                    all_are_here.after(0.0, GOES_ON)
+                    yield all_are_here
+                    split.join(line.take(self._max_batch - len(split.jobs)), self._env.now)
+
+    def _next_batch(self, line: Line) -> Generator[simpy.Event, object, list[Job]]:
+        """Be free until there is a batch to take: jobs, the rule's permission, and memory for the first."""
+        self._busy_gpus -= 1
+        line.free += 1
+        now = self._env.now
+        starts_s = now if line.queue else inf  # jobs may have come while it was busy
+        while True:
+            yield line.look.until(starts_s, now)
+            now = self.settle()
+            starts_s = line.starts_s()
+            if starts_s <= now:
+                batch = line.take(self._max_batch)
+                if batch:
+                    line.free -= 1
+                    self._busy_gpus += 1
+                    return batch
+                starts_s = inf  # until memory is freed
 
     def submit(self, job: Job) -> None:
         """Take a job into a queue, now."""
@@ -96,17 +126,16 @@ class BaseStation:
         line = self._only or self._join(job.device)
         line.present += 1
         line.queue.append(job)
-        if line.idle and not line.looking:
-            self._look_later(line)
+        if line.free:
+            line.call(job.received_s)
 
     def end_request(self, device: int) -> None:
         """Free what the memory holds of a device's request, now."""
-        self.settle()
+        now = self.settle()
         line = self._only or self._line_of.pop(device, None)
         if line is not None and line.memory is not None:
             line.memory.forget(device)
-            if line.queue and line.idle and not line.looking:
-                self._look_later(line)
+            line.call(now)
 
     def settle(self) -> float:
         """Bring the counters up to the present, and return it."""
@@ -125,101 +154,14 @@ class BaseStation:
     def _join(self, device: int) -> Line:
         line = self._line_of.get(device)
         if line is None:
-            line = min(self._lines, key=_present)
+            line = min(self._lines, key=attrgetter("present"))
             if self._memories:
                 self._line_of[device] = line
         return line
 
-    def _look_later(self, line: Line) -> None:
-        line.looking = True
-        look = Wakeup(self._env)
-        look.callbacks.append(line.look)
-        look.after(0.0, LAST)
-
-    def _look(self, line: Line, _event: simpy.Event) -> None:
-        line.looking = False
+    def _hand_on(self, line: Line, jobs: list[Job]) -> None:
+        """Let jobs go that are verified now."""
         now = self.settle()
-        while line.begun:
-            split = line.begun.pop(0)
-            split.join(self._take(line, self._max_batch - len(split.jobs)), now)
-            self._step(line, split, now)
-        while line.queue and line.idle and (self._rule is None or self._may_start(line, self._rule, now)):
-            batch = self._take(line, self._max_batch)
-            if not batch:
-                break  # for want of memory
-            line.idle -= 1
-            self._busy_gpus += 1
-            if self._chunk_tokens is None:
-                self._serve(line, batch, now)
-            else:
-                split = Split(self._chunk_tokens)
-                split.join(batch, now)
-                self._step(line, split, now)
-
-    def _may_start(self, line: Line, rule: BatchRule, now: float) -> bool:
-        """Ask the rule whether a step may start now; where it says later, look again then."""
-        queue = line.queue
-        oldest_s = queue[0].received_s if isinstance(queue, deque) else min(job.received_s for job in queue)
-        start_s = rule(len(queue), oldest_s)
-        if start_s <= now:
-            return True
-        if start_s < line.alarm_s:
-            line.alarm_s = start_s
-            alarm = Wakeup(self._env)
-            alarm.callbacks.append(partial(self._ring, line))
-            alarm.after(start_s - now, LAST)
-        return False
-
-    def _ring(self, line: Line, event: simpy.Event) -> None:
-        line.alarm_s = inf
-        self._look(line, event)
-
-    def _take(self, line: Line, most: int) -> list[Job]:
-        queue, memory = line.queue, line.memory
-        if memory is None:
-            return [queue.popleft() for _ in range(min(len(queue), most))]
-        batch: list[Job] = []
-        while queue and len(batch) < most and memory.admit(queue[0]):
-            batch.append(queue.popleft())
-        return batch
-
-    def _serve(self, line: Line, batch: list[Job], now: float) -> None:
-        new_tokens = sum(job.llm_tokens for job in batch)
-        for job in batch:
-            job.verify_started_s = now
-            job.steps = 1
-            job.batch_jobs = len(batch)
-            job.batch_tokens = new_tokens
-        service = self._env.timeout(self._service_s(new_tokens))
-        service.callbacks.append(partial(self._finish, line, batch))
-
-    def _finish(self, line: Line, batch: list[Job], _event: simpy.Event) -> None:
-        now = self.settle()
-        line.idle += 1
-        self._busy_gpus -= 1
-        self._dismiss(line, batch, now)
-        if line.queue and not line.looking:
-            self._look_later(line)
-
-    def _step(self, line: Line, split: Split, now: float) -> None:
-        taken = split.next_tokens()
-        seconds = self._service_s(sum(taken))
-        split.step(taken, now, seconds)
-        service = self._env.timeout(seconds)
-        service.callbacks.append(partial(self._end_step, line, split))
-
-    def _end_step(self, line: Line, split: Split, _event: simpy.Event) -> None:
-        now = self.settle()
-        self._dismiss(line, split.finished(), now)
-        if split.jobs:
-            line.begun.append(split)
-        else:
-            line.idle += 1
-            self._busy_gpus -= 1
-        if (line.queue or split.jobs) and not line.looking:
-            self._look_later(line)
-
-    def _dismiss(self, line: Line, jobs: list[Job], now: float) -> None:
         self._present -= len(jobs)
         line.present -= len(jobs)
         self.counters.departures += len(jobs)
@@ -234,7 +176,4 @@ class BaseStation:
             self._send_down(job)
             if job.last:
                 self.end_request(job.device)
-
-
-def _present(line: Line) -> int:
-    return line.present
+        line.call(now)  # the rule is asked at every end of a step, and memory may be free

@@ -3,14 +3,12 @@
 A batch rule is asked when a GPU is free and jobs wait: again at every arrival and at every end of a step. It is given
 how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more
 jobs come if it is infinite. An order is asked once a job, as it comes, for a number: the least goes first, and of equal
-ones the first to come. What a function needs beyond that it asks for by the name of a parameter, see `RULE_GIVEN` and
-`ORDER_GIVEN`; all other parameters are constants from the scenario's `batch_params` or `order_params`.
+ones the first to come. What a function needs beyond that it asks for by the name of a parameter, see `BATCH_RULE` and
+`ORDER`; all other parameters are constants from the scenario's `batch_params` or `order_params`.
 """
 
 import heapq
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from math import inf, isnan
 from typing import Any
 
@@ -18,17 +16,10 @@ import numpy as np
 
 from uhlm_sim.cell.jobs import Job, Request
 from uhlm_sim.errors import SimulationError
-from uhlm_sim.names import check_params
+from uhlm_sim.seams import Named, Seam
 
 BatchRule = Callable[..., float]
 Order = Callable[..., float]
-
-RULE_GIVEN = {
-    "min_batch": "base_station.min_batch",
-    "max_wait_s": "base_station.max_wait_s",
-    "max_batch": "base_station.max_batch",
-}
-ORDER_GIVEN = {"ttft_s": "slo.ttft_s", "tpot_s": "slo.tpot_s"}
 
 
 def continuous(waiting: int, oldest_s: float) -> float:  # noqa: ARG001  a rule sees what is there
@@ -105,31 +96,31 @@ ORDERS: dict[str, Order] = {
 }
 
 
-def bound(
-    function: Callable[..., float],
-    first: int,
-    given: Mapping[str, str],
-    values: Mapping[str, object],
-    params: Mapping[str, float],
-) -> Callable[..., float]:
-    """Return a rule or an order with the constants that it asks for by name.
+BATCH_RULE = Seam(
+    "Batch rules",
+    ("base_station.batch_rule",),
+    BATCH_RULES,
+    ("how many jobs wait", "when the oldest came"),
+    offers={name: f"base_station.{name}" for name in ("min_batch", "max_wait_s", "max_batch")},
+    params="batch_params",
+)
+ORDER = Seam(
+    "Orders",
+    ("base_station.order",),
+    ORDERS,
+    ("the job",),
+    offers={"ttft_s": "slo.ttft_s", "tpot_s": "slo.tpot_s"},
+    params="order_params",
+)
 
-    It takes `first` arguments without a name. `given` says which names the scenario has, under which keys, `values`
-    what stands there. Raises ValueError for a name that has no value, and if the function can't be called so.
+
+def bound(named: Named, values: Mapping[str, object]) -> Callable[..., float]:
+    """Return a rule or an order with its constants, of the user's own one whose numbers are looked at.
+
+    Raises ScenarioError if it can't be called so, or asks for what the scenario lacks.
     """
-    try:
-        parameters = list(inspect.signature(function).parameters)
-        asked = [name for name in parameters[first:] if name in given]
-        constants = {**{name: values[name] for name in asked}, **params}
-        check_params(function, first, params, asked)
-        for name in params.keys() & asked:
-            raise ValueError(f"'{name}' comes from {given[name]}")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{error} (what it may ask for by name is {', '.join(given)}, and its params)") from None
-    for name in asked:
-        if values[name] is None:
-            raise ValueError(f"needs {given[name]}")
-    return partial(function, **constants) if constants else function
+    function: Callable[..., float] = named.bind(values)
+    return checked(function, named.name) if named.is_own else function
 
 
 def checked(function: Callable[..., float], name: str) -> Callable[..., float]:

@@ -1,6 +1,5 @@
 """How long a batch takes at the base station: fitted times, a roofline, a table, or a function of the user's own."""
 
-import inspect
 from collections.abc import Callable
 from math import inf, isfinite
 from typing import Any, Protocol
@@ -9,9 +8,9 @@ import numpy as np
 
 from channel_models.text_table import read_table
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.names import find_kind
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario, Service
+from uhlm_sim.seams import Named, Seam
 
 Times = Callable[[int], float]
 COLUMNS = ["new_tokens", "seconds"]
@@ -80,17 +79,27 @@ def table(service: Service, rng: np.random.Generator) -> Times:  # noqa: ARG001
 SERVICES: dict[str, Any] = {"fitted": fitted, "roofline": roofline, "table": table}
 
 
-def service_times(scenario: Scenario, replication: int, *, allow_plugins: bool = False) -> Times:
+SERVICE = Seam(
+    "Service times",
+    ("base_station.service.kind",),
+    SERVICES,
+    ("the table base_station.service", "a random generator"),
+    offers={"max_batch": "base_station.max_batch"},
+    params="params",
+    files=("path",),
+)
+
+
+def service_times(scenario: Scenario, replication: int, named: Named) -> Times:
     """Return new tokens of a batch -> seconds, for one replication.
 
-    Raises ScenarioError for an unknown kind, or a wrong table. What code of the user's own returns is looked at batch
-    by batch: SimulationError unless it is a finite number greater than 0.
+    Raises ScenarioError for a model that can't be called with its params, or a wrong table. What code of the user's own
+    returns is looked at batch by batch: SimulationError unless it is a finite number greater than 0.
     """
     service = scenario.base_station.service
-    model = find_kind(service.kind, SERVICES, "base_station.service.kind", allow_plugins=allow_plugins)
-    given = service_arguments(model, scenario)
-    times: Times = model(service, stream(scenario.seed, "service", replication), **given)
-    if service.kind in SERVICES:
+    model: ServiceModel = named.bind({"max_batch": scenario.base_station.max_batch})
+    times = model(service, stream(scenario.seed, "service", replication))
+    if not named.is_own:
         return times
     if not callable(times):
         raise SimulationError(f"{service.kind}: returned {times!r}; it must return a function of a batch's new tokens")
@@ -105,18 +114,6 @@ def service_times(scenario: Scenario, replication: int, *, allow_plugins: bool =
         return float(seconds)
 
     return checked
-
-
-def service_arguments(model: Callable[..., Times], scenario: Scenario) -> dict[str, Any]:
-    """Return the keyword arguments of a service model: its params, and `max_batch` if it asks for it."""
-    params: dict[str, Any] = dict(scenario.base_station.service.params)
-    try:
-        asked = "max_batch" in inspect.signature(model).parameters
-    except (TypeError, ValueError):
-        asked = False  # what can't be called so is told where it is tried
-    if asked and "max_batch" in params:
-        raise ScenarioError("base_station.service.params: 'max_batch' comes from base_station.max_batch")
-    return {"max_batch": scenario.base_station.max_batch, **params} if asked else params
 
 
 def _read_table(path: str) -> tuple[list[float], list[float]]:

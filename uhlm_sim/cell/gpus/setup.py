@@ -1,32 +1,22 @@
 """The scenario's base station as an object: its rule, its order, its memory and its times, found and bound."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 import numpy as np
 import simpy
 
 from uhlm_sim.cell.gpus.base_station import BaseStation
-from uhlm_sim.cell.gpus.batching import (
-    BATCH_RULES,
-    ORDER_GIVEN,
-    ORDERS,
-    RULE_GIVEN,
-    BatchRule,
-    Order,
-    bound,
-    checked,
-    continuous,
-    first_come,
-)
+from uhlm_sim.cell.gpus.batching import BatchRule, Order, bound, continuous, first_come
 from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.phones.arrivals import requests_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
-from uhlm_sim.cell.phones.population import population
-from uhlm_sim.cell.phones.request_file import requests_of
+from uhlm_sim.cell.phones.population import Who
+from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.errors import ScenarioError
-from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Found, Named
 
 
 def make_base_station(
@@ -34,62 +24,49 @@ def make_base_station(
     scenario: Scenario,
     replication: int,
     *,
-    allow_plugins: bool,
+    found: Found,
     send_down: Callable[[Job], None] | None = None,
 ) -> BaseStation:
-    """Return the base station of one replication. Raises ScenarioError for a name that there isn't."""
+    """Return the base station of one replication. Raises ScenarioError for functions that can't be called so."""
     station = scenario.base_station
     return BaseStation(
         env,
-        service_s=service_times(scenario, replication, allow_plugins=allow_plugins),
+        service_s=service_times(scenario, replication, found["base_station.service.kind"]),
         gpus=station.gpus,
         max_batch=station.max_batch,
         join_shortest=station.queue == "join-shortest",
-        rule=find_rule(scenario, allow_plugins=allow_plugins),
-        order=find_order(scenario, allow_plugins=allow_plugins),
+        rule=bind_rule(scenario, found["base_station.batch_rule"]),
+        order=bind_order(scenario, found["base_station.order"]),
         kv_tokens=station.kv_capacity_tokens,
         chunk_tokens=station.chunk_tokens,
         send_down=send_down,
     )
 
 
-def find_rule(scenario: Scenario, *, allow_plugins: bool) -> BatchRule | None:
+def bind_rule(scenario: Scenario, named: Named) -> BatchRule | None:
     """Return the scenario's batch rule, None for the one that never waits. Raises ScenarioError."""
     station = scenario.base_station
-    rule = find_kind(station.batch_rule, BATCH_RULES, "base_station.batch_rule", allow_plugins=allow_plugins)
     values = {"min_batch": station.min_batch, "max_wait_s": station.max_wait_s, "max_batch": station.max_batch}
-    try:
-        ready = bound(rule, 2, RULE_GIVEN, values, station.batch_params)
-    except ValueError as error:
-        raise ScenarioError(f"base_station.batch_rule = '{station.batch_rule}': {error}") from None
-    if rule is continuous:
-        return None
-    return ready if station.batch_rule in BATCH_RULES else checked(ready, station.batch_rule)
+    rule = bound(named, values)
+    return None if named.function is continuous else rule
 
 
-def find_order(scenario: Scenario, *, allow_plugins: bool) -> Order | None:
+def bind_order(scenario: Scenario, named: Named) -> Order | None:
     """Return the key of the scenario's order, None for that of arrival. Raises ScenarioError."""
-    station, slo = scenario.base_station, scenario.slo
-    order = find_kind(station.order, ORDERS, "base_station.order", allow_plugins=allow_plugins)
-    try:
-        ready = bound(order, 1, ORDER_GIVEN, {"ttft_s": slo.ttft_s, "tpot_s": slo.tpot_s}, station.order_params)
-    except ValueError as error:
-        raise ScenarioError(f"base_station.order = '{station.order}': {error}") from None
-    if order is first_come:
-        return None
-    return ready if station.order in ORDERS else checked(ready, station.order)
+    order = bound(named, {"ttft_s": scenario.slo.ttft_s, "tpot_s": scenario.slo.tpot_s})
+    return None if named.function is first_come else order
 
 
-def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow_plugins: bool) -> None:
+def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who], found: Found) -> None:
     """Raise ScenarioError for a rule or order that can't be had, jobs that can never meet, or memory too small for one.
 
     Whoever waits for `min_batch` jobs in a queue of its own may find the others in front of other GPUs: with N phones,
     of which each has one job at a time, some of G queues has ceil(N / G) at least when all of them wait. Phones of a
     class that is always under `slm` never have one.
     """
-    station, phones = scenario.base_station, _fewest_senders(scenario, policies)
-    rule = find_rule(scenario, allow_plugins=allow_plugins)
-    find_order(scenario, allow_plugins=allow_plugins)
+    station, phones = scenario.base_station, _fewest_senders(scenario, policies, people)
+    rule = bind_rule(scenario, found["base_station.batch_rule"])
+    bind_order(scenario, found["base_station.order"])
     queues = station.gpus if station.queue == "join-shortest" else 1
     together = -(-phones // queues)
     waits_for_ever = rule is not None and station.batch_rule != "wait"
@@ -102,7 +79,7 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
         )
     capacity = inf if station.kv_capacity_tokens is None else station.kv_capacity_tokens * station.gpus // queues
     for policy in policies if station.kv_capacity_tokens is not None else ():
-        most = _most_positions(scenario, policy)
+        most = _most_positions(scenario, policy, requests_of(scenario, found["traffic.kind"]))
         if most > capacity:
             key = "kv_bytes" if station.kv_tokens is None else "kv_tokens"
             raise ScenarioError(
@@ -111,20 +88,18 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], *, allow
             )
 
 
-def _fewest_senders(scenario: Scenario, policies: list[ReadyPolicy]) -> int:
+def _fewest_senders(scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who]) -> int:
     """Return how many phones have jobs at all, under the policy with the fewest that have any."""
-    kind_of = {policy.label: policy.kind for policy in policies}
-    own = [each.policy and kind_of.get(each.policy) for each in scenario.device_class] or [None]
-    people = population(scenario)
-    counts = [sum((own[who.group] or policy.kind) != "slm" for who in people) for policy in policies]
+    scheme_of = {policy.label: policy.scheme for policy in policies}
+    class_schemes = [scheme_of.get(group.policy or "") for group in scenario.device_class] or [None]
+    counts = [sum(not (class_schemes[who.group] or policy.scheme).never_asks for who in people) for policy in policies]
     return min((count for count in counts if count), default=len(people))
 
 
-def _most_positions(scenario: Scenario, policy: ReadyPolicy) -> int:
+def _most_positions(scenario: Scenario, policy: ReadyPolicy, rows: Requests | None) -> int:
     """Return the most positions that a request makes the LLM remember: its prompt's and all but its last token's."""
     traffic, context_tokens = scenario.traffic, scenario.tokens.context_tokens
-    if traffic.kind == "replay" and traffic.file is not None:
-        rows = requests_of(traffic)
+    if rows is not None:
         asked = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
         return int(asked.max()) - 1 + context_tokens
     return max(

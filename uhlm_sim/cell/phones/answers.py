@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from uhlm_sim.cell.phones.phone import Answer
-from uhlm_sim.cell.phones.policies import Costs, ReadyPolicy, plan_answer
+from uhlm_sim.cell.phones.policies import ReadyPolicy, plan_answer
 from uhlm_sim.cell.phones.request_file import Requests
+from uhlm_sim.cell.phones.rounds import Answer, Costs
 from uhlm_sim.tokens.trace import TokenPath
 
 

@@ -2,29 +2,28 @@
 
 A kind takes the scenario and the device's own generator and returns next_arrival(free_s): the time of the device's
 next request, `free_s` being when its last answer was whole (infinity at the end of the run, so that open arrivals that
-still wait are told from a closed loop). What else it needs it asks for by the name of a parameter, see `GIVEN`; all
-other parameters are constants from the scenario's `traffic.params`.
+still wait are told from a closed loop). What else it needs it asks for by the name of a parameter, see `TRAFFIC`; all
+other parameters are constants from the scenario's `traffic.params`. Two properties it states as attributes that are
+true: `closed_loop`, if a phone's next request comes after its last answer (otherwise arrivals are open), and
+`reads_file`, if requests are the rows of the request file `traffic.file`, answer lengths included.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any
 
 import numpy as np
 
 from uhlm_sim.cell.phones.population import Who
-from uhlm_sim.cell.phones.request_file import requests_of
-from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.names import check_params, find_kind
+from uhlm_sim.cell.phones.request_file import Requests, rows_of
+from uhlm_sim.errors import SimulationError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Named, Seam
 
 NextArrival = Callable[[float], float]
 Arrivals = Callable[..., NextArrival]
 MOST_AT_ONCE = 10_000  # requests of one device at one instant
-
-GIVEN = {"who": "the device, a `Who`", "replication": "the replication's number"}
 
 
 def closed(scenario: Scenario, rng: np.random.Generator) -> NextArrival:
@@ -93,11 +92,22 @@ def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArr
     was asked, since a trace has no text, and a user who would wait for an answer before asking on.
     """
     traffic = scenario.traffic
-    arrived_s = iter(requests_of(traffic).of_device(who.device, traffic.devices).arrived_s.tolist())
+    arrived_s = iter(rows_of(traffic).of_device(who.device, traffic.devices).arrived_s.tolist())
     return lambda _free_s: next(arrived_s, inf)
 
 
+vars(closed)["closed_loop"] = vars(replay)["reads_file"] = True
 ARRIVALS: dict[str, Arrivals] = {"closed": closed, "poisson": poisson, "bursty": bursty, "replay": replay}
+TRAFFIC = Seam(
+    "Traffic",
+    ("traffic.kind",),
+    ARRIVALS,
+    ("the scenario", "the device's random generator"),
+    offers={"who": "the device, a `Who`", "replication": "the replication's number"},
+    giver="the cell",
+    params="params",
+    files=("file",),
+)
 
 
 def alternate(rng: np.random.Generator, first_mean_s: float, second_mean_s: float) -> Iterator[tuple[int, float]]:
@@ -110,45 +120,29 @@ def alternate(rng: np.random.Generator, first_mean_s: float, second_mean_s: floa
         state = 1 - state
 
 
-def arrivals_of(scenario: Scenario, who: Who, replication: int, *, allow_plugins: bool = False) -> NextArrival:
+def arrivals_of(scenario: Scenario, who: Who, replication: int, named: Named) -> NextArrival:
     """Return a device's next_arrival, its presence on the cell applied.
 
     What code of the user's own returns is looked at call by call: SimulationError unless it is a time that is at least
-    the one before.
+    the one before, in a closed loop at least the one when the phone was free.
     """
-    traffic = scenario.traffic
-    kind = find_kind(traffic.kind, ARRIVALS, "traffic.kind", allow_plugins=allow_plugins)
-    known = {"who": who, "replication": replication}
-    given = {name: known[name] for name in asked_of_the_cell(kind, traffic.params)}
-    rng = who.stream(scenario.seed, "arrivals", replication)
-    next_arrival: NextArrival = kind(scenario, rng, **given, **traffic.params)
-    if traffic.kind not in ARRIVALS:
-        next_arrival = _checked(traffic.kind, next_arrival)
-    if traffic.presence is None:
+    presence, is_closed = scenario.traffic.presence, named.states("closed_loop")
+    kind: Arrivals = named.bind({"who": who, "replication": replication})
+    next_arrival = kind(scenario, who.stream(scenario.seed, "arrivals", replication))
+    if named.is_own:
+        next_arrival = _checked(named.name, next_arrival, closed_loop=is_closed)
+    if presence is None:
         return next_arrival
-    while_present = _think_while_present if traffic.kind == "closed" else _ask_while_present
-    presence = traffic.presence
+    while_present = _think_while_present if is_closed else _ask_while_present
     comes_and_goes = who.stream(scenario.seed, "presence", replication)
     there = alternate(comes_and_goes, presence.mean_present_s, presence.mean_absent_s)
     return while_present(next_arrival, there, scenario.duration_s)
 
 
-def asked_of_the_cell(kind: Arrivals, params: Mapping[str, float]) -> set[str]:
-    """Return which names of `GIVEN` a kind of traffic has among its parameters.
-
-    Raises ScenarioError if it can't be called with a scenario, a generator, those and the constants in `params`.
-    """
-    try:
-        asked = GIVEN.keys() & list(inspect.signature(kind).parameters)[2:]
-        check_params(kind, 2, params, asked)
-        for name in params.keys() & asked:
-            raise ValueError(f"'{name}' comes from the cell")
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(
-            f"traffic.params: {error} (traffic takes the scenario, a generator, what it names of {', '.join(GIVEN)}, "
-            "and the constants in traffic.params)"
-        ) from None
-    return asked
+def requests_of(scenario: Scenario, named: Named) -> Requests | None:
+    """Return the rows of the scenario's request file, where its traffic reads it. Raises ScenarioError if bad."""
+    traffic = scenario.traffic
+    return rows_of(traffic) if named.states("reads_file") and traffic.file is not None else None
 
 
 def _think_while_present(
@@ -190,7 +184,7 @@ def _ask_while_present(next_arrival: NextArrival, there: Iterator[tuple[int, flo
     return next_present
 
 
-def _checked(name: str, next_arrival: Any) -> NextArrival:
+def _checked(name: str, next_arrival: Any, *, closed_loop: bool) -> NextArrival:
     if not callable(next_arrival):
         raise SimulationError(f"{name}: returned {next_arrival!r}; it must return a function of a time")
     last_s, at_once = 0.0, 0
@@ -198,12 +192,13 @@ def _checked(name: str, next_arrival: Any) -> NextArrival:
     def checked(free_s: float) -> float:
         nonlocal last_s, at_once
         arrived_s = next_arrival(free_s)
+        last_s = free_s if closed_loop else last_s
         if not isinstance(arrived_s, int | float | np.number) or not arrived_s >= last_s:
             raise SimulationError(
                 f"{name}: gave {arrived_s!r} as the time of a request after one at {last_s:g} s; it must give seconds, "
                 "none before the last (infinity: no more)"
             )
-        at_once = at_once + 1 if last_s == arrived_s < inf else 0
+        at_once = at_once + 1 if last_s == arrived_s < inf and not closed_loop else 0
         if at_once > MOST_AT_ONCE:
             raise SimulationError(f"{name}: gave more than {MOST_AT_ONCE:,} requests of one device at {last_s:g} s")
         last_s = float(arrived_s)

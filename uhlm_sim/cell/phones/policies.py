@@ -1,80 +1,106 @@
-"""Policies: which tokens a phone keeps, which it sends, and what it sends with them.
+"""Policies: named schemes, each a line that combines a gate, a message and a way of making rounds.
 
-A policy is one function of a `TokenPath` that returns which of its tokens the phone keeps. The built-in kinds take the
-decision from the path itself, where their decoding rule has made it (`tokens/decoding_rule.py`): recorded with the
-models in the loop, or teacher-forced on the path of plain HLM. A function of the user's own is always teacher-forced.
+A kind of policy is a function that returns a `Scheme`; its parameters are the keys of the scenario's [[policy]] that it
+takes. A kind of the user's own may also be a gate alone, a function of a `TokenPath` that returns which drafts the
+phone keeps. Whatever is the user's own is teacher-forced on the path of plain HLM.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from math import ceil, log2
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from uhlm_sim import scenario as settings
-from uhlm_sim.cell.phones.phone import Answer
+from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, one_draft
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.names import find_kind
+from uhlm_sim.seams import Found, Named, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
+from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
+from uhlm_sim.tokens.messages import Messages, full_distribution
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import TokenPath, TokenSource
 
 
-class Policy(Protocol):
-    """Returns which tokens of an answer the phone keeps (True) instead of sending, from what it knows of them."""
+@dataclass(frozen=True)
+class Scheme:
+    """How a phone answers: which drafts it keeps, what it sends of the others, and how many at a time.
 
-    def __call__(self, path: TokenPath) -> NDArray[np.bool_]: ...
+    `gate(path)` says which drafts are kept; `message(path, distribution_bits)` what an upload carries and how the LLM
+    judges it; `rounds(walk)` yields an answer's rounds (see `phones/rounds.py`). With `looks_at_cell` it is
+    `rounds(walk, cell)`, asked round by round while the request is under way. With `measures_uncertainty` each draft
+    costs device.uncertainty_s.
+    """
+
+    gate: Gate = keep_none
+    message: Messages = full_distribution
+    rounds: Rounds = one_draft
+    looks_at_cell: bool = False
+    measures_uncertainty: bool = False
+
+    @property
+    def always_asks(self) -> bool:
+        """Say whether the LLM is asked about every token."""
+        return self.gate is keep_none
+
+    @property
+    def never_asks(self) -> bool:
+        """Say whether nothing ever leaves the phone."""
+        return self.gate is keep_all
 
 
-def as_recorded(path: TokenPath) -> NDArray[np.bool_]:
-    """Keep what the path's own decoding rule kept."""
-    return path.skipped
-
-
-def hlm(path: TokenPath) -> NDArray[np.bool_]:
+def hlm() -> Scheme:
     """Send every draft d ~ x; the LLM accepts it or resamples it.
 
     Accepted with probability min(1, y_d / x_d), else a token is drawn from norm(max(y - x, 0)), so that the answer is
     the LLM's in law (Leviathan, Kalman and Matias, Fast inference from transformers via speculative decoding, 2023).
     The upload carries the SLM's whole distribution x.
     """
-    return as_recorded(path)
+    return Scheme()
 
 
-def u_hlm(path: TokenPath) -> NDArray[np.bool_]:
+def u_hlm(threshold: float) -> Scheme:  # noqa: ARG001  the recorded path has decided by it
     """Keep the drafts whose uncertainty u is at most `threshold`, send the others as HLM does.
 
     u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
     or a rule on the fitted law beta = a u + b: risk-averse -b/a, risk-prone (Delta - b)/a with Delta = P(y_d < x_d)
     (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u.
     """
-    return as_recorded(path)
+    return Scheme(gate=keep_as_recorded, measures_uncertainty=True)
 
 
-def rand_hlm(path: TokenPath) -> NDArray[np.bool_]:
+def rand_hlm(skip_rate: float) -> Scheme:  # noqa: ARG001
     """Keep a share `skip_rate` of the drafts, whatever their uncertainty, send the others as HLM does.
 
     P(kept) = skip_rate for each draft; "matched" is the share that a u-hlm keeps (the baseline of arXiv 2412.12687,
     2024): what it does less well than u-hlm is what choosing by uncertainty is worth.
     """
-    return as_recorded(path)
+    return Scheme(gate=keep_as_recorded)
 
 
-def slm(path: TokenPath) -> NDArray[np.bool_]:
+def slm() -> Scheme:
     """Keep every draft: the phone answers alone, with neither uplink nor LLM."""
-    return as_recorded(path)
+    return Scheme(gate=keep_all)
 
 
-def llm(path: TokenPath) -> NDArray[np.bool_]:
+def llm() -> Scheme:
     """Draft nothing: the base station generates, the phone sends the prompt once and receives token by token."""
-    return as_recorded(path)
+    return Scheme(rounds=generated)
 
 
-POLICIES: dict[str, Policy] = {"hlm": hlm, "u-hlm": u_hlm, "rand-hlm": rand_hlm, "slm": slm, "llm": llm}
+POLICIES: dict[str, Callable[..., Scheme]] = {
+    "hlm": hlm,
+    "u-hlm": u_hlm,
+    "rand-hlm": rand_hlm,
+    "slm": slm,
+    "llm": llm,
+}
+KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate"}
+POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
+GATE = Seam("Gates", (), {}, ("a `TokenPath`",), params="params")  # what a user's own kind may be, too
 
 
 @dataclass(frozen=True)
@@ -88,7 +114,7 @@ class ReadyPolicy:
     kind: str
     source: TokenSource
     exact: bool
-    keeps: Policy = as_recorded
+    scheme: Scheme = field(default_factory=hlm)
     recorded: str = ""
     threshold: float | None = None
     skip_rate: float | None = None
@@ -107,59 +133,58 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(
-    index: int, scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
-) -> ReadyPolicy:
+def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, found: Found) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
-    keeps = find_kind(policy.kind, POLICIES, f"policy.{index}.kind", allow_plugins=allow_plugins)
-    if policy.kind not in POLICIES:
+    named = found[f"policy.{index}.kind"]
+    keys = {name: getattr(policy, name) for name in KEYS}
+    for name, value in keys.items():
+        if value is not None and name not in named.asks:
+            owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
+            raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
+    if named.is_own:
         source = tokens.source(DecodingRule("hlm"), forced=True)
-        keeps = partial(keeps, **policy.params)
-        return ReadyPolicy(policy.label, policy.kind, source, source.exact, keeps, source.recorded)
-    if policy.params:
-        raise ScenarioError(f"policy.{index}.params: '{policy.kind}' takes none")
-    request = rule_request(policy, scenario)
-    fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
-    rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
-    source = tokens.source(rule)
-    return ReadyPolicy(
-        label=policy.label,
-        kind=policy.kind,
-        source=source,
-        exact=source.exact,
-        recorded=source.recorded,
-        threshold=rule.threshold,
-        skip_rate=rule.skip_rate,
-    )
+        ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, _own_scheme(named), source.recorded)
+    else:
+        scheme = named.bind(keys)()
+        request = rule_request(policy, scenario)
+        fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
+        rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
+        source = tokens.source(rule)
+        ready = ReadyPolicy(
+            label=policy.label,
+            kind=policy.kind,
+            source=source,
+            exact=source.exact,
+            scheme=scheme,
+            recorded=source.recorded,
+            threshold=rule.threshold,
+            skip_rate=rule.skip_rate,
+        )
+    try:
+        scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None
+    return ready
 
 
-def class_policies(
-    scenario: settings.Scenario, tokens: TokenSet, *, allow_plugins: bool = False
-) -> dict[str, ReadyPolicy]:
+def _own_scheme(named: Named) -> Scheme:
+    """Return the scheme of the user's own code: what it returns, or, if it takes a path, the one it is the gate of."""
+    try:
+        make = named.bind({})
+    except ScenarioError:
+        return Scheme(gate=replace(named, seam=GATE).bind({}), measures_uncertainty=True)
+    scheme = make()
+    if not isinstance(scheme, Scheme):
+        raise ScenarioError(f"{named.key} = '{named.name}': gave {scheme!r}; it must take a path, or return a Scheme")
+    return scheme
+
+
+def class_policies(scenario: settings.Scenario, tokens: TokenSet, found: Found) -> dict[str, ReadyPolicy]:
     """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
-    wanted = {each.policy for each in scenario.device_class}
+    always_run = {device_class.policy for device_class in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
-    return {
-        label: ready_policy(index, scenario, tokens, allow_plugins=allow_plugins)
-        for index, label in labels
-        if label in wanted
-    }
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What tokens cost a phone and the air; the fields of the scenario that `plan_answer` needs."""
-
-    max_tokens: int
-    slm_token_s: float
-    slm_prefill_token_s: float
-    uncertainty_s: float
-    distribution_bits: float
-    id_bits: int
-    piggyback: bool
-    context_tokens: int = 0
-    resample_bits: float | None = None  # of the answer to a draft that is replaced; None: answers have no bits
+    return {label: ready_policy(index, scenario, tokens, found) for index, label in labels if label in always_run}
 
 
 def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
@@ -185,58 +210,31 @@ def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
 
 
 def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) -> Answer:
-    """Return what an answer makes its phone compute, send and ask of the LLM, token by token.
+    """Return an answer under a policy: its rounds, or how they are chosen while it is under way.
 
-    A sent token carries the SLM's distribution (its own id is free) and, with piggyback, the ids that the base station
-    doesn't know: the prompt's and all committed ones with a request's first job, later those skipped since the last
-    job. The LLM then processes these positions and the last committed one, which it may have chosen itself; so 1 a job
-    for HLM, 1 + skipped since then for U-HLM, and prompt_tokens + position for the first job. With `free` sync ids
-    cost nothing and every job is one position.
-
-    The kind `llm` computes nothing on the phone, sends the prompt's ids once, and is one job a token.
-
-    Where answers have bits, each is an id, but for drafts that the LLM replaces.
+    Raises SimulationError for a gate that gives anything but one bool a token, and for rounds that don't make the
+    answer.
     """
-    n = min(len(path), costs.max_tokens)
-    answer_bits = None
-    if costs.resample_bits is not None:
-        is_id = np.full(n, True) if policy.kind == "llm" else path.accepted[:n]
-        answer_bits = np.where(is_id, float(costs.id_bits), costs.resample_bits).tolist()
-    if policy.kind == "llm":
-        bits = [0.0] * n
-        jobs = [1] * n
-        if costs.piggyback:
-            bits[0], jobs[0] = float(path.prompt_tokens * costs.id_bits), path.prompt_tokens
-        return Answer(index, path.prompt, path.prompt_tokens, [0.0] * n, [True] * n, bits, jobs, True, answer_bits)
-
-    kept = np.asarray(policy.keeps(path))
+    scheme = policy.scheme
+    kept = np.asarray(scheme.gate(path))
     if kept.dtype != np.bool_ or kept.shape != (len(path),):
         raise SimulationError(
             f"policy {policy.label}: returned {kept.dtype} of shape {kept.shape} for an answer of {len(path)} tokens; "
             "it must return one bool a token, True where the phone keeps it"
         )
-    sends = ~kept[:n]
-    positions = np.flatnonzero(sends)
-    jobs_at = np.diff(positions, prepend=0)
-    jobs_at[:1] += path.prompt_tokens
-    unknown_ids = jobs_at - 1
-    unknown_ids[:1] += 1
-    if not costs.piggyback:
-        jobs_at, unknown_ids = np.ones_like(jobs_at), np.zeros_like(unknown_ids)
-    payload_bits, llm_tokens = np.zeros(n), np.zeros(n, dtype=np.int64)
-    payload_bits[positions] = costs.distribution_bits + costs.id_bits * unknown_ids
-    llm_tokens[positions] = jobs_at
 
-    measures = policy.kind == "u-hlm" or policy.kind not in POLICIES
-    compute_s = np.full(n, costs.slm_token_s + (costs.uncertainty_s if measures else 0.0))
-    compute_s[0] += path.prompt_tokens * costs.slm_prefill_token_s
-    return Answer(
-        index,
-        path.prompt,
-        path.prompt_tokens,
-        compute_s.tolist(),
-        sends.tolist(),
-        payload_bits.tolist(),
-        llm_tokens.tolist(),
-        answer_bits=answer_bits,
-    )
+    def walk() -> Walk:
+        return Walk(
+            path,
+            kept=kept,
+            message=scheme.message(path, costs.distribution_bits),
+            costs=costs,
+            measures_uncertainty=scheme.measures_uncertainty,
+        )
+
+    if scheme.looks_at_cell:
+        return Answer(index, None, lambda cell: scheme.rounds(walk(), cell))
+    plan = tuple(scheme.rounds(walk()))
+    if not plan or [visit.last for visit in plan] != [False] * (len(plan) - 1) + [True]:
+        raise SimulationError(f"policy {policy.label}: its rounds end before the answer of {len(path)} tokens does")
+    return Answer(index, plan)

@@ -1,5 +1,6 @@
 """Who is on the cell: every device's place among its classes, and the name that its random streams go by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ def population(scenario: Scenario) -> list[Who]:
     return [Who(device, group, name) for device, (group, name) in enumerate(names)]
 
 
-def weights_of(scenario: Scenario, people: list[Who]) -> NDArray[np.float64] | None:
+def weights_of(scenario: Scenario, people: Sequence[Who]) -> NDArray[np.float64] | None:
     """Return every phone's weight, its own or its class's; None where nobody has one."""
     own = [each.weight for each in scenario.device_class]
     if any(weight is not None for weight in own):

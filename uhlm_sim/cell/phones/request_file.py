@@ -58,8 +58,8 @@ class Requests:
         return Requests(*columns, device=None, digest=self.digest)
 
 
-def requests_of(traffic: Traffic) -> Requests:
-    """Return the requests of a scenario's traffic of kind "replay"."""
+def rows_of(traffic: Traffic) -> Requests:
+    """Return the rows of the request file that traffic names."""
     return read_requests(str(traffic.file), traffic.time_unit, skip_empty=traffic.skip_empty)
 
 

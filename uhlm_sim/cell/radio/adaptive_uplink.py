@@ -1,24 +1,24 @@
 """The shared uplink with real modulation and coding: transport blocks slot by slot, block errors, retransmissions."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
 from channel_models import MCS_EFFICIENCY, best_mcs, block_error, mcs_thresholds
-from uhlm_sim.cell.jobs import Counters, Job
+from uhlm_sim.cell.jobs import Counters, Job, Wakeup
 from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.allocators import (
     Allocator,
-    asked_of_the_uplink,
     bind_allocator,
     checked_shares,
     equal_share,
     name_of,
+    named_allocator,
 )
 from uhlm_sim.cell.radio.slots import Slots
 
@@ -99,7 +99,7 @@ class AdaptiveUplink:
         self._deliver = deliver
         self._name = name_of(allocator)
         self._power_limited = power_limited
-        self._finds_rates = "efficiency_of" in asked_of_the_uplink(allocator, params or {})
+        self._finds_rates = "efficiency_of" in named_allocator(allocator).asks
         self._uses = bandwidth_hz * slots.tti_s * (1.0 - link.overhead)  # channel uses of a slot's whole band
         self._thresholds = threshold_table(
             math.ceil(SIZES_AN_OCTAVE * math.log2(max(self._uses, 2.0))), link.target_error
@@ -120,7 +120,7 @@ class AdaptiveUplink:
         self._sent = NONE_SENT
         self._in_use = 0.0
         self._settled_s = 0.0
-        self._edge: simpy.Event | None = None
+        self._first_slot = Wakeup(env)
         self._coins = [coins_of(device) for device in range(devices)]
         self._coins_ahead = np.empty((devices, COINS_AHEAD))
         self._first_coin = -COINS_AHEAD
@@ -134,10 +134,24 @@ class AdaptiveUplink:
                 "mean_snr": lambda active: air.mean_snr[active],
                 "efficiency": self._efficiency,
             },
-            devices=devices,
             weights=weights,
             slots=slots,
         )
+
+        env.process(self.run())
+
+    def run(self) -> Generator[simpy.Event, object, None]:
+        """Send slot by slot while there is something to send: blocks up, decode them, hand on whose last one is."""
+        while True:
+            yield self._first_slot
+            number = self._slots.next_number(self._env.now)
+            while self._jobs:
+                self._transmit(number)
+                number += 1
+                yield self._env.timeout(max(number * self._slots.tti_s - self._env.now, 0.0))
+                for job in self._decode(number) if self._sent.size else []:
+                    self._deliver(job)
+            self._first_slot = Wakeup(self._env)
 
     def send(self, job: Job) -> None:
         """Begin to upload a job's payload: from the next slot's edge on."""
@@ -148,8 +162,9 @@ class AdaptiveUplink:
         self._waiting_bits[device] = job.payload_bits
         self._airtime_s[device] = self._sending_s[device] = 0.0
         self._arrival[device] = self.counters.arrivals
-        if self._edge is None:
-            self._await_slot(self._slots.next_number(now))
+        if not self._first_slot.triggered:  # nobody was sending: slots pass unseen until now
+            edge_s = self._slots.next_number(now) * self._slots.tti_s
+            self._first_slot.after(max(edge_s - now, 0.0))
 
     def settle(self) -> float:
         """Bring the counters up to the present, and return it."""
@@ -161,21 +176,9 @@ class AdaptiveUplink:
             self._settled_s = now
         return now
 
-    def _await_slot(self, number: int) -> None:
-        self._edge = self._env.timeout(max(number * self._slots.tti_s - self._env.now, 0.0))
-        self._edge.callbacks.append(partial(self._on_slot, number))
-
-    def _on_slot(self, number: int, _event: simpy.Event) -> None:
-        self.settle()
-        for job in self._decode(number) if self._sent.size else []:
-            self._deliver(job)
-        if self._jobs:
-            self._transmit(number)
-            self._await_slot(number + 1)
-        else:
-            self._edge = None
-
     def _transmit(self, number: int) -> None:
+        """Begin a slot: send blocks that failed again, and new ones beside them."""
+        self.settle()
         self._slots.begin(number)
         self._look(self._air, self._env.now)
         self._look(self._known, max(self._env.now - self._link.csi_delay_s, 0.0))
@@ -243,6 +246,7 @@ class AdaptiveUplink:
 
     def _decode(self, number: int) -> list[Job]:
         """End the slot before `number`: return the jobs whose last block is decoded, in device order."""
+        self.settle()
         sent, link, counters = self._sent, self._link, self.counters
         self._sent, self._in_use = NONE_SENT, 0.0
         device = sent[DEVICE].astype(np.intp)

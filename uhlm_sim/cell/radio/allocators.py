@@ -4,11 +4,12 @@ An allocator's first two arguments are the bits left and the SNR over the whole 
 order; it returns their shares of the band. What else it needs it asks for by the name of a parameter, see `GIVEN`;
 all other parameters are constants from the scenario's `uplink.params`. The uplink asks again at every arrival,
 departure and edge of a fading block, and shares are constant in between. One that looks at slots is asked at their
-edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused.
+edges only: an arrival waits for the next, and what a departure leaves of its slot stays unused. One that states,
+as its attribute `ratio`, a `Ratio` of its shares isn't asked at all, and costs the same however many uploads there are.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.errors import SimulationError
-from uhlm_sim.names import check_params
+from uhlm_sim.seams import Named, Seam
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -39,6 +40,23 @@ SLOTTED = {"last_slot", "average_rate"}  # who asks for one of them decides at t
 TIE = 1.0 - 1e-9
 NUDGED = np.array([[1.0], [1.0 / (1.0 + 1e-6)]])  # of the SNR in the band used, for a slope
 LOG_NUDGE = np.log1p(1e-6)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Shares in the ratio of fixed weights: share_i = w_i / W, so that all uploads drain on one clock (`VirtualTime`).
+
+    w_i is 1, or the device's weight if `weighted`. W is the sum of w over the active uploads, or with `of_all` the
+    number of devices in the cell, active or not. `if_still`: all this only where no SNR ever changes and all can send.
+    """
+
+    weighted: bool = False
+    of_all: bool = False
+    if_still: bool = False
+
+    def __post_init__(self) -> None:
+        if self.weighted and self.of_all:
+            raise ValueError("weighted shares are of the active uploads, not of all devices")
 
 
 def equal_share(left_bits: Floats, snr: Floats) -> Floats:  # noqa: ARG001  an allocator sees what is there
@@ -171,6 +189,11 @@ def proportional_fair_slots(left_bits: Floats, snr: Floats, *, efficiency: Float
     return _whole_band_to(int((efficiency / np.maximum(average_rate, 1e-3)).argmax()), len(left_bits))
 
 
+vars(equal_share)["ratio"] = Ratio()
+vars(fdma)["ratio"] = Ratio(of_all=True)
+vars(weighted)["ratio"] = Ratio(weighted=True)
+vars(proportional_fair)["ratio"] = Ratio(if_still=True)
+
 ALLOCATORS: dict[str, Allocator] = {
     "equal-share": equal_share,
     "fdma": fdma,
@@ -185,22 +208,20 @@ ALLOCATORS: dict[str, Allocator] = {
 }
 
 
-def asked_of_the_uplink(allocator: Allocator, params: Mapping[str, float]) -> list[str]:
-    """Return which names of `GIVEN` an allocator has among its parameters.
+ALLOCATOR = Seam(
+    "Allocators",
+    ("uplink.allocator", "downlink.allocator"),
+    ALLOCATORS,
+    ("the bits left", "the SNR of the active uploads"),
+    offers=GIVEN,
+    giver="the uplink",
+    params="params",
+)
 
-    Raises ValueError if it can't be called with two arrays, those and the constants in `params`.
-    """
-    try:
-        asked = [name for name in list(inspect.signature(allocator).parameters)[2:] if name in GIVEN]
-        check_params(allocator, 2, params, asked)
-        for name in params.keys() & asked:
-            raise ValueError(f"'{name}' comes from the uplink")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{error} (an allocator takes the bits left and the SNR of the active uploads, what it names of "
-            f"{', '.join(GIVEN)}, and the constants in uplink.params)"
-        ) from None
-    return asked
+
+def named_allocator(allocator: Allocator, params: Mapping[str, float] | None = None) -> Named:
+    """Return an allocator as if a scenario named it, with its constants in `params`."""
+    return Named(ALLOCATOR, "uplink.allocator", name_of(allocator), allocator, params or {})
 
 
 def bind_allocator(
@@ -209,7 +230,6 @@ def bind_allocator(
     *,
     constant: Mapping[str, object],
     changing: Mapping[str, Callable[[Indices], object]],
-    devices: int,
     weights: Floats | None,
     slots: Slots | None,
 ) -> tuple[Allocator, Asked]:
@@ -218,19 +238,20 @@ def bind_allocator(
     `constant` and `changing` are what the uplink gives; weights and what slots remember are added here. Raises
     ValueError if it asks for what isn't there.
     """
-    name = name_of(allocator)
-    asked = asked_of_the_uplink(allocator, params)
-    every_weight = np.ones(devices) if weights is None else np.asarray(weights, dtype=np.float64)
-    offered = {**changing, "weight": lambda active: every_weight[active]}
+    named = named_allocator(allocator, params)
+    offered = {**changing}
+    if weights is not None:
+        every_weight = np.asarray(weights, dtype=np.float64)
+        offered["weight"] = lambda active: every_weight[active]
     if slots is not None:
         offered["last_slot"] = lambda active: slots.last_slot[active]
         offered["average_rate"] = lambda active: slots.average_rate[active]
-    elif SLOTTED & set(asked):
-        raise ValueError(f"{name} needs slots")
-    if "weight" in asked and weights is None:
-        raise ValueError(f"{name} asks for the devices' weights")
-    bound = dict(params) | {each: constant[each] for each in asked if each in constant}
-    return partial(allocator, **bound), [(each, offered[each]) for each in asked if each in offered]
+    for name in named.asks:
+        if name not in offered and name not in constant:
+            raise ValueError(f"{named.name} asks for {name}: {GIVEN[name]}")
+    named.check(named.asks)
+    bound = {**params, **{name: constant[name] for name in named.asks if name in constant}}
+    return partial(allocator, **bound), [(name, offered[name]) for name in named.asks if name in offered]
 
 
 def checked_shares(name: str, given: object, uploads: int) -> tuple[Floats, float, float]:

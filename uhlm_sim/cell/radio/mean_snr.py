@@ -1,20 +1,24 @@
 """Mean SNR of every phone, as given, as recorded, or from its place in the cell; and the power it sends with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import db_to_linear, drop_phones, linear_to_db, transmit_power_dbm, uplink_snr_db
-from uhlm_sim.cell.phones.population import population
+from channel_models import PATH_LOSS, db_to_linear, drop_phones, linear_to_db, transmit_power_dbm, uplink_snr_db
+from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.scenario import Geometry, Scenario
+from uhlm_sim.seams import Seam
 
 Floats = NDArray[np.float64]
 BUDGET = ["base_station_gain_dbi", "phone_gain_dbi", "extra_loss_db", "noise_figure_db", "interference_margin_db"]
 BUDGET += ["max_power_dbm", "p0_dbm", "alpha"]
+PATH = Seam("Path loss", ("channel.geometry.model",), PATH_LOSS)
 
 
-def mean_snr_db(scenario: Scenario, replication: int) -> Floats:
+def mean_snr_db(scenario: Scenario, replication: int, people: Sequence[Who]) -> Floats:
     """Return the mean SNR [dB] over the whole band of every device in one replication.
 
     From geometry, every replication drops the phones anew, so that intervals cover where phones happen to be; a
@@ -30,16 +34,15 @@ def mean_snr_db(scenario: Scenario, replication: int) -> Floats:
         found = np.broadcast_to(np.asarray(channel.mean_snr_db, dtype=np.float64), devices)
     else:
         try:
-            found = _dropped(scenario, channel.geometry, replication)
+            found = _dropped(scenario, channel.geometry, replication, people)
         except ValueError as error:
             raise ScenarioError(f"channel.geometry: {error}") from None
     of_class = {each.name: each.mean_snr_db for each in scenario.device_class if each.mean_snr_db is not None}
-    people = population(scenario) if of_class else []
     if of_class:
         found = np.array([of_class.get(str(who.name[0]), found[who.device]) for who in people])
     lowest = int(found.argmin())
     if channel.kind == "constant" and found[lowest] < channel.min_snr_db:
-        name = people[lowest].name[0] if people else ""
+        name = people[lowest].name[0]
         where = f"device_class.{name}" if name in of_class else "channel.geometry"
         raise ScenarioError(
             f"{where}: device {lowest} has a mean SNR of {found[lowest]:.1f} dB in replication {replication}, "
@@ -48,7 +51,7 @@ def mean_snr_db(scenario: Scenario, replication: int) -> Floats:
     return found
 
 
-def transmit_power_w(scenario: Scenario, replication: int) -> Floats:
+def transmit_power_w(scenario: Scenario, replication: int, people: Sequence[Who]) -> Floats:
     """Return the power [W] of every device over the whole band in one replication.
 
     Full power, or under power control what a phone's place asks for. A class with a mean SNR of its own, whose places
@@ -58,7 +61,7 @@ def transmit_power_w(scenario: Scenario, replication: int) -> Floats:
     geometry = scenario.channel.geometry
     if geometry is None or geometry.p0_dbm is None:
         return full_w
-    coupling_db = _loss_db(scenario, geometry, replication) + geometry.extra_loss_db
+    coupling_db = _loss_db(scenario, geometry, replication, people) + geometry.extra_loss_db
     power_dbm = transmit_power_dbm(
         coupling_db - geometry.base_station_gain_dbi - geometry.phone_gain_dbi,
         bandwidth_hz=scenario.uplink.bandwidth_hz,
@@ -67,18 +70,17 @@ def transmit_power_w(scenario: Scenario, replication: int) -> Floats:
         alpha=geometry.alpha,
     )
     is_placed = [each.mean_snr_db is None for each in scenario.device_class] or [True]
-    placed = np.array([is_placed[who.group] for who in population(scenario)])
+    placed = np.array([is_placed[who.group] for who in people])
     return np.where(placed, db_to_linear(power_dbm) / 1000.0, full_w)
 
 
-def _dropped(scenario: Scenario, geometry: Geometry, replication: int) -> Floats:
+def _dropped(scenario: Scenario, geometry: Geometry, replication: int, people: Sequence[Who]) -> Floats:
     budget = {name: getattr(geometry, name) for name in BUDGET}
-    loss_db = _loss_db(scenario, geometry, replication)
+    loss_db = _loss_db(scenario, geometry, replication, people)
     return uplink_snr_db(loss_db, bandwidth_hz=scenario.uplink.bandwidth_hz, **budget)
 
 
-def _loss_db(scenario: Scenario, geometry: Geometry, replication: int) -> Floats:
+def _loss_db(scenario: Scenario, geometry: Geometry, replication: int, people: Sequence[Who]) -> Floats:
     places = geometry.model_dump(exclude=set(BUDGET))
-    people = population(scenario)
     drops = [drop_phones(who.stream(scenario.seed, "drop", replication), 1, **places) for who in people]
     return np.concatenate([drop.loss_db for drop in drops])

@@ -1,6 +1,6 @@
 """The scenario's bands as objects: the uplink with its link, and the downlink where it is shared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,23 +8,24 @@ import simpy
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.jobs import Job
-from uhlm_sim.cell.phones.population import population, weights_of
+from uhlm_sim.cell.phones.population import Who, weights_of
 from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.allocators import ALLOCATORS, SLOTTED, Allocator, asked_of_the_uplink
+from uhlm_sim.cell.radio.allocators import SLOTTED, named_allocator
 from uhlm_sim.cell.radio.downlink import Downlink
-from uhlm_sim.cell.radio.fading import find_fading, make_air
+from uhlm_sim.cell.radio.fading import Fading, make_air
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.cell.radio.uplink import Uplink
-from uhlm_sim.names import find_kind
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.seams import Found, Named, Seam
 
 Floats = NDArray[np.float64]
 MakeAir = Callable[[], Air]
+CoinsOf = Callable[[int], np.random.Generator]
 
 
 def shannon(
-    env: simpy.Environment, scenario: Scenario, _replication: int, make: MakeAir, options: dict[str, Any]
+    env: simpy.Environment, scenario: Scenario, make: MakeAir, _coins_of: CoinsOf, options: dict[str, Any]
 ) -> tuple[Uplink, Air]:
     """Send bits at a rate that the SNR allows, and nothing ever fails.
 
@@ -32,12 +33,12 @@ def shannon(
     least SNR those of [channel]. Left out: blocks, their errors, retransmissions, overhead.
     """
     uplink, air = scenario.uplink, make()
-    slots = make_slots(air.devices, options["allocator"], uplink.params, uplink.tti_s, uplink.average_s)
+    slots = make_slots(air.devices, named_allocator(options["allocator"]), uplink.tti_s, uplink.average_s)
     return Uplink(env, air=air, slots=slots, count_sending=scenario.device.radio is not None, **options), air
 
 
 def adaptive(
-    env: simpy.Environment, scenario: Scenario, replication: int, make: MakeAir, options: dict[str, Any]
+    env: simpy.Environment, scenario: Scenario, make: MakeAir, coins_of: CoinsOf, options: dict[str, Any]
 ) -> tuple[AdaptiveUplink, Air]:
     """Send blocks by modulation and coding for an outdated SNR; they may fail and are sent again, slot by slot.
 
@@ -47,7 +48,6 @@ def adaptive(
     """
     uplink, link, air = scenario.uplink, scenario.uplink.link, make()
     assert uplink.tti_s is not None  # told by check_scenario
-    people = population(scenario)
     band = AdaptiveUplink(
         env,
         air=air,
@@ -61,13 +61,14 @@ def adaptive(
             overhead=link.overhead,
         ),
         slots=Slots(air.devices, uplink.tti_s, uplink.average_s),
-        coins_of=lambda device: people[device].stream(scenario.seed, "block errors", replication),
+        coins_of=coins_of,
         **options,
     )
     return band, air
 
 
 LINKS: dict[str, Callable[..., tuple[Uplink | AdaptiveUplink, Air]]] = {"shannon": shannon, "adaptive": adaptive}
+LINK = Seam("Links", ("uplink.link.kind",), LINKS)
 
 
 def make_uplink(
@@ -76,42 +77,53 @@ def make_uplink(
     replication: int,
     snr_db: Floats,
     *,
+    people: Sequence[Who],
+    found: Found,
+    fading_of: Callable[[int], Fading],
     deliver: Callable[[Job], None],
-    allow_plugins: bool = False,
 ) -> tuple[Uplink | AdaptiveUplink, Air]:
     """Return the uplink of one replication, and the air that it sends through."""
     uplink = scenario.uplink
-    fading_of = find_fading(scenario, allow_plugins=allow_plugins)
     options = {
         "bandwidth_hz": uplink.bandwidth_hz,
         "deliver": deliver,
-        "allocator": find_kind(uplink.allocator, ALLOCATORS, "uplink.allocator", allow_plugins=allow_plugins),
+        "allocator": found["uplink.allocator"].function,
         "params": uplink.params,
-        "weights": weights_of(scenario, population(scenario)),
+        "weights": weights_of(scenario, people),
         "power_limited": uplink.snr_rule == "power-limited",
     }
-    return LINKS[uplink.link.kind](
-        env, scenario, replication, lambda: make_air(scenario, fading_of, replication, snr_db), options
+    band: tuple[Uplink | AdaptiveUplink, Air] = found["uplink.link.kind"].function(
+        env,
+        scenario,
+        lambda: make_air(scenario, fading_of, replication, snr_db, people),
+        lambda device: people[device].stream(scenario.seed, "block errors", replication),
+        options,
     )
+    return band
 
 
 def make_downlink(
-    env: simpy.Environment, scenario: Scenario, replication: int, snr_db: Floats, *, allow_plugins: bool = False
+    env: simpy.Environment,
+    scenario: Scenario,
+    replication: int,
+    snr_db: Floats,
+    *,
+    people: Sequence[Who],
+    found: Found,
+    fading_of: Callable[[int], Fading],
 ) -> Downlink | None:
     """Return the downlink, or None where it is a constant; `snr_db` are the uplink's mean SNRs."""
-    downlink = scenario.downlink
+    downlink, named = scenario.downlink, found["downlink.allocator"]
     if downlink.kind == "constant":
         return None
-    fading_of = find_fading(scenario, allow_plugins=allow_plugins)
-    allocator = find_kind(downlink.allocator, ALLOCATORS, "downlink.allocator", allow_plugins=allow_plugins)
     return Downlink(
         env,
         bandwidth_hz=downlink.bandwidth_hz,
-        air=make_air(scenario, fading_of, replication, downlink_snr_db(scenario, snr_db), "downlink fading"),
-        allocator=allocator,
+        air=make_air(scenario, fading_of, replication, downlink_snr_db(scenario, snr_db), people, "downlink fading"),
+        allocator=named.function,
         params=downlink.params,
-        weights=weights_of(scenario, population(scenario)),
-        slots=make_slots(len(snr_db), allocator, downlink.params, downlink.tti_s, downlink.average_s),
+        weights=weights_of(scenario, people),
+        slots=make_slots(len(snr_db), named, downlink.tti_s, downlink.average_s),
     )
 
 
@@ -123,10 +135,6 @@ def downlink_snr_db(scenario: Scenario, uplink_snr_db: Floats) -> Floats:
     return np.full(len(uplink_snr_db), downlink.mean_snr_db)
 
 
-def make_slots(
-    devices: int, allocator: Allocator, params: Mapping[str, float], tti_s: float | None, average_s: float
-) -> Slots | None:
+def make_slots(devices: int, allocator: Named, tti_s: float | None, average_s: float) -> Slots | None:
     """Return a band's slots, for an allocator that looks at them."""
-    if tti_s is None or not SLOTTED & set(asked_of_the_uplink(allocator, params)):
-        return None
-    return Slots(devices, tti_s, average_s)
+    return None if tti_s is None or not SLOTTED & set(allocator.asks) else Slots(devices, tti_s, average_s)

@@ -1,11 +1,12 @@
 """The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Generator, Mapping
+from math import inf
 
 import numpy as np
 import simpy
 
+from uhlm_sim.cell.alarm import Alarm
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.allocators import (
@@ -14,16 +15,14 @@ from uhlm_sim.cell.radio.allocators import (
     Floats,
     bind_allocator,
     equal_share,
-    fdma,
-    name_of,
-    proportional_fair,
-    weighted,
 )
+from uhlm_sim.cell.radio.draining import make_drain
 from uhlm_sim.cell.radio.epochs import Epochs
 from uhlm_sim.cell.radio.slots import Slots
-from uhlm_sim.cell.radio.virtual_time import VirtualTime
 
 __all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
+
+ROUNDING = 1e-12  # of the time of day: an edge that is no further away than that is reached
 
 
 class Uplink:
@@ -63,7 +62,6 @@ class Uplink:
         self._env = env
         self._air = air
         self._deliver = deliver
-        self._slots = slots
         self._arrival = np.zeros(air.devices, dtype=np.int64)
         bound, asked = bind_allocator(
             allocator,
@@ -75,56 +73,69 @@ class Uplink:
                 "mean_snr": lambda active: air.mean_snr[active],
                 "efficiency": lambda active: air.efficiency()[active],
             },
-            devices=air.devices,
             weights=weights,
             slots=slots,
         )
-        self._shared: VirtualTime | Epochs
-        if allocator is fdma:
-            share = 1.0 / air.devices
-            self._shared = VirtualTime(bandwidth_hz, air, whole=air.devices, power_in=share if power_limited else 1.0)
-        elif allocator in (equal_share, weighted) or (allocator is proportional_fair and _all_tie(air)):
-            own = weights if allocator is weighted else None
-            self._shared = VirtualTime(bandwidth_hz, air, weights=own, power_in=None if power_limited else 1.0)
-        else:
-            self._shared = Epochs(
-                bandwidth_hz,
-                air,
-                bound,
-                asked,
-                name_of(allocator),
-                slots=slots,
-                power_limited=power_limited,
-                count_sending=count_sending,
-            )
-        self._newcomers: simpy.Event | None = None
-        self._delivers_many = False  # uploads that end together may be followed by others at once
-        self._slot_edge: simpy.Event | None = None
-        self._settled_s = 0.0
-        self._timer: simpy.Event | None = None
-        self._timer_s = np.inf
-        self._edge: simpy.Event | None = None
-        self._edge_s = np.inf
+        self._shared = make_drain(
+            allocator,
+            bound,
+            asked,
+            bandwidth_hz,
+            air,
+            weights,
+            slots=slots,
+            power_limited=power_limited,
+            count_sending=count_sending,
+        )
+        self._slots = slots if isinstance(self._shared, Epochs) else None
+        self._alarm = Alarm(env)
         self._block = -1
+        self._block_edge_s = self._slot_edge_s = inf
+        self._changed = False  # who takes part, or the air, since the last look
+        self._delivering = False
+        self._settled_s = 0.0
+        env.process(self.run())
+
+    def run(self) -> Generator[simpy.Event, object, None]:
+        """Sleep until something changes, hand on whose last bit has arrived, and look at who shares the band, and how.
+
+        That is at the next finish, at the edge of a block or slot, or where uploads have begun and wait for a look.
+        """
+        now = self._env.now
+        while True:
+            yield self._alarm.until(self._next_change_s(), now)
+            now = self.settle()
+            if ended := self._shared.due(now):
+                self._hand_on(ended)
+            if not self._shared.jobs:
+                continue  # blocks and slots pass unseen; the next upload finds out where the air is
+            reached_s = now * (1.0 + ROUNDING)
+            if self._block_edge_s <= reached_s:
+                self._enter_block(self._block + 1)
+            if self._slot_edge_s <= reached_s:  # after the block's edge: a block that begins with a slot is known in it
+                self._enter_slot(now)
+            elif self._changed:
+                self._look(now)
 
     def send(self, job: Job) -> None:
         """Begin to upload a job's payload, now."""
         now = self.settle()
-        self._finish_due(now)  # what is due now is over, and takes no share beside the newcomer
+        shared = self._shared
+        if shared.jobs and (ended := shared.due(now)):
+            self._hand_on(ended)  # what is due now is over, and takes no share beside the newcomer
+        if not shared.jobs:
+            self._find_the_air(now)
         self.counters.arrivals += 1
-        if not self._shared.jobs:
-            self._wake(now)
         self._arrival[job.device] = self.counters.arrivals
-        self._shared.begin(job, now)
-        if self._shared.steady:
-            self._arm(now)
-        elif self._slots is None and self._newcomers is None:
-            if self._env.peek() > now and not self._delivers_many:
-                self._look(now)
-                self._arm(now)
-            else:  # others may begin at this instant: look once for all
-                self._newcomers = self._env.timeout(0.0)
-                self._newcomers.callbacks.append(self._on_newcomers)
+        shared.begin(job, now)
+        if not shared.steady and self._slots is None:
+            self._changed = True
+        if self._changed:
+            if self._delivering or self._env.peek() <= now:  # others may begin at this instant: look once for all
+                self._alarm.no_later_than(now, now)
+                return
+            self._look(now)
+        self._alarm.no_later_than(self._next_change_s(), now)
 
     def settle(self) -> float:
         """Bring the counters up to the present, and return it."""
@@ -138,94 +149,49 @@ class Uplink:
             self._settled_s = now
         return now
 
-    def _on_newcomers(self, event: simpy.Event) -> None:
-        if event is self._newcomers:
-            self._look(self._env.now)
-            self._arm(self._env.now)
+    def _next_change_s(self) -> float:
+        """Return when the next upload ends, block begins or slot begins: never, if nothing is sent."""
+        if not self._shared.jobs:
+            return inf
+        edge_s = self._block_edge_s if self._block_edge_s < self._slot_edge_s else self._slot_edge_s
+        finish_s = self._shared.next_s()
+        return finish_s if finish_s < edge_s else edge_s
 
     def _look(self, now: float) -> None:
-        self._newcomers = None
+        """Find the shares and rates that hold from now on."""
+        self._changed = False
         self._shared.look(now)
 
-    def _wake(self, now: float) -> None:
-        """Look at the air after an idle time, and follow its blocks from now on."""
+    def _find_the_air(self, now: float) -> None:
+        """Find the block and the slot of the present, after a time in which nobody sent."""
         if self._slots is not None:
-            self._await_slot(self._slots, self._slots.next_number(now))
-        if self._air.coherence_s is not None:
-            self._enter(int(now / self._air.coherence_s * (1.0 + 1e-12)), self._air.coherence_s)
-        elif self._block < 0:
-            self._block = 0
+            self._slot_edge_s = self._slots.next_number(now) * self._slots.tti_s
+        block = int(now / (self._air.coherence_s or inf) * (1.0 + ROUNDING))  # a channel that stands still has one
+        if block != self._block:
+            self._enter_block(block)
             self._look(now)
 
-    def _enter(self, block: int, coherence_s: float) -> None:
+    def _enter_block(self, block: int) -> None:
         self._block = block
-        self._air.enter(block)
-        self._look(self._env.now)
-        self._edge_s = (block + 1) * coherence_s
-        self._edge = self._env.timeout(max(self._edge_s - self._env.now, 0.0))
-        self._edge.callbacks.append(partial(self._on_edge, coherence_s))
+        self._changed = True
+        if self._air.coherence_s is not None:
+            self._air.enter(block)
+            self._block_edge_s = (block + 1) * self._air.coherence_s
 
-    def _on_edge(self, coherence_s: float, event: simpy.Event) -> None:
-        if event is not self._edge:
-            return
-        self._edge = None
-        now = self.settle()
-        self._finish_due(now)
-        if self._shared.jobs:
-            self._enter(self._block + 1, coherence_s)
-            self._arm(now)
+    def _enter_slot(self, now: float) -> None:
+        if isinstance(self._shared, Epochs) and self._slots is not None:
+            number = self._slots.next_number(now)
+            self._shared.enter_slot(self._slots, number, now)
+            self._slot_edge_s = (number + 1) * self._slots.tti_s
+        self._changed = False
 
-    def _await_slot(self, slots: Slots, number: int) -> None:
-        self._slot_edge = self._env.timeout(max(number * slots.tti_s - self._env.now, 0.0))
-        self._slot_edge.callbacks.append(partial(self._on_slot, slots, number))
-
-    def _on_slot(self, slots: Slots, number: int, event: simpy.Event) -> None:
-        if event is not self._slot_edge:
-            return
-        now = self.settle()
-        self._finish_due(now)
-        if isinstance(self._shared, Epochs) and self._shared.jobs:
-            if self._air.coherence_s is not None and self._edge_s <= now * (1.0 + 1e-12):
-                self._enter(self._block + 1, self._air.coherence_s)  # a block that begins with the slot is known in it
-            self._shared.enter_slot(slots, number, now)
-            self._await_slot(slots, number + 1)
-            self._arm(now)
-
-    def _arm(self, now: float) -> None:
-        """Have a timer at or before the next finish, but never beyond the block, where all changes anyway."""
-        due_s = self._shared.next_s()
-        if due_s >= self._edge_s or due_s == np.inf or (self._timer is not None and self._timer_s <= due_s):
-            return
-        self._timer_s = due_s
-        self._timer = self._env.timeout(max(due_s - now, 0.0))
-        self._timer.callbacks.append(self._on_timer)
-
-    def _on_timer(self, event: simpy.Event) -> None:
-        if event is not self._timer:
-            return
-        self._timer = None
-        now = self.settle()
-        self._finish_due(now)
-        if self._shared.jobs:
-            self._arm(now)
-
-    def _finish_due(self, now: float) -> None:
-        ended = self._shared.due(now)
-        if not ended:
-            return
+    def _hand_on(self, ended: list[Job]) -> None:
+        """Deliver the uploads that end now."""
         for job in ended:
             self.counters.departures += 1
             self.counters.bits += job.payload_bits
-        if not self._shared.jobs:
-            self._edge, self._edge_s, self._slot_edge = None, np.inf, None
-        elif not self._shared.steady:
-            self._look(now)
-        self._delivers_many = len(ended) > 1
+        self._changed = bool(self._shared.jobs) and not self._shared.steady
+        self._delivering = True  # some may be followed by others at once, which are looked at together
         for job in ended:
             self._deliver(job)
-        self._delivers_many = False
-
-
-def _all_tie(air: Air) -> bool:
-    """Say whether every device always has its mean SNR, and can send at it."""
-    return air.coherence_s is None and not air.per_upload and bool((air.efficiency() > 0.0).all())
+        self._delivering = False

@@ -60,7 +60,8 @@ class VirtualTime:
 
     def begin(self, job: Job, now: float) -> None:
         """Let an upload take part, from now on; if not `steady`, from the next look on."""
-        self._read(now)
+        if now > self._settled_s:
+            self._read(now)
         device = job.device
         self.jobs[device] = job
         self._started_clock[device] = clock = self._clock
@@ -81,7 +82,8 @@ class VirtualTime:
 
     def look(self, now: float) -> None:
         """Find everybody's rate and finish anew: the air has changed, or the shares where they matter to it."""
-        self._read(now)
+        if now > self._settled_s:
+            self._read(now)
         attained = self._clock - self._looked_clock
         if attained > 0.0:
             self._left_bits -= attained * self._rate
@@ -98,7 +100,8 @@ class VirtualTime:
 
     def due(self, now: float) -> list[Job]:
         """Take out the uploads that end now, in device order."""
-        self._read(now)
+        if now > self._settled_s:
+            self._read(now)
         due_clock = self._clock + 1e-12 * (self._clock + (1.0 + now) * self._pace)
         if self._next_finish > due_clock:
             return []

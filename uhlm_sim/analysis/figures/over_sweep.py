@@ -1,11 +1,9 @@
-"""Figures over one swept value, as functions of a table: metrics, latency percentiles, legs and batches against it.
+"""Metrics over one swept value: their tables, and a panel for each.
 
 A table's first column is the swept one.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from uhlm_sim.analysis.figures.axes import DECADE, is_numeric, key_words, places, set_swept, varied
 from uhlm_sim.analysis.figures.style import (
     COLUMN_IN,
     INK,
-    LEG_COLOURS,
     PAGE_IN,
     QUIET,
     Look,
@@ -24,31 +22,16 @@ from uhlm_sim.analysis.figures.style import (
     line_widths,
     looks,
     new_figure,
-    panel_columns,
     policies_of,
 )
-from uhlm_sim.analysis.figures.swept import DECADE, is_numeric, key_words, places, set_swept, set_words, value_words
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.measures.metrics import LEGS
+from uhlm_sim.analysis.measures.verdicts import verdicts
+from uhlm_sim.analysis.run import Run
 
 PARTIAL = ("OVERLOADED", "CUT SHORT")  # verdicts under which latencies are those of the quicker requests
 COLUMNS = ["policy", "metric", "unit", "mean", "ci95_low", "ci95_high", "replications"]
-PANELS = {
-    "token_throughput": "Cell, tokens/s",
-    "token_throughput_per_device": "A phone, 1/mean(delay), tokens/s",
-    f"token_throughput{RATIO}": "Cell, ratio to {first}",
-    "uplink_utilisation": "Uplink utilisation",
-    "bs_utilisation": "GPU utilisation",
-    "slo_attainment": "Requests that meet the SLOs",
-}
-PERCENTILES = ("p50", "p95", "p99")
-LATENCIES = {f"{name}_s.{p}": f"{name.upper()} {p}, s" for name in ("ttft", "tpot") for p in PERCENTILES}
-BATCHES = {"batch_jobs": "Mean jobs in a batch", "batch_tokens": "Mean new tokens in a batch"}
 # Lines to read the others by, in a table as if they were policies.
 GUIDES = {"1/n": Look(INK, (0.0, (1.0, 1.5))), "SLO": Look(INK, (0.0, (6.0, 2.0)))}
-
-
-# -- tables -------------------------------------------------------------------------------------------------
 
 
 def over_table(summary: pd.DataFrame, x: str, metrics: Sequence[str]) -> pd.DataFrame:
@@ -77,6 +60,12 @@ def joined(summary: pd.DataFrame, x: str) -> pd.Series:
     return summary["policy"].astype(str).mask(follows & free, kinds)
 
 
+def joined_policies(run: Run) -> list[str]:
+    """Return a run's policies in order; over one swept value those that follow it are one."""
+    keys = varied(run.summary, run.sweep)
+    return list(joined(run.summary, keys[0]).unique()) if len(keys) == 1 else run.policies
+
+
 def guide_rows(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
     """Return an `over_table`'s guides: the share 1/n of a phone among n, and the limits of the SLOs.
 
@@ -102,20 +91,24 @@ def guide_rows(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
     return pd.concat(guides, ignore_index=True).reindex(columns=table.columns) if guides else table.head(0)
 
 
-def with_verdicts(table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return an `over_table` with each row's `verdict`, from a table of them as `verdicts.verdicts` makes it."""
-    x = str(table.columns[0])
-    judged = verdicts.assign(policy=joined(verdicts, x))[[x, "policy", "verdict"]].drop_duplicates([x, "policy"])
-    return table.merge(judged, on=[x, "policy"], how="left").fillna({"verdict": ""})
-
-
 def with_guides(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
     """Return an `over_table` with its guides below."""
     guides = guide_rows(table, slo)
     return pd.concat([table, guides], ignore_index=True) if len(guides) else table
 
 
-# -- drawing ------------------------------------------------------------------------------------------------
+def with_verdicts(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """Return an `over_table` with each row's `verdict`, from a table of them as `verdicts.verdicts` makes it."""
+    x = str(table.columns[0])
+    judged = judged.assign(policy=joined(judged, x))[[x, "policy", "verdict"]].drop_duplicates([x, "policy"])
+    return table.merge(judged, on=[x, "policy"], how="left").fillna({"verdict": ""})
+
+
+def latency_table(run: Run, x: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return latencies over a swept value with each point's verdict and the limits of the SLOs."""
+    start_s, end_s = run.window_s
+    judged = verdicts(run.replications, window_s=end_s - start_s, open_arrivals=run.is_open)
+    return with_guides(with_verdicts(over_table(run.summary, x, metrics), judged), run.scenario.get("slo", {}))
 
 
 def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
@@ -152,7 +145,7 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
         if unsure.any():
             ax.plot(at[unsure], mean[unsure], "x", color=look.colour, markersize=6, zorder=2.6)
     _set_values(ax, rows, metric)
-    _cut_bands(ax)
+    cut_bands(ax)
     set_swept(ax.xaxis, table.loc[~table["policy"].isin(GUIDES), x])
     ax.set_xlabel(key_words(x))
 
@@ -162,7 +155,12 @@ def without_interval(table: pd.DataFrame) -> pd.Series:
     return table["mean"].notna() & table["ci95_low"].isna() & (table["replications"] > 1)
 
 
-def _cut_bands(ax: Axes) -> None:
+def crosses(table: pd.DataFrame) -> str:
+    """Say in a caption what the crosses of `draw_over` are, if there are some."""
+    return " Crosses have no interval: they are the least certain." if without_interval(table).any() else ""
+
+
+def cut_bands(ax: Axes) -> None:
     """Let bands that reach zero or less meet the frame of a logarithmic axis at their points, not as walls beside."""
     if ax.get_yscale() == "log":
         for band in ax.collections:
@@ -207,7 +205,7 @@ def _set_values(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
         ax.set_ylim(0, 1.05 * min(1.5 * high, max(high, ends[1].max())))
 
 
-def over_figure(table: pd.DataFrame, panels: Mapping[str, str] = PANELS, policies: Sequence[str] = ()) -> Figure:
+def over_figure(table: pd.DataFrame, panels: Mapping[str, str], policies: Sequence[str] = ()) -> Figure:
     """Draw an `over_table` in a panel per metric that it has, three in a row, above one legend.
 
     `policies` are all of the run, the first of them the one that ratios are taken to.
@@ -231,75 +229,4 @@ def over_figure(table: pd.DataFrame, panels: Mapping[str, str] = PANELS, policie
         shown_styles = {name: styles[name] for name in names} | guides
         marked = [] if is_numeric(table.iloc[:, 0]) else names
         legend_below(figure, shown_styles, columns=4 if columns > 1 else 2, marked=marked)
-    return figure
-
-
-def latency_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
-    """Draw the percentiles of TTFT (above) and TPOT (below) of an `over_table`; those of one latency on one scale."""
-    figure = over_figure(table, LATENCIES, policies)
-    for name in ("TTFT", "TPOT"):
-        panels = [ax for ax in figure.axes if ax.get_title().startswith(name)]
-        logarithmic = any(ax.get_yscale() == "log" for ax in panels)
-        ends = list(chain.from_iterable(ax.get_ylim() for ax in panels))
-        floor = min((end for end in ends if end > 0), default=1.0)
-        for ax in panels:
-            if logarithmic and ax.get_yscale() != "log":
-                ax.set_yscale("log")
-            ax.set_ylim(floor if logarithmic else 0.0, max(ends))
-            _cut_bands(ax)
-    return figure
-
-
-# -- legs over a sweep --------------------------------------------------------------------------------------
-
-
-def legs_over_table(summary: pd.DataFrame, x: str) -> pd.DataFrame:
-    """Return the `over_table` of the six legs, with the `share` that each has of the mean time of a token."""
-    table = over_table(summary, x, LEGS)
-    return table.assign(share=table["mean"] / table.groupby([x, "policy"], sort=False)["mean"].transform("sum"))
-
-
-def draw_legs_over(ax: Axes, table: pd.DataFrame, policy: str) -> None:
-    """Stack the shares of one policy's legs at each swept value; above a bar is the mean time of a token in ms."""
-    x = str(table.columns[0])
-    one = table[table["policy"] == policy]
-    values = table[x].drop_duplicates()
-    bottom = np.zeros(len(values))
-    for leg in LEGS:
-        rows = one[one["metric"] == leg].set_index(x)["share"]
-        height = 100 * rows.reindex(values).fillna(0.0).to_numpy(dtype=np.float64)
-        text, colour = LEG_COLOURS[leg]
-        ax.bar(np.arange(len(values)), height, 0.8, bottom, color=colour, label=text)
-        bottom = bottom + height
-    words = [value_words(x, value) for value in values]
-    step = -(-len(words) // 10)
-    for i, total_s in enumerate(one.groupby(x)["mean"].sum().reindex(values)[::step]):
-        if total_s > 0:
-            ax.annotate(f"{1e3 * total_s:.0f}", (i * step, 100), (0, 1), fontsize=5, ha="center", **_ABOVE)
-    set_words(ax.xaxis, [float(i) for i in range(0, len(words), step)], words[::step])
-    ax.set_ylim(0, 107)
-    ax.set_yticks([0, 25, 50, 75, 100])
-    ax.set_xlabel(key_words(x))
-
-
-_ABOVE: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "color": INK}
-
-
-def legs_over_figure(table: pd.DataFrame) -> Figure:
-    """Draw a panel of stacked legs for each policy of a `legs_over_table`."""
-    names = policies_of(table)
-    columns = panel_columns(len(names))
-    rows = -(-len(names) // columns)
-    with new_figure(PAGE_IN, 0.5 + 1.75 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for ax, name in zip(axes.flat, names, strict=False):
-            draw_legs_over(ax, table, name)
-            ax.set_title(name)
-        for ax in axes.flat[: max(0, len(names) - columns)]:
-            ax.set_xlabel("")
-        for ax in axes[:, 0]:
-            ax.set_ylabel("share of the time, %")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
-        for ax in axes.flat[len(names) :]:
-            ax.remove()
     return figure

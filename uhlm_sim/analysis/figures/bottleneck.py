@@ -1,4 +1,4 @@
-"""The figure of a `bottleneck_table`: what a cell commits as its load grows, beside the bounds of its stations."""
+"""What limits a cell: what it commits as its load grows, beside the bounds of its stations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures.axes import DECADE, key_words, set_swept, swept_keys
+from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures.over_sweep import over_table
 from uhlm_sim.analysis.figures.style import (
     INK,
     LEG_COLOURS,
@@ -20,8 +24,10 @@ from uhlm_sim.analysis.figures.style import (
     panel_columns,
     policies_of,
 )
-from uhlm_sim.analysis.figures.swept import DECADE, key_words, set_swept
-from uhlm_sim.analysis.measures.bottleneck import PHONES, STATIONS
+from uhlm_sim.analysis.measures.bottleneck import PHONES, STATIONS, load_table
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
+from uhlm_sim.tables import LEGS
 
 USERS, RATE = "traffic.devices", "traffic.rate_per_s"
 LOADS = (USERS, RATE)
@@ -45,13 +51,13 @@ def bounds_of(table: pd.DataFrame, policy: str) -> dict[str, pd.Series]:
     x = str(table.columns[0])
     one = table[table["policy"] == policy].sort_values(x, kind="stable")
     at = one[x].drop_duplicates().to_numpy(dtype=np.float64)
-    found = {}
+    bounds = {}
     for name in (PHONES, *(station.name for station in STATIONS)):
         bound = one.loc[one["station"] == name, "bound"].to_numpy(dtype=np.float64)
         if len(bound):
-            found[name] = pd.Series(bound[0] * at / at[0] if name == PHONES and x == USERS else bound[-1], index=at)
+            bounds[name] = pd.Series(bound[0] * at / at[0] if name == PHONES and x == USERS else bound[-1], index=at)
     offered = one.drop_duplicates(x)[OFFERED].to_numpy(dtype=np.float64)
-    return found | ({OFFERED: pd.Series(offered, index=at)} if np.isfinite(offered).any() else {})
+    return bounds | ({OFFERED: pd.Series(offered, index=at)} if np.isfinite(offered).any() else {})
 
 
 def knee(bounds: Mapping[str, pd.Series]) -> float:
@@ -69,7 +75,7 @@ def knee(bounds: Mapping[str, pd.Series]) -> float:
 def frame(table: pd.DataFrame, policies: Sequence[str]) -> tuple[float, float]:
     """Return the least and the most tokens a second of a frame: to twice the least bound of the fastest policy."""
     lines = [bounds_of(table, policy) for policy in policies]
-    top = max(min(float(line.iloc[-1]) for name, line in each.items() if name != OFFERED) for each in lines)
+    top = max(min(float(line.iloc[-1]) for name, line in bounds.items() if name != OFFERED) for bounds in lines)
     here = table.loc[table["policy"].isin(policies) & (table["token_throughput"] > 0), "token_throughput"]
     return 0.7 * float(here.min()), 2.0 * top
 
@@ -143,3 +149,43 @@ def bounds_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
             lines.append(Line2D([], [], color=style.colour, linestyle=style.line, linewidth=0.8, label=text))
         figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), handlelength=2.6)
     return figure
+
+
+def plot(run: Run, policy: str = "", ax: Axes | None = None) -> Axes | Figure:
+    """Draw the cell's throughput over its phones or their rate beside the bounds of its stations.
+
+    One policy's on axes, else all in panels of a figure. `bottleneck.bottleneck_table` has the numbers of any run.
+    """
+    x = swept_keys(run, 1)[0]
+    if x not in LOADS:
+        raise InputError(f"bounds are drawn over {' or '.join(LOADS)}; this run sweeps {x}")
+    table = load_table(run, x)
+    if ax is None and not policy:
+        return bounds_figure(table, run.policies)
+    label = run.named(policy)[0]
+    if ax is None:
+        return bounds_figure(table[table["policy"] == label], run.policies)
+    draw_bounds(ax, table, label, looks(run.policies)[label])
+    ax.set_ylabel("tokens/s")
+    return ax
+
+
+def drawing(view: View) -> Drawing | None:
+    """Give the figure over a load with its caption, where a token was committed."""
+    run, x = view.run, view.keys[0]
+    if x not in LOADS or over_table(run.summary, x, LEGS).empty:
+        return None
+    table = load_table(run, x)
+    meets = "" if run.is_open else " Where it meets the least of the others is N*: beyond it phones queue."
+    offered = " Dotted: what the arrivals ask for." if run.is_open else ""
+    return Drawing(
+        "bottleneck",
+        f"What limits the cell over {key_words(x)}",
+        "Tokens a second of the cell beside the asymptotic bounds of queueing theory. The grey line is N phones that "
+        "wait for nobody, taken from where they are fewest: a token holds its phone for Z + S, Z outside the shared "
+        f"stations and S in service.{meets} Each other line is a station in use all the time, 1/D, with D its time per "
+        "token at the most load and GPUs with full batches; one that lies above the frame doesn't limit."
+        f"{offered}{captions.intervals(run, 'Bands')}{view.note}",
+        table,
+        bounds_figure(table, run.policies),
+    )

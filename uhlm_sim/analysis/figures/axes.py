@@ -14,6 +14,9 @@ import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
+
 DECADE = 10.0
 LONGEST = 24  # characters of a tick: a swept table, such as one of traffic.presence, would leave no room for the axes
 KEYS = {
@@ -73,6 +76,15 @@ def varied(summary: pd.DataFrame, sweep: list[str]) -> list[str]:
         if others and len(words[others].drop_duplicates()) == len(words[kept].drop_duplicates()):
             kept = others
     return kept
+
+
+def swept_keys(run: Run, count: int) -> list[str]:
+    """Return the keys that a run varies; InputError where they aren't as many as a figure has axes for."""
+    keys = varied(run.summary, run.sweep)
+    if len(keys) != count:
+        values = f"{count} swept value{'s' if count > 1 else ''}"
+        raise InputError(f"a figure over {values}: this run sweeps {', '.join(keys) or 'nothing'}")
+    return keys
 
 
 def is_numeric(column: pd.Series) -> bool:

@@ -1,0 +1,122 @@
+"""Schemes of a user's own: windows, a compressed upload and a choice by the load, each a few lines in one file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+
+from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.phones.policies import ready_policy
+from uhlm_sim.cell.records import Records
+from uhlm_sim.experiment import run
+from uhlm_sim.scenario import Scenario
+from uhlm_sim.scenario_file import read_scenario
+from uhlm_sim.tables import LEGS
+from uhlm_sim.tokens.trace import Trace
+
+WINDOWS = """
+    from uhlm_sim.cell.phones.policies import Scheme
+
+    def windows(walk):  # up to 4 drafts a visit, and the LLM's own token where all are accepted
+        while walk.left:
+            yield walk.send(4, bonus=True)
+
+    def scheme():
+        return Scheme(rounds=windows)
+"""
+TOP_K = """
+    from functools import partial
+
+    import numpy as np
+    from uhlm_sim.cell.phones.policies import Scheme
+    from uhlm_sim.tokens.messages import Message
+
+    def top_k(path, distribution_bits, k):  # k entries of 8 bits and an index of 15; the verdict is full HLM's, a proxy
+        return Message(np.full(len(path), k * (8.0 + 15.0)), path.accepted)
+
+    def scheme(k=30):
+        return Scheme(message=partial(top_k, k=int(k)))
+"""
+LOADED = """
+    from uhlm_sim.cell.phones.policies import Scheme
+
+    def choose(walk, cell, uploads):  # keep a draft of little uncertainty while others are sending
+        while walk.left:
+            sure = walk.path.uncertainty[walk.position] <= 0.5
+            yield walk.keep() if sure and cell.active_uploads >= uploads else walk.send()
+
+    def scheme(uploads=1):
+        return Scheme(rounds=lambda walk, cell: choose(walk, cell, uploads), looks_at_cell=True)
+"""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A scenario file beside a file of the user's own code, under a policy of that name."""
+
+    scenario: Scenario
+    records: Records
+
+
+@pytest.fixture
+def play(tmp_path: Path, scenario_file: Path, trace_file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that runs a scenario with code of the user's own, and simulates one replication of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def played(module: str, code: str, *settings: str) -> Own:
+        lines = dedent(code)
+        assert len(lines.splitlines()) <= 30
+        (tmp_path / f"{module}.py").write_text(lines, encoding="utf-8")
+        scenario = read_scenario(scenario_file, [f'policy=[{{kind="{module}:scheme", name="own"}}]', *settings])
+        results = run(scenario, jobs=1, allow_plugins=True)
+        assert results.policies == ["own"]
+        policy = ready_policy(0, scenario, Trace.read(trace_file), allow_plugins=True)
+        return Own(scenario, simulate(scenario, policy, 0))
+
+    return played
+
+
+def test_a_window_commits_the_accepted_run_and_one_token_more(play: Any) -> None:
+    """4 drafts a visit, or what is left; then the replacement of a refused one, or the LLM's own token."""
+    own = play("windowed", WINDOWS, "channel.kind=constant")
+    requests = own.records.requests.query("finished").set_index(["device", "request"])
+    rounds = own.records.rounds.set_index(["device", "request"]).loc[requests.index]
+    left = requests["tokens"].reindex(rounds.index) - rounds["first_position"]
+    refused = rounds["accepted"] < rounds["drafted"]
+    assert (rounds["drafted"] == np.minimum(left, 4)).all()
+    assert (rounds["committed"] == rounds["accepted"] + (refused | (left > 4))).all()
+    assert rounds.groupby(level=[0, 1])["committed"].sum().equals(requests["tokens"])
+    assert 0.2 < refused.mean() < 0.8
+
+
+def test_the_tokens_of_a_window_come_together_and_its_first_has_the_legs(play: Any) -> None:
+    tokens = play("windowed_too", WINDOWS).records.tokens
+    done = tokens[tokens["committed_s"].notna()]
+    together = done.groupby(["device", "request", "round"])
+    assert (together["committed_s"].nunique() == 1).all()
+    assert (together.size() > 1).any()
+    followers = done[together.cumcount() > 0]
+    assert (followers[list(LEGS)] == 0).all(axis=None)
+    assert set(followers["outcome"]) <= {"accepted", "resampled", "generated"}
+    np.testing.assert_allclose(done[list(LEGS)].sum(axis=1), done["committed_s"] - done["started_s"], atol=1e-9)
+
+
+def test_a_top_k_message_weighs_k_entries_and_the_ids_that_ride_along(play: Any) -> None:
+    rounds = play("compressed", TOP_K).records.rounds
+    later = rounds[(rounds["round"] > 0) & (rounds["decision"] == "send")]
+    assert set(later["payload_bits"]) == {30 * 23}
+
+
+def test_a_scheme_that_looks_at_the_uplink_keeps_drafts_only_while_others_send(play: Any) -> None:
+    """Alone in its cell a phone never sees another's upload; where many share a narrow band it often does."""
+    narrow = "uplink.bandwidth_hz=1e5"
+    alone = play("loaded", LOADED, "traffic.devices=1", narrow).records
+    crowd = play("loaded_too", LOADED, "traffic.devices=8", narrow).records
+    assert set(alone.rounds["decision"].dropna()) == {"send"}
+    kept = crowd.tokens[crowd.tokens["decision"] == "skip"]
+    assert len(kept) > 10
+    assert (kept["uncertainty"] <= 0.5).all()

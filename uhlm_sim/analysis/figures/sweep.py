@@ -1,0 +1,47 @@
+"""Throughput, utilisation and attainment over one swept value."""
+
+from matplotlib.figure import Figure
+
+from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures.axes import key_words, swept_keys
+from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures.over_sweep import crosses, joined, joined_policies, over_figure, over_table, with_guides
+from uhlm_sim.analysis.measures.intervals import RATIO
+from uhlm_sim.analysis.run import Run
+
+PANELS = {
+    "token_throughput": "Cell, tokens/s",
+    "token_throughput_per_device": "A phone, 1/mean(delay), tokens/s",
+    f"token_throughput{RATIO}": "Cell, ratio to {first}",
+    "uplink_utilisation": "Uplink utilisation",
+    "bs_utilisation": "GPU utilisation",
+    "slo_attainment": "Requests that meet the SLOs",
+}
+
+
+def plot(run: Run) -> Figure:
+    """Draw throughput, utilisation and attainment over the one value that is swept.
+
+    In panels of a figure of its own; `over("token_throughput", ax)` draws one of them on axes of yours.
+    """
+    table = over_table(run.summary, swept_keys(run, 1)[0], list(PANELS))
+    return over_figure(with_guides(table, run.scenario.get("slo", {})), PANELS, joined_policies(run))
+
+
+def drawing(view: View) -> Drawing:
+    """Give the figure over a sweep with its caption."""
+    run, x = view.run, view.keys[0]
+    policies, words = list(joined(run.summary, x).unique()), key_words(x)
+    others = [name for name in run.sweep if name != x and run.summary[name].astype(str).nunique() > 1]
+    together = f" With it goes {' and '.join(map(key_words, others))}." if others else ""
+    table = with_guides(over_table(run.summary, x, list(PANELS)), {})
+    guide = " The dotted 1/n is a phone's share of a full cell." if table["policy"].eq("1/n").any() else ""
+    return Drawing(
+        "sweep",
+        f"Over {words}",
+        f"Each policy against {words}.{together}{captions.intervals(run, 'Bands')} Ratios are to {policies[0]}, paired "
+        "by replication. A phone's rate is 1/mean(delay); a token's delay is the time from the start of its draft "
+        f"until it is at the device.{guide}{crosses(table)}{view.note}",
+        table,
+        over_figure(table, PANELS, policies),
+    )

@@ -1,0 +1,64 @@
+"""Sentences on which station limits which policies."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from uhlm_sim.analysis.digits import listed
+from uhlm_sim.analysis.measures.bottleneck import FULL, PHONES, STATIONS, bottleneck_table
+from uhlm_sim.analysis.report.points import Points
+from uhlm_sim.analysis.run import Run
+
+
+def limits(results: Run, points: Points) -> Iterator[str]:
+    """Name the station that limits each policy, where it does, and how near it is to its bound.
+
+    In a closed loop something always limits: a station, or the phones themselves, their thinking included. With open
+    arrivals the load limits a cell that keeps up; then the station that fills first as arrivals grow is named.
+    """
+    table = bottleneck_table(results)
+    is_open = results.is_open
+    by_limit: dict[tuple[str, ...], pd.DataFrame] = {}
+    for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
+        names = tuple(rows.loc[rows["limits"], "station"])
+        by_limit[names] = pd.concat([by_limit.get(names, rows.head(0)), rows])
+    order = [station.name for station in STATIONS] + [PHONES]
+    for names in sorted(by_limit, key=lambda names: (len(names), [order.index(name) for name in names])):
+        for would_be in (False, True) if is_open else (False,):
+            rows = by_limit[names]
+            its = rows[rows["station"] == names[0]]
+            its = its[(its["load"] < FULL) == would_be] if is_open else its
+            here = set(zip(its["point"], its["policy"], strict=True))
+            where = points.by_policy(results.policies, lambda *key, here=here: key in here)
+            rows = rows[[key in here for key in zip(rows["point"], rows["policy"], strict=True)]]
+            if where:
+                yield _sentence(names, where, rows, would_be=would_be)
+
+
+def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be: bool) -> str:
+    stations = [station for station in STATIONS if station.name == names[0]]
+    its, others = rows[rows["station"] == names[0]], rows[~rows["station"].isin([*names, PHONES])]
+    is_many = len(names) > 1 or not stations or stations[0].are == "are"
+    subject = listed([f"the {name}" if name != PHONES else "the phones themselves" for name in names])
+    it, it_is = ("they", "they are") if is_many else ("it", "it is")
+    near = f"{it_is} at {_span(rows.loc[rows['station'].isin(names), 'load'])} of what {it} can carry."
+    if len(names) > 1:
+        first = "As arrivals grow, the first bottleneck" if would_be else "The bottleneck"
+        which = " or ".join(subject.rsplit(" and ", 1))
+        return f"{first} is {which}, too close to tell apart, under {where}: {near}"
+    if would_be:
+        return f"As arrivals grow, {subject} would be the first to limit {where}: {near}"
+    sentence = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
+    if not stations:
+        sentence += f": they wait for a station {_span(its['wait_share'])} of the time"
+        most = f", and no station is above {100 * others['load'].max():.0f} % of what it can carry."
+        return f"{sentence}{most if len(others) else '.'}"
+    pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
+    sentence += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
+    waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
+    return f"{sentence}{waits if its['wait_share'].notna().any() else '.'}"
+
+
+def _span(shares: pd.Series) -> str:
+    low, high = (f"{100 * value:.0f}" for value in (shares.min(), shares.max()))
+    return f"{high} %" if low == high else f"{low} to {high} %"

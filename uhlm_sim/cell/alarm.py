@@ -1,0 +1,51 @@
+"""The alarm clock of a station's process: it sleeps until a time of its own, or until others have a reason."""
+
+from math import inf
+
+import simpy
+from simpy.events import NORMAL, EventCallbacks, EventPriority
+
+
+class Alarm:
+    """What processes wait for with `yield alarm.until(at_s)`, and others may bring forward.
+
+    It rings once at the earliest time that was set, for all who wait; among events of one instant by `priority`. An
+    alarm that is brought forward takes those who wait along to another event and leaves the old one with nobody to
+    call: so there is no interrupt, and no version to compare. While those whom it woke haven't gone back to sleep, it
+    can't be brought forward: they look at what has changed when they do.
+    """
+
+    def __init__(self, env: simpy.Environment, priority: EventPriority = NORMAL) -> None:
+        self._env = env
+        self._priority = priority
+        self._ring = Ring(env, [], inf, priority, 0.0)
+
+    def until(self, at_s: float, now: float) -> simpy.Event:
+        """Return the event to wait for, which happens at a time at the latest (inf: when others have a reason)."""
+        has_rung = self._ring.callbacks is None
+        if has_rung:
+            self._ring = Ring(self._env, [], at_s, self._priority, now)
+        else:
+            self.no_later_than(at_s, now)
+        return self._ring
+
+    def no_later_than(self, at_s: float, now: float) -> None:
+        """Ring at a time, at once if it is past, unless that happens earlier anyway."""
+        late = self._ring
+        if at_s < late.at_s and now < late.at_s:  # else it rings at this instant, or has rung
+            self._ring = Ring(self._env, late.callbacks, at_s, self._priority, now)
+            late.callbacks = []
+
+
+class Ring(simpy.Event):
+    """An event at a time, with those who already wait for it; never, at infinity."""
+
+    def __init__(
+        self, env: simpy.Environment, waiting: EventCallbacks, at_s: float, priority: EventPriority, now: float
+    ) -> None:
+        self.env, self.callbacks = env, waiting  # what simpy.Event does, for the cost of a call
+        delay_s = at_s - now if at_s > now else 0.0
+        self.at_s = now + delay_s  # as the schedule rounds it
+        if delay_s < inf:
+            self._ok, self._value = True, None  # as simpy.Timeout does: the schedule itself triggers it
+            env.schedule(self, priority, delay_s)

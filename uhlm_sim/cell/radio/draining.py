@@ -1,0 +1,38 @@
+"""How a band drains, by what its allocator states of its shares: on one clock, or from change to change."""
+
+from typing import Any
+
+from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.allocators import Allocator, Asked, Floats, Ratio, name_of
+from uhlm_sim.cell.radio.epochs import Epochs
+from uhlm_sim.cell.radio.virtual_time import VirtualTime
+
+
+def make_drain(
+    allocator: Allocator,
+    bound: Allocator,
+    asked: Asked,
+    bandwidth_hz: float,
+    air: Air,
+    weights: Floats | None,
+    *,
+    power_limited: bool,
+    **options: Any,
+) -> VirtualTime | Epochs:
+    """Return what drains the uploads of a band: `VirtualTime` for an allocator in a fixed ratio, else `Epochs`.
+
+    `bound` is the allocator with its constants, `asked` how to get what else it asks for; `options` are of `Epochs`.
+    """
+    ratio: Ratio | None = getattr(allocator, "ratio", None)
+    if ratio is None or (ratio.if_still and not _all_tie(air)):
+        return Epochs(bandwidth_hz, air, bound, asked, name_of(allocator), power_limited=power_limited, **options)
+    if ratio.of_all:
+        power_in = 1.0 / air.devices if power_limited else 1.0
+        return VirtualTime(bandwidth_hz, air, whole=air.devices, power_in=power_in)
+    own = weights if ratio.weighted else None
+    return VirtualTime(bandwidth_hz, air, weights=own, power_in=None if power_limited else 1.0)
+
+
+def _all_tie(air: Air) -> bool:
+    """Say whether every device always has its mean SNR, and can send at it."""
+    return air.coherence_s is None and not air.per_upload and bool((air.efficiency() > 0.0).all())
