@@ -10,10 +10,9 @@ import numpy as np
 
 from channel_models.fading import Gains
 from channel_models.link import RateLaw
-from channel_models.text_table import TextTable, read_content, read_table
+from channel_models.text_table import SECONDS, TextTable, read_content, read_table
 
 UNITS = ("dB", "linear", "mbit/s")
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 MOST_BLOCKS = 10_000_000
 
 

@@ -5,15 +5,17 @@ import hashlib
 import json
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Value = TypeVar("Value")
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}  # by the unit of a column of times
 JSON_LINES = (".jsonl", ".ndjson")
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE)
 
@@ -43,15 +45,19 @@ class TextTable:
         name = f"'{self.names[column]}'" if self.names else str(column + 1)
         return f"line {self.lines[row]}, column {name} = {self.rows[row][column]!r}"
 
-    def numbers(self, column: int) -> NDArray[np.float64]:
-        """Return a column as numbers. Raises ValueError, naming line and column, for a field that is none."""
-        values = np.empty(len(self.rows))
+    def values(self, column: int, parse: Callable[[str], Value]) -> list[Value]:
+        """Return a column, parsed. Raises ValueError, naming line and column, for a field of which `parse` does."""
+        values = []
         for row, fields in enumerate(self.rows):
             try:
-                values[row] = number(fields[column])
+                values.append(parse(fields[column]))
             except ValueError as error:
                 raise ValueError(f"{self.where(row, column)}: {error}") from None
         return values
+
+    def numbers(self, column: int) -> NDArray[np.float64]:
+        """Return a column as numbers. Raises ValueError, naming line and column, for a field that is none."""
+        return np.array(self.values(column, number), dtype=np.float64)
 
 
 def number(text: str) -> float:
@@ -59,10 +65,14 @@ def number(text: str) -> float:
 
     Infinity and NaN can be written, too. Raises ValueError for anything else.
     """
-    digits = text.strip(" \t")
-    if not NUMBER.fullmatch(digits):
-        raise ValueError("must be a number with a decimal point" if digits else "is blank")
-    return float(digits)
+    if not is_number(text):
+        raise ValueError("must be a number with a decimal point" if text.strip(" \t") else "is blank")
+    return float(text)
+
+
+def is_number(text: str) -> bool:
+    """Say whether a text is a number as `number` takes it."""
+    return NUMBER.fullmatch(text.strip(" \t")) is not None
 
 
 def read_table(path: str | Path) -> TextTable:
@@ -119,7 +129,7 @@ def _comma_separated(text: str) -> Iterator[tuple[int, list[str]]]:
             if not row:
                 raise ValueError(f"line {line}: is blank; a gap has to be filled or left out")
             if len(row) < len(first):
-                name = str(len(row) + 1) if NUMBER.fullmatch(first[len(row)].strip()) else f"'{first[len(row)]}'"
+                name = str(len(row) + 1) if is_number(first[len(row)]) else f"'{first[len(row)]}'"
                 raise ValueError(f"line {line}, column {name}: is missing; the line is cut off")
             if len(row) > len(first):
                 raise ValueError(
@@ -151,10 +161,10 @@ def _json_lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _names_columns(fields: list[str]) -> bool:
     """Tell a line of names from one of numbers. Raises ValueError for what is neither."""
-    named = [any(letter.isalpha() for letter in field) and not NUMBER.fullmatch(field.strip()) for field in fields]
+    named = [any(letter.isalpha() for letter in field) and not is_number(field) for field in fields]
     if any(named) and all(name or not field.strip() for name, field in zip(named, fields, strict=True)):
         return True
     for name, field in zip(named, fields, strict=True):
-        if name or not NUMBER.fullmatch(field.strip()):
+        if name or not is_number(field):
             raise ValueError(f"line 1: must be names, or numbers with a decimal point; {field!r} is among others")
     return False

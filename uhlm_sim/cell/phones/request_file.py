@@ -1,17 +1,15 @@
 """A recorded trace of requests: who asked when, with how many tokens, read from a table."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models.text_table import TextTable, number, read_table
+from channel_models.text_table import SECONDS, TextTable, is_number, number, read_table
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.settings.traffic import Traffic
 
@@ -30,7 +28,6 @@ SPELLINGS = {
 }
 OPTIONAL = "device"
 MOONCAKE = ["timestamp", "input_length", "output_length", "hash_ids"]  # its timestamps are milliseconds
-UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 MOST_TOKENS, MOST_DEVICES = 10_000_000, 100_000
 
 
@@ -76,8 +73,6 @@ def read_requests(path: str, time_unit: str | None = None, *, skip_empty: bool =
     try:
         seen = file.stat()
         return _read(file, seen.st_mtime_ns, seen.st_size, time_unit, skip_empty=skip_empty)
-    except ScenarioError:
-        raise
     except OSError as error:
         raise ScenarioError(f"traffic.file = '{path}': can't be read ({error})") from None
     except ValueError as error:
@@ -91,7 +86,7 @@ def _read(file: Path, _mtime_ns: int, _size: int, time_unit: str | None, *, skip
     if not table.rows:
         raise ValueError("has no requests, only a header")
     count = partial(_count, least=0 if skip_empty else 1)
-    prompts, outputs = (_parsed(table, place[role], count) for role in ("prompt tokens", "output tokens"))
+    prompts, outputs = (table.values(place[role], count) for role in ("prompt tokens", "output tokens"))
     kept = [row for row, counts in enumerate(zip(prompts, outputs, strict=True)) if all(counts)]
     if not kept:
         raise ValueError("has no requests with tokens")
@@ -133,21 +128,10 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _parsed(table: TextTable, column: int, parse: Callable[[str], Any]) -> list[Any]:
-    """Return a column's values. Raises ValueError that names line and column."""
-    values = []
-    for row, fields in enumerate(table.rows):
-        try:
-            values.append(parse(fields[column]))
-        except ValueError as error:
-            raise ValueError(f"{table.where(row, column)}: {error}") from None
-    return values
-
-
 def _arrivals(table: TextTable, column: int, time_unit: str | None) -> tuple[list[float], str]:
     """Return the seconds at which requests arrive, and in words how they are written."""
-    if not _is_number(table.rows[0][column]):
-        moments = _parsed(table, column, _moment)
+    if not is_number(table.rows[0][column]):
+        moments = table.values(column, _moment)
         if time_unit is not None:
             raise ValueError(f"time_unit = '{time_unit}' is of numbers; arrivals are dates and times")
         if len({moment.tzinfo is None for moment in moments}) > 1:
@@ -157,7 +141,7 @@ def _arrivals(table: TextTable, column: int, time_unit: str | None) -> tuple[lis
         return [(moment - first).total_seconds() for moment in moments], "times counted from the first one"
     is_mooncake = {_plain(name) for name in table.names or []} == {_plain(name) for name in MOONCAKE}
     unit = time_unit or ("ms" if is_mooncake else "s")
-    return [UNITS[unit] * time for time in _parsed(table, column, _time)], f"times in {unit}"
+    return [SECONDS[unit] * time for time in table.values(column, _time)], f"times in {unit}"
 
 
 def _devices(table: TextTable, column: int | None, order: NDArray[np.int64]) -> tuple[NDArray[np.int64] | None, str]:
@@ -168,36 +152,27 @@ def _devices(table: TextTable, column: int | None, order: NDArray[np.int64]) -> 
     fields = [] if column is None else [table.rows[row][column].strip() for row in order]
     if column is None or not any(fields):
         return None, "in turn"
-    are_numbers = [_is_number(field) for field in fields]
+    are_numbers = is_number(fields[0])
     of_row = []
-    for row, field, is_number in zip(order, fields, are_numbers, strict=True):
+    for row, field in zip(order, fields, strict=True):
         try:
             if not field:
                 raise ValueError("is blank, and others aren't; fill it, or leave the row or the column out")
-            if is_number != are_numbers[0]:
+            if is_number(field) != are_numbers:
                 raise ValueError("must be a number as the others, or all must be names")
-            of_row.append(_whole(field, 0, MOST_DEVICES - 1) if is_number else 0)
+            of_row.append(_whole(field, 0, MOST_DEVICES - 1) if are_numbers else 0)
         except ValueError as error:
             raise ValueError(f"{table.where(row, column)}: {error}") from None
-    if are_numbers[0]:
+    if are_numbers:
         return np.array(of_row), "by the numbers in the file"
     numbers = {name: device for device, name in enumerate(dict.fromkeys(fields))}
     return np.array([numbers[name] for name in fields]), "by the names in the file, in order of appearance"
 
 
-def _is_number(text: str) -> bool:
-    try:
-        number(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _time(text: str) -> float:
-    try:
-        time = number(text)
-    except ValueError:
-        raise ValueError("must be a number of seconds, or a date and time in every line") from None
+    if not is_number(text):
+        raise ValueError("must be a number of seconds, or a date and time in every line")
+    time = number(text)
     if not (isfinite(time) and time >= 0.0):
         raise ValueError("must be finite and at least 0 s")
     return time
@@ -218,7 +193,7 @@ def _count(text: str, least: int) -> int:
 
 
 def _whole(text: str, least: int, most: int) -> int:
-    value = number(text) if _is_number(text) or not text.strip() else nan
+    value = number(text) if is_number(text) or not text.strip() else nan
     if not (value.is_integer() and least <= value <= most):
         raise ValueError(f"must be a whole number from {least} to {most:,}")
     return int(value)
