@@ -30,7 +30,7 @@ from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
-from uhlm_sim.seams import Found, Named, own_modules
+from uhlm_sim.seams import Named, NamedFunctions, own_modules
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.recording import RecordingSettings, record
@@ -71,7 +71,7 @@ def run(
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
-    named = [named for each in ready for named in each.found.values()]
+    named = [named for each in ready for named in each.functions.values()]
     own = own_modules(named)
     parts = Parts(None if out is None else out / PARTS)
     with cluster_of(cluster, [str(module.__file__) for module in own]):
@@ -179,7 +179,7 @@ def _results(
         list(clamped.values()),
         time.perf_counter() - began_s,
     )
-    origin["closed_loop"] = ready[0].found["traffic.kind"].states("closed_loop")
+    origin["closed_loop"] = ready[0].functions["traffic.kind"].states("closed_loop")
     if failures:
         origin["failed"] = [
             {
@@ -207,24 +207,24 @@ def _results(
 class Ready:
     """A point with names and tokens found and policies resolved: all that can be wrong with it was looked at."""
 
-    found: Found
+    functions: NamedFunctions
     tokens: TokenSet
     policies: list[ReadyPolicy]
 
 
 def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
-    settings, found = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
+    settings, functions = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
     tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
     tokens.check_max_tokens(scenario.traffic.max_tokens)
-    policies = [ready_policy(index, scenario, tokens, found) for index in range(len(scenario.policy))]
-    check_scenario(scenario, policies, found)
+    policies = [ready_policy(index, scenario, tokens, functions) for index in range(len(scenario.policy))]
+    check_scenario(scenario, policies, functions)
     metric = "" if scenario.precision is None else scenario.precision.metric
     if metric in ENERGY and not scenario.tells_energy:
         raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")
     if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
         raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
-    return Ready(found, tokens, policies)
+    return Ready(functions, tokens, policies)
 
 
 def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:

@@ -139,7 +139,7 @@ class Named:
         return dict(list(self._signature.parameters.items())[len(self.seam.arguments) :])
 
 
-Found = Mapping[str, Named]  # by dotted key
+NamedFunctions = Mapping[str, Named]  # what a scenario names, by dotted key
 
 
 def own_modules(named: Iterable[Named]) -> list[ModuleType]:

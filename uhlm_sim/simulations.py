@@ -205,10 +205,10 @@ def _part(task: Task) -> bytes:
     tokens = find_tokens(scenario.tokens)
     if (tokens.digest, VERSION) != (task.tokens_digest, task.version):
         raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
-    found = find_names(scenario, allow_plugins=True)  # the experiment asked whether they are, and found them
-    policy = ready_policy(task.policy, scenario, tokens, found)
-    of_class = class_policies(scenario, tokens, found)
-    records = simulate(scenario, policy, task.replication, of_class=of_class, found=found)
+    functions = find_names(scenario, allow_plugins=True)  # the experiment asked whether they are, and found them
+    policy = ready_policy(task.policy, scenario, tokens, functions)
+    of_class = class_policies(scenario, tokens, functions)
+    records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)
     people = population(scenario)
     groups = [who.group for who in people]
     metrics = replication_metrics(

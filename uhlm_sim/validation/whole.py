@@ -77,8 +77,8 @@ def cell(trial: Trial, policy: Mapping[str, Any], **changes: Any) -> Scenario:
 
 
 def run(scenario: Scenario, replication: int = 0) -> Records:
-    found = find_names(scenario, allow_plugins=True)
-    return simulate(scenario, ready_policy(0, scenario, answers(), found), replication, found=found)
+    functions = find_names(scenario, allow_plugins=True)
+    return simulate(scenario, ready_policy(0, scenario, answers(), functions), replication, functions=functions)
 
 
 def metrics(scenario: Scenario, records: Records) -> dict[str, float]:

@@ -16,7 +16,7 @@ from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.seams import Found, Named
+from uhlm_sim.seams import Named, NamedFunctions
 
 
 def make_base_station(
@@ -24,19 +24,19 @@ def make_base_station(
     scenario: Scenario,
     replication: int,
     *,
-    found: Found,
+    functions: NamedFunctions,
     send_down: Callable[[Job], None] | None = None,
 ) -> BaseStation:
     """Return the base station of one replication. Raises ScenarioError for functions that can't be called so."""
     station = scenario.base_station
     return BaseStation(
         env,
-        service_s=service_times(scenario, replication, found["base_station.service.kind"]),
+        service_s=service_times(scenario, replication, functions["base_station.service.kind"]),
         gpus=station.gpus,
         max_batch=station.max_batch,
         join_shortest=station.queue == "join-shortest",
-        rule=bind_rule(scenario, found["base_station.batch_rule"]),
-        order=bind_order(scenario, found["base_station.order"]),
+        rule=bind_rule(scenario, functions["base_station.batch_rule"]),
+        order=bind_order(scenario, functions["base_station.order"]),
         kv_tokens=station.kv_capacity_tokens,
         chunk_tokens=station.chunk_tokens,
         send_down=send_down,
@@ -57,7 +57,9 @@ def bind_order(scenario: Scenario, named: Named) -> Order | None:
     return None if named.function is first_come else order
 
 
-def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who], found: Found) -> None:
+def check_base_station(
+    scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who], functions: NamedFunctions
+) -> None:
     """Raise ScenarioError for a rule or order that can't be had, jobs that can never meet, or memory too small for one.
 
     Whoever waits for `min_batch` jobs in a queue of its own may find the others in front of other GPUs: with N phones,
@@ -65,8 +67,8 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: 
     class that is always under `slm` never have one.
     """
     station, phones = scenario.base_station, _fewest_senders(scenario, policies, people)
-    rule = bind_rule(scenario, found["base_station.batch_rule"])
-    bind_order(scenario, found["base_station.order"])
+    rule = bind_rule(scenario, functions["base_station.batch_rule"])
+    bind_order(scenario, functions["base_station.order"])
     queues = station.gpus if station.queue == "join-shortest" else 1
     together = -(-phones // queues)
     waits_for_ever = rule is not None and station.batch_rule != "wait"
@@ -79,7 +81,7 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: 
         )
     capacity = inf if station.kv_capacity_tokens is None else station.kv_capacity_tokens * station.gpus // queues
     for policy in policies if station.kv_capacity_tokens is not None else ():
-        most = _most_positions(scenario, policy, requests_of(scenario, found["traffic.kind"]))
+        most = _most_positions(scenario, policy, requests_of(scenario, functions["traffic.kind"]))
         if most > capacity:
             key = "kv_bytes" if station.kv_tokens is None else "kv_tokens"
             raise ScenarioError(

@@ -15,7 +15,7 @@ import numpy as np
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, one_draft
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.seams import Found, Named, Seam
+from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
 from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
@@ -133,10 +133,10 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, found: Found) -> ReadyPolicy:
+def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
-    named = found[f"policy.{index}.kind"]
+    named = functions[f"policy.{index}.kind"]
     keys = {name: getattr(policy, name) for name in KEYS}
     for name, value in keys.items():
         if value is not None and name not in named.asks:
@@ -180,11 +180,11 @@ def _own_scheme(named: Named) -> Scheme:
     return scheme
 
 
-def class_policies(scenario: settings.Scenario, tokens: TokenSet, found: Found) -> dict[str, ReadyPolicy]:
+def class_policies(scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> dict[str, ReadyPolicy]:
     """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
     always_run = {device_class.policy for device_class in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
-    return {label: ready_policy(index, scenario, tokens, found) for index, label in labels if label in always_run}
+    return {label: ready_policy(index, scenario, tokens, functions) for index, label in labels if label in always_run}
 
 
 def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
