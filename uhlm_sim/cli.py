@@ -164,7 +164,7 @@ def capacity_command(args: argparse.Namespace) -> None:
     scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
     out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
     with progress_bar() as progress:
-        found = capacity(
+        result = capacity(
             scenario,
             args.vary,
             args.slo,
@@ -176,7 +176,7 @@ def capacity_command(args: argparse.Namespace) -> None:
             allow_plugins=args.allow_plugins,
             progress=progress,
         )
-    print(found.text())
+    print(result.text())
     print(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
 
 
@@ -224,10 +224,10 @@ def validate_command(args: argparse.Namespace) -> None:
         raise InputError(f"--seed {args.seed}: must be at least 0")
     _check_folder(args.out)
     with progress_bar() as progress:
-        found = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
-    print(found.text())
-    print(f"{write_page(found, args.out)}, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
-    if not found.passed:
+        result = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
+    print(result.text())
+    print(f"{write_page(result, args.out)}, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    if not result.passed:
         sys.exit(1)
 
 

@@ -71,11 +71,11 @@ def run(
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
-    named = [named for each in ready for named in each.functions.values()]
-    own = own_modules(named)
+    named = [named for point in ready for named in point.functions.values()]
+    modules = own_modules(named)
     parts = Parts(None if out is None else out / PARTS)
-    with cluster_of(cluster, [str(module.__file__) for module in own]):
-        identity = _identity(scenario, [each.tokens for each in ready], named)
+    with cluster_of(cluster, [str(module.__file__) for module in modules]):
+        identity = _identity(scenario, [point.tokens for point in ready], named)
         if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
@@ -108,15 +108,15 @@ def _simulate(
     have = dict.fromkeys(range(len(points)), 0)
     more = {number: _first_replications(point.scenario) for number, point in enumerate(points)}
     while more:
-        wanted = [
+        new_tasks = [
             Task(number, policy, replication, scenario, ready[number].tokens.digest)
             for number, added in more.items()
             for scenario in [portable(points[number].scenario)]
             for policy in range(len(scenario.policy))
             for replication in range(have[number], have[number] + added)
         ]
-        failures += simulate_missing(wanted, parts, jobs, progress, known=len(tasks))
-        tasks += wanted
+        failures += simulate_missing(new_tasks, parts, jobs, progress, known=len(tasks))
+        tasks += new_tasks
         for number, added in more.items():
             have[number] += added
         broken = {failure.task.point for failure in failures}
@@ -133,14 +133,14 @@ def _more(scenario: Scenario, point: int, tasks: Sequence[Task], parts: Parts) -
     """Return how many more replications, of all its policies, a point needs for its precision."""
     if scenario.precision is None:
         return 0
-    wanted = scenario.precision
+    precision = scenario.precision
     labels = [policy.label for policy in scenario.policy]
     here = [task for task in tasks if task.point == point]
     values = pd.DataFrame(
-        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][wanted.metric]) for task in here],
+        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][precision.metric]) for task in here],
         columns=["policy", "replication", "value"],
     ).pivot(index="replication", columns="policy", values="value")[labels]
-    return more_replications(values, labels[0], wanted.relative, wanted.max_replications)
+    return more_replications(values, labels[0], precision.relative, precision.max_replications)
 
 
 def _results(
@@ -158,20 +158,20 @@ def _results(
     def label(task: Task) -> str:
         return ready[task.point].policies[task.policy].label
 
-    told = [parts.metrics(task) for task in tasks]
+    metrics = [parts.metrics(task) for task in tasks]
     rows = [
         (task.point, *points[task.point].cells, label(task), task.replication, metric, value)
-        for task, each in zip(tasks, told, strict=True)
-        for metric, value in each["metrics"].items()
+        for task, values in zip(tasks, metrics, strict=True)
+        for metric, value in values["metrics"].items()
     ]
     keys = ["point", *points[0].values, "policy", "replication"]
     replications = pd.DataFrame(rows, columns=[*keys, "metric", "value"])
     clamped: dict[str, int] = {}
-    for task, each in zip(tasks, told, strict=True):
-        clamped[label(task)] = clamped.get(label(task), 0) + each["clamped_uploads"]
+    for task, values in zip(tasks, metrics, strict=True):
+        clamped[label(task)] = clamped.get(label(task), 0) + values["clamped_uploads"]
     # What a policy is, is told as of the first point; it is exact if it is so at every one.
-    policies = {policy.label: policy for each in reversed(ready) for policy in reversed(each.policies)}
-    forced = {policy.label for each in ready for policy in each.policies if not policy.exact}
+    policies = {policy.label: policy for point in reversed(ready) for policy in reversed(point.policies)}
+    forced = {policy.label for point in ready for policy in point.policies if not policy.exact}
     origin = provenance(
         points[0].scenario,
         ready[0].tokens,
@@ -270,10 +270,10 @@ def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Na
     Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of service times,
     at any point, make another run.
     """
-    files = sorted({file for each in named for file in each.files if Path(file).is_file()})
+    files = sorted({file for function in named for file in function.files if Path(file).is_file()})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
     sources = [inspect.getsource(module) for module in own_modules(named)]
-    parts = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
+    parts = [VERSION, write_scenario(scenario), *(token_set.digest for token_set in tokens), *sources, *digests]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -113,7 +113,7 @@ def _of_trace(header: TraceHeader) -> str:
     """Say which pair was recorded, and how much of it."""
     models = [header.models[role] for role in ("llm", "slm")]
     llm, slm = (
-        each["name"] + (f" less {len(each['dropped_layers'])} layers" if each.get("dropped_layers") else "")
-        for each in models
+        model["name"] + (f" less {len(model['dropped_layers'])} layers" if model.get("dropped_layers") else "")
+        for model in models
     )
     return f"LLM {llm}, SLM {slm}: {len(header.prompts)} prompts, {len(header.paths)} recorded paths."

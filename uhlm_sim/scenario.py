@@ -136,7 +136,7 @@ class Scenario(Section):
         traffic = values.get("traffic", {}) if isinstance(values, dict) else None
         if not isinstance(classes, list) or not isinstance(traffic, dict) or "devices" in traffic:
             return values
-        counts = [each.get("count") if isinstance(each, dict) else None for each in classes]
+        counts = [entry.get("count") if isinstance(entry, dict) else None for entry in classes]
         if not counts or not all(isinstance(count, int) for count in counts):
             return values
         return {**values, "traffic": {**traffic, "devices": sum(counts)}}
@@ -149,9 +149,9 @@ class Scenario(Section):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two policies are called '{label}'; give one a name")
-        for key, each in (("channel.mean_snr_db", self.channel.mean_snr_db), ("uplink.weights", self.uplink.weights)):
-            if isinstance(each, list) and len(each) != self.traffic.devices:
-                raise ValueError(f"{key} has {len(each)} values for traffic.devices = {self.traffic.devices}")
+        for key, given in (("channel.mean_snr_db", self.channel.mean_snr_db), ("uplink.weights", self.uplink.weights)):
+            if isinstance(given, list) and len(given) != self.traffic.devices:
+                raise ValueError(f"{key} has {len(given)} values for traffic.devices = {self.traffic.devices}")
         for policy in self.policy:
             if policy.skip_rate == "matched":
                 self.matched(policy)
@@ -174,8 +174,8 @@ class Scenario(Section):
     def groups(self) -> list["Scenario"]:
         """Return the scenario as each class meets it, with its device and traffic; without classes, itself."""
         return [
-            self.model_copy(update={"device": each.device(self.device), "traffic": each.traffic(self.traffic)})
-            for each in self.device_class
+            self.model_copy(update={"device": group.device(self.device), "traffic": group.traffic(self.traffic)})
+            for group in self.device_class
         ] or [self]
 
     @property
@@ -198,12 +198,12 @@ class Scenario(Section):
         if traffic.kind in READ_BY["rate_per_s"]:
             rate = max(group.traffic.rate_per_s for group in self.groups)
             most["traffic.devices x rate_per_s x duration_s: requests"] = traffic.devices * self.duration_s * rate
-        for each in (group.traffic for group in self.groups):
-            cycles_s = {}
-            if each.presence is not None:
-                cycles_s["presence: comings and goings"] = each.presence.mean_present_s + each.presence.mean_absent_s
-            if each.burst is not None:
-                cycles_s["burst: bursts and calms"] = each.burst.mean_burst_s + each.burst.mean_calm_s
+        for group in self.groups:
+            cycles_s, presence, burst = {}, group.traffic.presence, group.traffic.burst
+            if presence is not None:
+                cycles_s["presence: comings and goings"] = presence.mean_present_s + presence.mean_absent_s
+            if burst is not None:
+                cycles_s["burst: bursts and calms"] = burst.mean_burst_s + burst.mean_calm_s
             for what, cycle_s in cycles_s.items():
                 changes = 2 * traffic.devices * self.duration_s / cycle_s
                 most[f"traffic.{what}"] = max(changes, most.get(f"traffic.{what}", 0.0))
@@ -255,17 +255,17 @@ class Scenario(Section):
     def matched(self, policy: Policy) -> Policy:
         """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""
         if policy.match is None:
-            found = [other for other in self.policy if other.threshold is not None][:1]
+            candidates = [other for other in self.policy if other.threshold is not None][:1]
         else:
-            found = [other for other in self.policy if other.label == policy.match]
-            found = found or [other for other in self.policy if other.kind == policy.match]
-        if len(found) != 1 or found[0].threshold is None:
+            candidates = [other for other in self.policy if other.label == policy.match]
+            candidates = candidates or [other for other in self.policy if other.kind == policy.match]
+        if len(candidates) != 1 or candidates[0].threshold is None:
             labels = ", ".join(f"'{other.label}'" for other in self.policy if other.threshold is not None)
             key = f"match = '{policy.match}'" if policy.match else "skip_rate = 'matched'"
             raise ValueError(
                 f"{policy.label}: {key} must name one policy with a threshold; there are {labels or 'none'}"
             )
-        return found[0]
+        return candidates[0]
 
 
 def _refuse_beyond_any_machine(what: str, count: float) -> None:

@@ -62,11 +62,11 @@ def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        told: dict[str, list[str]] = {}
+        messages: dict[str, list[str]] = {}
         for entry in error.errors(include_url=False):
             subject, message = _explain(dict(entry), values)
-            told.setdefault(subject, []).append(message)
-        lines = (f"{where}: {subject}: {_either(said)}" for subject, said in told.items())
+            messages.setdefault(subject, []).append(message)
+        lines = (f"{where}: {subject}: {_either(alternatives)}" for subject, alternatives in messages.items())
         raise ScenarioError("\n".join(lines)) from None
 
 
@@ -115,11 +115,11 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         rows = list(product(*columns))
     seen = set()
     for row in rows:
-        told = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
-        if told in seen:
+        cells = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
+        if cells in seen:
             same = ", ".join(f"{key} = {value}" for key, value in zip(lists, row, strict=True))
             raise ScenarioError(f"sweep: the point {same} is there twice")
-        seen.add(told)
+        seen.add(cells)
     points = []
     for row in rows:
         swept = dict(zip(lists, row, strict=True))
@@ -187,11 +187,11 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
     if key.startswith("device_class."):
         _, name, *parts = key.split(".")
         entries = values.get("device_class", [])
-        found = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
-        if len(found) != 1:
+        places = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
+        if len(places) != 1:
             names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict))
             raise ScenarioError(f"{key}: no single device class is called '{name}'; there are {names or 'none'}")
-        return ["device_class", found[0], *parts]
+        return ["device_class", places[0], *parts]
     if not key.startswith("policy."):
         return key.split(".")
     rest = key.removeprefix("policy.")

@@ -62,8 +62,8 @@ class Task:
 
     def seal(self, part: bytes) -> bytes:
         """Return what goes before a part in its file: a SHA-256 that no other part has, nor this one of another run."""
-        told = (self.name, self.scenario.model_dump_json(), self.tokens_digest, self.version)
-        return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
+        identity = (self.name, self.scenario.model_dump_json(), self.tokens_digest, self.version)
+        return hashlib.sha256("\n".join(identity).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Parts:
     def metrics(self, task: Task) -> dict[str, Any]:
         """Return a part's `metrics` by name, and its `clamped_uploads`."""
         with self._open(task) as part:
-            told: dict[str, Any] = json.loads(part.read(METRICS))
-        return told
+            metrics: dict[str, Any] = json.loads(part.read(METRICS))
+        return metrics
 
     def table(self, task: Task, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return one of a part's tables."""
@@ -217,7 +217,7 @@ def _part(task: Task) -> bytes:
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
-        output_law=policy.exact and all(each.exact for each in of_class.values()),
+        output_law=policy.exact and all(class_policy.exact for class_policy in of_class.values()),
         powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication, people)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )

@@ -52,9 +52,9 @@ class DeviceClass(Section):
 
 def class_sizes(classes: Sequence[DeviceClass], devices: int) -> list[int]:
     """Return how many phones each class has; shares are rounded so that all together are the cell's."""
-    if any(each.count is not None for each in classes):
-        return [each.count or 0 for each in classes]
-    ends = [round(end * devices) for end in accumulate(each.share or 0.0 for each in classes)]
+    if any(group.count is not None for group in classes):
+        return [group.count or 0 for group in classes]
+    ends = [round(end * devices) for end in accumulate(group.share or 0.0 for group in classes)]
     return [end - start for start, end in pairwise([0, *ends])]
 
 
@@ -64,21 +64,21 @@ def check_classes(
     """Raise ValueError for classes that don't fit together, or that say what is `ignored` here (keys)."""
     if not classes:
         return
-    names = [each.name for each in classes]
-    for each in classes:
-        where = f"device_class.{each.name}"
-        if names.count(each.name) > 1:
-            raise ValueError(f"two device classes are called '{each.name}'")
-        if each.policy is not None and each.policy not in policies:
-            hint = did_you_mean(each.policy, policies)
-            raise ValueError(f"{where}.policy = '{each.policy}': must be one of {', '.join(policies)}{hint}")
+    names = [group.name for group in classes]
+    for group in classes:
+        where = f"device_class.{group.name}"
+        if names.count(group.name) > 1:
+            raise ValueError(f"two device classes are called '{group.name}'")
+        if group.policy is not None and group.policy not in policies:
+            hint = did_you_mean(group.policy, policies)
+            raise ValueError(f"{where}.policy = '{group.policy}': must be one of {', '.join(policies)}{hint}")
         for key in ignored:
-            if getattr(each, key, None) is not None:
+            if getattr(group, key, None) is not None:
                 raise ValueError(f"{where}.{key}: has no meaning here, by traffic.kind or since there is one a phone")
-    if len({each.count is None for each in classes}) > 1:
+    if len({group.count is None for group in classes}) > 1:
         raise ValueError("device classes have either counts or shares, all of them")
     sizes = class_sizes(classes, devices)
-    shares = sum(each.share or 0.0 for each in classes)
+    shares = sum(group.share or 0.0 for group in classes)
     if classes[0].share is not None and abs(shares - 1.0) > 1e-6:
         raise ValueError(f"the shares of the device classes add up to {shares:g}, not to 1")
     if 0 in sizes:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from uhlm_sim.tokens.calibration import clustered_mean
-from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.decoding_rule import HLM, LLM, SLM
 from uhlm_sim.tokens.speculative import rejection_probability
 from uhlm_sim.tokens.trace import Trace, TraceSource
 
@@ -22,9 +22,9 @@ def forcing_gap(trace: Trace) -> pd.DataFrame:
     linearises both ratios; NaN where nothing is skipped. Raises TraceError if there is no path hlm.
     """
     rows = []
-    forced_on = trace.source(DecodingRule("hlm")).recorded
+    forced_on = trace.source(HLM).recorded
     for entry in trace.header.paths:
-        if entry.kind not in ("u-hlm", "rand-hlm"):
+        if entry.rule in (HLM, SLM, LLM):
             continue
         exact = _answers(TraceSource(trace, entry.rule, entry.name, exact=True))
         forced = _answers(TraceSource(trace, entry.rule, forced_on, exact=False))

@@ -142,8 +142,8 @@ def inverse_cdf(weights: Floats, uniforms: Floats) -> NDArray[np.int64]:
     """
     cumulative = weights.reshape(-1, weights.shape[-1]).cumsum(axis=-1, dtype=np.float64)
     targets = np.asarray(uniforms, dtype=np.float64).reshape(-1) * cumulative[:, -1]
-    found = [row.searchsorted(target, side="right") for row, target in zip(cumulative, targets, strict=True)]
-    last = np.minimum(found, weights.shape[-1] - 1)
+    first = [row.searchsorted(target, side="right") for row, target in zip(cumulative, targets, strict=True)]
+    last = np.minimum(first, weights.shape[-1] - 1)
     return np.asarray(last, dtype=np.int64).reshape(weights.shape[:-1])
 
 

@@ -88,12 +88,12 @@ class Validation:
 
 def claims(only: Collection[str] = ()) -> list[tuple[str, Claim]]:
     """Return (station, claim) of all claims, or of those named. Raises InputError for a name that there isn't."""
-    found = [(station, claim) for station, group in STATIONS.items() for claim in group]
-    names = [claim.name for _, claim in found]
+    named = [(station, claim) for station, group in STATIONS.items() for claim in group]
+    names = [claim.name for _, claim in named]
     for name in only:
         if name not in names:
             raise InputError(f"no claim is called '{name}'{did_you_mean(name, names)}")
-    return [(station, claim) for station, claim in found if not only or claim.name in only]
+    return [(station, claim) for station, claim in named if not only or claim.name in only]
 
 
 def validate(
@@ -111,17 +111,17 @@ def validate(
     """
     chosen = claims(only)
     size = QUICK if quick else FULL
-    found: dict[int, Finding] = {}
+    findings: dict[int, Finding] = {}
     arriving = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
         joblib.delayed(_check)(number, claim, Trial(claim.name, seed, size)) for number, (_, claim) in enumerate(chosen)
     )
     progress("validating", 0, len(chosen))
     for number, finding in arriving:
-        found[number] = finding
-        progress("validating", len(found), len(chosen))
+        findings[number] = finding
+        progress("validating", len(findings), len(chosen))
     rows = [
         {"station": station, "name": claim.name, "claim": claim.text, "source": claim.source, "unit": claim.unit}
-        | asdict(found[number])
+        | asdict(findings[number])
         | {"curve": claim.curve, "at": claim.at}
         for number, (station, claim) in enumerate(chosen)
     ]

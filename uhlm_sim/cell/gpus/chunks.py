@@ -13,14 +13,14 @@ def pieces(left: Sequence[int], chunk_tokens: int) -> list[int]:
     mix prompts with decoding so; there decoding comes first whatever it needs). At most as many jobs as the chunk has
     tokens.
     """
-    part = chunk_tokens // len(left)
-    taken = [min(tokens, part) for tokens in left]
-    spare = chunk_tokens - sum(taken)
+    equal = chunk_tokens // len(left)
+    processed = [min(tokens, equal) for tokens in left]
+    spare = chunk_tokens - sum(processed)
     for place, tokens in enumerate(left):
-        more = min(tokens - taken[place], spare)
-        taken[place] += more
+        more = min(tokens - processed[place], spare)
+        processed[place] += more
         spare -= more
-    return taken
+    return processed
 
 
 class Split:
@@ -45,14 +45,14 @@ class Split:
         """Return the positions of each job that the next step will process."""
         return pieces(self._left, self._chunk_tokens)
 
-    def step(self, taken: Sequence[int], now: float, seconds: float) -> None:
+    def step(self, processed: Sequence[int], now: float, seconds: float) -> None:
         """Write down a step that starts now: each job has an equal share of its time and of its positions."""
-        count, tokens = len(self.jobs), sum(taken)
+        count, tokens = len(self.jobs), sum(processed)
         for place, job in enumerate(self.jobs):
             gpu_s, positions = self._shares[place]
             self._shares[place] = gpu_s, positions = gpu_s + seconds / count, positions + tokens / count
-            self._left[place] -= taken[place]
-            job.llm_tokens += taken[place]
+            self._left[place] -= processed[place]
+            job.llm_tokens += processed[place]
             job.steps += 1
             job.batch_jobs, job.batch_tokens = count, tokens
             if job.steps > 1:

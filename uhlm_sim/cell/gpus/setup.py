@@ -102,8 +102,8 @@ def _most_positions(scenario: Scenario, policy: ReadyPolicy, rows: Requests | No
     """Return the most positions that a request makes the LLM remember: its prompt's and all but its last token's."""
     traffic, context_tokens = scenario.traffic, scenario.tokens.context_tokens
     if rows is not None:
-        asked = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
-        return int(asked.max()) - 1 + context_tokens
+        positions = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
+        return int(positions.max()) - 1 + context_tokens
     return max(
         path.prompt_tokens + min(len(path), traffic.max_tokens) - 1 + context_tokens
         for prompt in range(policy.source.prompts)

@@ -1,7 +1,7 @@
 """The answers that phones ask for: drawn prompt by prompt, planned once, kept for the records."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,8 @@ class Answers:
         pairs = zip(rows.prompt_tokens.tolist(), rows.output_tokens.tolist(), strict=True)
 
         def next_answer() -> Answer:
-            prompt_tokens, wanted = next(pairs, (1, 1))  # after the last row nothing arrives
-            tokens = min(wanted, self._costs.max_tokens)
+            prompt_tokens, output_tokens = next(pairs, (1, 1))  # after the last row nothing arrives
+            tokens = min(output_tokens, self._costs.max_tokens)
             order = rng.permutation(self._choices).tolist()
             path = next(path for path in map(self._path, order) if len(path) >= tokens)
             return self._plan(replace(_cut(path, tokens), prompt_tokens=prompt_tokens))
@@ -66,6 +66,7 @@ class Answers:
 
 def _cut(path: TokenPath, tokens: int) -> TokenPath:
     """Return an answer's first tokens."""
-    own: dict[str, Any] = {field.name: getattr(path, field.name) for field in fields(path)}
-    own |= {name: each[:tokens] for name, each in own.items() if isinstance(each, np.ndarray)}
-    return TokenPath(**own)
+    arrays: dict[str, Any] = {
+        name: values[:tokens] for name, values in vars(path).items() if isinstance(values, np.ndarray)
+    }
+    return replace(path, **arrays)

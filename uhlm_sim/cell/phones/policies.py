@@ -17,7 +17,7 @@ from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, 
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
-from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
+from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
 from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
 from uhlm_sim.tokens.messages import Messages, full_distribution
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
@@ -143,7 +143,7 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
             owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
             raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
     if named.is_own:
-        source = tokens.source(DecodingRule("hlm"), forced=True)
+        source = tokens.source(HLM, forced=True)
         ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, _own_scheme(named), source.recorded)
     else:
         scheme = named.bind(keys)()

@@ -124,7 +124,7 @@ class AdaptiveUplink:
         self._coins = [coins_of(device) for device in range(devices)]
         self._coins_ahead = np.empty((devices, COINS_AHEAD))
         self._first_coin = -COINS_AHEAD
-        self._allocator, self._asked = bind_allocator(
+        self._allocator, self._inputs = bind_allocator(
             allocator,
             params or {},
             constant={"devices": devices, "power_limited": power_limited, "efficiency_of": self._efficiency_of},
@@ -217,13 +217,13 @@ class AdaptiveUplink:
 
     def _new_blocks(self, number: int, active: NDArray[np.intp], free: float) -> Floats:
         self._believed = self._known.snr * self._trust
-        asked = {name: get(active) for name, get in self._asked}
+        inputs = {name: get(active) for name, get in self._inputs}
         seen = self._known.snr[active]
-        told = self._least_believed(active) if self._finds_rates else seen.copy()
-        given = self._allocator(self._waiting_bits[active], told, **asked)
-        shares, wanted, _ = checked_shares(self._name, given, len(active))
-        if wanted > free:
-            shares = shares * (free / wanted)
+        allocator_snr = self._least_believed(active) if self._finds_rates else seen.copy()
+        given = self._allocator(self._waiting_bits[active], allocator_snr, **inputs)
+        shares, total, _ = checked_shares(self._name, given, len(active))
+        if total > free:
+            shares = shares * (free / total)
         if self._power_limited:
             seen = seen / np.maximum(shares, LEAST_SHARE)
         some = (shares > 0.0) & (seen >= self._thresholds[-1, 0])
@@ -268,7 +268,7 @@ class AdaptiveUplink:
         self._in_flight[well] -= 1
         counters.block_bits += float(np.add.reduce(bits))
         done = well[(self._in_flight[well] == 0) & (self._waiting_bits[well] == 0.0)]
-        return [self._take(each) for each in sorted(done.tolist())]
+        return [self._take(device) for device in sorted(done.tolist())]
 
     def _take(self, device: int) -> Job:
         job = self._jobs.pop(device)

@@ -63,7 +63,7 @@ class Uplink:
         self._air = air
         self._deliver = deliver
         self._arrival = np.zeros(air.devices, dtype=np.int64)
-        bound, asked = bind_allocator(
+        bound, inputs = bind_allocator(
             allocator,
             params or {},
             constant={"devices": air.devices, "power_limited": power_limited, "efficiency_of": air.efficiency_of},
@@ -79,7 +79,7 @@ class Uplink:
         self._shared = make_drain(
             allocator,
             bound,
-            asked,
+            inputs,
             bandwidth_hz,
             air,
             weights,
