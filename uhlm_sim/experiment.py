@@ -59,7 +59,7 @@ def run(
 
     On `jobs` processes of this machine (-1: all cores), on the Dask `cluster` whose scheduler has that address, or on
     whatever joblib backend is active. Everything that the user can have got wrong is checked before a folder is made or
-    an event happens. A point at which a simulation fails is left out and told in `Results.failed`; then the folder has
+    an event happens. A point at which a simulation fails is left out, see `Results.failed`; then the folder has
     no `summary.csv`, and `resume` repeats what failed. `resume` goes on with an interrupted run of the same scenario,
     and returns a finished one at once.
 
@@ -153,7 +153,7 @@ def _results(
     out: Path | None,
     began_s: float,
 ) -> Results:
-    """Put together what the simulations left."""
+    """Join the parts that the simulations left into Results."""
 
     def label(task: Task) -> str:
         return ready[task.point].policies[task.policy].label
@@ -169,7 +169,7 @@ def _results(
     clamped: dict[str, int] = {}
     for task, values in zip(tasks, metrics, strict=True):
         clamped[label(task)] = clamped.get(label(task), 0) + values["clamped_uploads"]
-    # What a policy is, is told as of the first point; it is exact if it is so at every one.
+    # Policies are described as at the first point; one is exact if it is so at every point.
     policies = {policy.label: policy for point in reversed(ready) for policy in reversed(point.policies)}
     forced = {policy.label for point in ready for policy in point.policies if not policy.exact}
     origin = provenance(
@@ -205,7 +205,7 @@ def _results(
 
 @dataclass(frozen=True)
 class Ready:
-    """A point with names and tokens found and policies resolved: all that can be wrong with it was looked at."""
+    """A checked point: its functions and tokens looked up, its policies resolved."""
 
     functions: NamedFunctions
     tokens: TokenSet
@@ -265,7 +265,7 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
 
 
 def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Named]) -> str:
-    """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
+    """Return the hash that identifies a run: of the resolved scenario, the version, the tokens and the files used.
 
     Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of service times,
     at any point, make another run.

@@ -1,4 +1,4 @@
-"""Provenance: what a run was made of, and every assumption that its figures rest on, in words."""
+"""Provenance: the inputs of a run, and every assumption behind its figures, in sentences."""
 
 import platform
 import subprocess
@@ -199,7 +199,7 @@ def _of_the_gpus(scenario: Scenario) -> list[str]:
 
 
 def about_traffic(scenario: Scenario) -> list[str]:
-    """Say what users do that isn't plain: bursts, a request file, coming and going, classes."""
+    """Describe traffic beyond the defaults: bursts, a request file, presence, device classes."""
     traffic, sentences = scenario.traffic, []
     if traffic.kind == "bursty" and traffic.burst is not None:
         burst = traffic.burst
@@ -236,7 +236,7 @@ def about_traffic(scenario: Scenario) -> list[str]:
 
 
 def about_energy(scenario: Scenario) -> list[str]:
-    """Say what a joule counts, where a phone's power is known at all."""
+    """Say which energy is counted; nothing where no phone's power is known."""
     groups = population(scenario)
     powers = powers_of(scenario, [who.group for who in groups])
     if powers is None:

@@ -20,19 +20,8 @@ from uhlm_sim.settings.traffic import Burst, Presence, Traffic
 from uhlm_sim.settings.uplink import Link, Payload, Uplink
 
 __all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Downlink", "Geometry", "Link", "ModelsTokens"]
-__all__ += [
-    "Output",
-    "Payload",
-    "Policy",
-    "Precision",
-    "Presence",
-    "Radio",
-    "Scenario",
-    "Section",
-    "Service",
-    "SkipRate",
-]
-__all__ += ["Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
+__all__ += ["Output", "Payload", "Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service"]
+__all__ += ["SkipRate", "Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
 READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "think_time_s": ("closed",),
@@ -75,7 +64,7 @@ class Policy(Section):
 
     @property
     def label(self) -> str:
-        """What tables and figures call it: its name, or its kind with what tells it apart."""
+        """Its label in tables and figures: its name, else kind(threshold) or kind(skip_rate), else its kind."""
         if self.name is not None:
             return self.name
         if self.threshold is not None:
@@ -246,7 +235,7 @@ class Scenario(Section):
 
     @property
     def own_s(self) -> float:
-        """Return the least time that a kept token and its part of the pause before the answer take a phone."""
+        """Return the least seconds of a kept token, its part of the pause before the answer included."""
         traffic, device = self.traffic, self.device
         pauses_s = {"closed": traffic.think_time_s} | dict.fromkeys(READ_BY["rate_per_s"], 1 / traffic.rate_per_s)
         before_s = pauses_s.get(traffic.kind, 0.0) + device.slm_prefill_token_s

@@ -1,4 +1,4 @@
-"""Scenario files: TOML in, overrides, TOML out, and what is wrong in words. The only place that knows file syntax."""
+"""Scenario files: reads TOML with overrides, writes TOML, words errors. The only place that knows file syntax."""
 
 import math
 import tomllib
@@ -160,7 +160,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str) -> None:
-    """Set a key; a preset's name takes what the former preset filled in with it."""
+    """Set a key; a new preset's name first removes what the former preset filled in."""
     table: Any = values
     *parents, last = path
     for parent in parents:
@@ -210,10 +210,10 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
 
 def _label(entry: dict[str, Any]) -> str:
     """Return what a policy that may be wrong is called (`Policy.label` is for those that are right)."""
-    told_apart = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
-    told_apart = float(told_apart) if isinstance(told_apart, int) else told_apart
+    number = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
+    number = float(number) if isinstance(number, int) else number
     return str(entry.get("name") or entry.get("kind")) + (
-        f"({told_apart})" if told_apart is not None and not entry.get("name") else ""
+        f"({number})" if number is not None and not entry.get("name") else ""
     )
 
 

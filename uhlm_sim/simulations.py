@@ -61,7 +61,7 @@ class Task:
         return f"{self.point:05d}-{self.policy:03d}-{self.replication:05d}"
 
     def seal(self, part: bytes) -> bytes:
-        """Return what goes before a part in its file: a SHA-256 that no other part has, nor this one of another run."""
+        """Return the SHA-256 at the beginning of a part's file: of the part, its simulation and the version."""
         identity = (self.name, self.scenario.model_dump_json(), self.tokens_digest, self.version)
         return hashlib.sha256("\n".join(identity).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
 
@@ -205,7 +205,7 @@ def _part(task: Task) -> bytes:
     tokens = find_tokens(scenario.tokens)
     if (tokens.digest, VERSION) != (task.tokens_digest, task.version):
         raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
-    functions = find_names(scenario, allow_plugins=True)  # the experiment asked whether they are, and found them
+    functions = find_names(scenario, allow_plugins=True)  # the experiment has checked that they are
     policy = ready_policy(task.policy, scenario, tokens, functions)
     of_class = class_policies(scenario, tokens, functions)
     records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)

@@ -1,4 +1,4 @@
-"""The alarm clock of a station's process: it sleeps until a time of its own, or until others have a reason."""
+"""The alarm clock of a station's process: an event at a time that others may bring forward."""
 
 from math import inf
 
@@ -7,7 +7,7 @@ from simpy.events import NORMAL, EventCallbacks, EventPriority
 
 
 class Alarm:
-    """What processes wait for with `yield alarm.until(at_s)`, and others may bring forward.
+    """An alarm for processes that wait with `yield alarm.until(at_s, now)`; others may bring it forward.
 
     It rings once at the earliest time that was set, for all who wait; among events of one instant by `priority`. An
     alarm that is brought forward takes those who wait along to another event and leaves the old one with nobody to

@@ -134,7 +134,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class SeenCell:
-    """What schemes see of the cell that choose round by round, by the counters of its stations."""
+    """The state of the cell as schemes with `looks_at_cell` read it, from the stations' counters."""
 
     env: simpy.Environment
     uplink: Counters
@@ -154,7 +154,7 @@ class SeenCell:
 
 
 def next_answers(rows: Requests | None, answers: Answers, rng: np.random.Generator) -> Callable[[], Answer]:
-    """Return what a phone's next request asks for: any prompt, or what the phone's rows of a request file say."""
+    """Return the function that gives a phone's next answer: to any prompt, or to its next row of a request file."""
     return answers.asked_by(rng) if rows is None else answers.of_rows(rows, rng)
 
 

@@ -1,4 +1,4 @@
-"""The list of all seams, and what one scenario names at them: found once, and handed down."""
+"""The list of all seams, and the look-up of the functions that a scenario names at them."""
 
 from uhlm_sim.cell.gpus.batching import BATCH_RULE, ORDER
 from uhlm_sim.cell.gpus.service import SERVICE

@@ -30,7 +30,7 @@ COLUMNS += ["knee", "limited_by", "words"]
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a search found.
+    """The result of a capacity search.
 
     `capacities` has a row per policy: `capacity`, the largest load found to keep all objectives; `bound`, ">=" where no
     load up to the search's end broke one and "<" where the least load did; `ci95_low`, `ci95_high`; `ratio_to_first`

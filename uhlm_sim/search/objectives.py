@@ -1,4 +1,4 @@
-"""Objectives: a metric and the limit that it must keep, as in "tpot_s.p95<=0.2", and whether what was seen keeps it."""
+"""Objectives: a metric and its limit, as in "tpot_s.p95<=0.2", and whether simulated values keep it."""
 
 import re
 from collections.abc import Sequence

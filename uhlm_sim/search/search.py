@@ -1,4 +1,4 @@
-"""The search for the largest load that keeps a set of objectives, all its simulations shared and kept."""
+"""The search for the largest load that keeps a set of objectives; policies share its simulations."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from math import inf, isnan, nan, sqrt
@@ -30,7 +30,7 @@ Holds = Callable[[Sequence[Objective], Seen], bool]
 
 
 class Search:
-    """Loads tried with what was seen there, and where they lead: one generator of wanted loads per policy.
+    """Bisection for the largest load; one generator per policy yields loads to simulate.
 
     `simulate` runs a scenario of one point and some of the policies.
     Raises InputError for a key that holds no number above 0, a scenario that sweeps something else, and bounds that
@@ -76,7 +76,7 @@ class Search:
         self._tolerance, self._run, self._progress = tolerance, simulate, progress
 
     def follow(self, searches: Mapping[str, Steps]) -> dict[str, Any]:
-        """Simulate what all policies' searches want, together where they want the same load; return their ends."""
+        """Run all policies' searches, each load once for all that need it; return label -> a search's result."""
         ends: dict[str, Any] = {}
         while len(ends) < len(searches):
             labels_at: dict[float, list[str]] = {}
@@ -121,7 +121,7 @@ class Search:
         }
 
     def curve_of(self, policy: str, capacity: float) -> Steps:
-        """Ask for the loads that a policy's curve lacks around a capacity."""
+        """Yield the loads that a policy's curve lacks around a capacity."""
         for share in CURVE:
             load = self._rounded(share * capacity)
             tried = [other for other, label in self.seen if label == policy]
@@ -204,7 +204,7 @@ class Search:
         return high
 
     def _edge(self, policy: str, holds: Holds, start: float, *, check: bool = False) -> Steps:
-        """Return neighbouring loads, the lower one of which holds and the upper one doesn't; None beyond a bound."""
+        """Return (largest load that holds, least load that doesn't); None for one beyond the bounds."""
         load = start
         least: float | None = None
         most: float | None = None

@@ -1,4 +1,4 @@
-"""How the channel moves, and how strong it is."""
+"""The channel: fading, mean SNR, and the limits of the rate."""
 
 from typing import Annotated, Any, Literal
 

@@ -45,7 +45,7 @@ class DeviceClass(Section):
         return Device.model_validate(kept | own)
 
     def traffic(self, every: Traffic) -> Traffic:
-        """Return when a phone of this class is asked."""
+        """Return the traffic of a phone of this class."""
         given = {"think_time_s": self.think_time_s, "rate_per_s": self.rate_per_s}
         return every.model_copy(update={name: value for name, value in given.items() if value is not None})
 

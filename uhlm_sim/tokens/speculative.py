@@ -128,7 +128,7 @@ def rejection_probability(x_draft: ArrayLike, y_draft: ArrayLike) -> NDArray[np.
 
 
 def residual(x: Floats, y: Floats) -> Floats:
-    """Return norm(max(y - x, 0)), the law of what replaces a rejected draft; y where x = y (never asked)."""
+    """Return norm(max(y - x, 0)), the law of what replaces a rejected draft; y where x = y (none is rejected)."""
     excess = np.maximum(y - x, 0)
     total = excess.sum(axis=-1, keepdims=True)
     return np.where(total > 0, excess / np.where(total > 0, total, 1), y)

@@ -143,7 +143,7 @@ class SyntheticLaw:
         return float(min(1.0, self.probability[skips].sum()))
 
     def risk(self, threshold: float) -> float:
-        """Return E[beta; u <= threshold]: how likely a token is skipped that would have been refused."""
+        """Return E[beta; u <= threshold]: the probability that a token is skipped and would have been rejected."""
         level = grid_level(threshold, self.settings.uncertainty_samples)
         return float((self.probability * self.mean_beta)[: level + 1].sum())
 

@@ -65,7 +65,7 @@ class TokenPath:
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
-        """The coin's verdict, for skipped tokens too: what the LLM would have said had it been asked."""
+        """Whether the LLM accepts the draft, by the path's coin; known for skipped tokens too."""
         return self.accept_coin < self.accept_probability
 
 

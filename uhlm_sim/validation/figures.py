@@ -1,4 +1,4 @@
-"""What a validation draws: every claim's distance from theory, queues against load, the closed cell against phones."""
+"""Figures of a validation: each claim's distance from theory, queues against load, the closed cell against phones."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a claim is, and what comes out when the simulator is held against it."""
+"""Claims about the model, and the tests that compare simulation with theory."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ WIDEST = 0.2
 
 @dataclass(frozen=True)
 class Trial:
-    """What a check is given: random streams that are its own, and how much to simulate (1: quick)."""
+    """The inputs of a check: random streams of its own, and how much to simulate (1: quick)."""
 
     name: str
     seed: int

@@ -1,4 +1,4 @@
-"""Claims about who asks when, who is there, phones of several classes, and what a token costs in joules."""
+"""Claims about arrivals, presence, device classes and energy."""
 
 import math
 from functools import partial
@@ -35,16 +35,16 @@ def dispersion(high: float, low: float, high_s: float, low_s: float, window_s: f
     return 1 + 2 * share * (1 - share) * (high - low) ** 2 * lag_s / r / (mean * window_s)
 
 
-def bursts_of(own: bool) -> float:
-    """Return the theory for all phones together: with common bursts their rates add up, else their variances do."""
+def bursts_of(of_device: bool) -> float:
+    """Return the dispersion of all phones' counts: common bursts add up their rates, others only their variances."""
     high_s, low_s, factor = BURST["mean_burst_s"], BURST["mean_calm_s"], BURST["factor"]
     calm = (high_s + low_s - factor * high_s) / low_s
-    rate = RATE if own else PHONES * RATE
+    rate = RATE if of_device else PHONES * RATE
     return dispersion(factor * rate, calm * rate, high_s, low_s, WINDOW_S)
 
 
 def counts(scenario: Scenario, replications: int) -> Floats:
-    """Return how many requests all phones together are asked within the window, in each replication."""
+    """Return the number of all phones' requests within the window, for each replication."""
     people, traffic = population(scenario), find_names(scenario)["traffic.kind"]
     requests = np.zeros(replications)
     for replication in range(replications):

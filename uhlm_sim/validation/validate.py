@@ -1,4 +1,4 @@
-"""All claims together: simulated side by side, judged as one family, and told."""
+"""All claims together: simulated in parallel, judged as one family, and reported."""
 
 import math
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""What the LLM remembers of each request: memory that holds so many positions, and what happens when it is full."""
+"""The LLM's KV cache: room for so many positions, and eviction of the least recently used request."""
 
 from collections.abc import Sequence
 

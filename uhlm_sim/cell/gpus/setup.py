@@ -1,4 +1,4 @@
-"""The scenario's base station as an object: its rule, its order, its memory and its times, found and bound."""
+"""Makes the scenario's base station: batch rule, order, memory and service times."""
 
 from collections.abc import Callable, Sequence
 from math import inf
@@ -60,7 +60,7 @@ def bind_order(scenario: Scenario, named: Named) -> Order | None:
 def check_base_station(
     scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who], functions: NamedFunctions
 ) -> None:
-    """Raise ScenarioError for a rule or order that can't be had, jobs that can never meet, or memory too small for one.
+    """Raise ScenarioError for a rule or order that can't be bound, a batch that never fills, or too little memory.
 
     Whoever waits for `min_batch` jobs in a queue of its own may find the others in front of other GPUs: with N phones,
     of which each has one job at a time, some of G queues has ceil(N / G) at least when all of them wait. Phones of a
@@ -91,7 +91,7 @@ def check_base_station(
 
 
 def _fewest_senders(scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who]) -> int:
-    """Return how many phones have jobs at all, under the policy with the fewest that have any."""
+    """Return the least number of phones that send jobs under any policy; policies that send none don't count."""
     scheme_of = {policy.label: policy.scheme for policy in policies}
     class_schemes = [scheme_of.get(group.policy or "") for group in scenario.device_class] or [None]
     counts = [sum(not (class_schemes[who.group] or policy.scheme).never_asks for who in people) for policy in policies]

@@ -13,7 +13,7 @@ from uhlm_sim.tokens.trace import TokenPath
 
 
 class Answers:
-    """A policy's answers at given costs; `paths` is the run's list, to which the paths of those asked for are added."""
+    """A policy's answers at given costs, each planned once; their paths are added to the run's list `paths`."""
 
     def __init__(self, policy: ReadyPolicy, costs: Costs, paths: list[TokenPath]) -> None:
         self._paths = paths
@@ -25,7 +25,7 @@ class Answers:
         self._path_of: dict[int, TokenPath] = {}
 
     def asked_by(self, rng: np.random.Generator) -> Callable[[], Answer]:
-        """Return what a phone's next request asks for, call by call: a prompt and a sample, drawn uniformly."""
+        """Return a function that draws the answer to a phone's next request: prompt and sample are uniform."""
 
         def next_answer() -> Answer:
             chosen = int(rng.integers(self._choices))
@@ -36,7 +36,7 @@ class Answers:
         return next_answer
 
     def of_rows(self, rows: Requests, rng: np.random.Generator) -> Callable[[], Answer]:
-        """Return what the rows of a request file ask for, call by call.
+        """Return a function that gives the answers to the rows of a request file, one a call.
 
         A row's prompt has its prompt tokens. Its answer is a recorded one that is long enough, cut to its output tokens
         (to max_tokens at most, which some answer of every policy must have): the first such answer in an order drawn

@@ -169,7 +169,7 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
 
 
 def _own_scheme(named: Named) -> Scheme:
-    """Return the scheme of the user's own code: what it returns, or, if it takes a path, the one it is the gate of."""
+    """Return the scheme of a user's function: the `Scheme` that it returns, or one with the function as its gate."""
     try:
         make = named.bind({})
     except ScenarioError:
@@ -181,7 +181,7 @@ def _own_scheme(named: Named) -> Scheme:
 
 
 def class_policies(scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> dict[str, ReadyPolicy]:
-    """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
+    """Return label -> policy for the policies that some device class always runs, resolved on the tokens."""
     always_run = {device_class.policy for device_class in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
     return {label: ready_policy(index, scenario, tokens, functions) for index, label in labels if label in always_run}

@@ -59,10 +59,13 @@ class AdaptiveUplink:
     the same MCS (synchronous HARQ); so they always fit. The allocator shares out the band to devices that have bits
     waiting and send nothing again; where that and the retransmissions are more than the band, all its shares shrink
     alike, so a fixed split stays one. A device sends one block a slot, as many bits as its MCS carries there, or what
-    is left of the upload. The allocator is told the SNR that was seen, or what is believed if it finds rates from it
-    itself (`efficiency_of`), and the efficiency over the whole band of the MCS that follows from what is believed: 0 if
-    the lowest was out of sight there. Who was seen below the lowest MCS in the band it got is in outage: sends nothing,
-    and the share stays unused. Who was not, sends at the lowest at least.
+    is left of the upload. The allocator gets
+
+        SNR          as seen; as believed, where it finds rates from it itself (it asks for `efficiency_of`)
+        efficiency   of the MCS for the SNR believed, over the whole band; 0 where the SNR seen is below the lowest MCS
+
+    A device seen below the lowest MCS in the band it got is in outage: it sends nothing, and its share stays unused.
+    All others send at the lowest MCS at least.
     At the slot's end the block fails if its coin is below `block_error` at the sum of the SNRs it was sent at (chase
     combining; the SNR of a slot is that of its beginning). A block keeps its coin, so after n transmissions it has
     failed with exactly the error at their sum. One that fails for the last time gives its bits back to the upload. An
@@ -187,11 +190,12 @@ class AdaptiveUplink:
         if sent.size:
             able[sent[DEVICE].astype(np.intp)] = False
             free -= float(np.add.reduce(sent[SHARE]))
-        active = able.nonzero()[0]
+        active = able.nonzero()[0]  # one block a device and slot: who sends again gets nothing new
         if active.size and free > LEAST_SHARE:
             new = self._new_blocks(number, active, free)
             sent = np.concatenate([sent, new], axis=1) if sent.size else new
         share, snr = sent[SHARE], self._air.snr[sent[DEVICE].astype(np.intp)]
+        # Chase combining: the SNRs of all transmissions of a block add up.
         sent[SNR] += snr / share if self._power_limited else snr
         sent[TIMES] += 1.0
         self._sent, self._in_use = sent, float(np.add.reduce(share))
@@ -222,7 +226,7 @@ class AdaptiveUplink:
         allocator_snr = self._least_believed(active) if self._finds_rates else seen.copy()
         given = self._allocator(self._waiting_bits[active], allocator_snr, **inputs)
         shares, total, _ = checked_shares(self._name, given, len(active))
-        if total > free:
+        if total > free:  # all shrink alike, so that fixed ratios stay fixed
             shares = shares * (free / total)
         if self._power_limited:
             seen = seen / np.maximum(shares, LEAST_SHARE)
@@ -254,7 +258,7 @@ class AdaptiveUplink:
         self._airtime_s[device] += sent[SHARE] * self._slots.tti_s
         self._sending_s[device] += self._slots.tti_s
         first = sent[TIMES] == 1.0
-        if link.outer_step_db:
+        if link.outer_step_db:  # only first transmissions count: the target is about them
             believed = self._believed[device] / sent[SHARE] if self._power_limited else self._believed[device]
             lower = np.where(believed < self._thresholds[-1, 0], 1.0, self._after_error)  # there is no lower MCS
             moved = self._trust[device] * np.where(fails, lower, self._after_none)

@@ -1,4 +1,4 @@
-"""How a band drains, by what its allocator states of its shares: on one clock, or from change to change."""
+"""Chooses how a band drains: on one virtual clock where shares keep a fixed ratio, else epoch by epoch."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def make_drain(
 ) -> VirtualTime | Epochs:
     """Return what drains the uploads of a band: `VirtualTime` for an allocator in a fixed ratio, else `Epochs`.
 
-    `bound` is the allocator with its constants, `inputs` how to get what else it asks for; `options` are of `Epochs`.
+    `bound` is the allocator with its constants, `inputs` return what else it asks for; `options` are of `Epochs`.
     """
     ratio: Ratio | None = getattr(allocator, "ratio", None)
     if ratio is None or (ratio.if_still and not _all_tie(air)):

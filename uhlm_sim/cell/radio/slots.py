@@ -26,7 +26,7 @@ class Slots:
         return math.ceil(now / self.tti_s * (1.0 - 1e-12))
 
     def begin(self, number: int) -> None:
-        """Enter a slot, and count what was sent in the one before, and nothing since."""
+        """Enter a slot: update the average rates by the bits of the last slot entered, and by none in those skipped."""
         passed = number - self.number
         self.average_rate *= 1.0 - self._weight
         self.average_rate += self._weight / self.tti_s * self.sent_bits

@@ -1,4 +1,4 @@
-"""Uploads in the ratio of fixed weights: they share one clock, on which nobody's finish moves as others come and go."""
+"""Drains uploads in the ratio of fixed weights on one virtual clock: arrivals and departures move no finish on it."""
 
 from operator import attrgetter
 
@@ -18,7 +18,7 @@ class VirtualTime:
     bits per unit of it. Where no share changes an SNR (`steady`) it ends at a reading that stands from its beginning
     on: an arrival or a departure changes the clock's pace only, in constant time, and a new block moves every finish
     (Parekh and Gallager, A generalized processor sharing approach to flow control, IEEE/ACM Trans. Networking 1993).
-    Else whoever comes or goes moves all, which `look` finds anew.
+    Else every arrival and departure moves all finishes, and `look` finds them anew.
 
     `weights` are one per device (None: all are 1), `whole` is W where it is constant, and `power_in` the share of the
     band that holds all of a device's power (None: its own).
