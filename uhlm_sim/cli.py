@@ -188,7 +188,7 @@ def _check_jobs_and_path(args: argparse.Namespace) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Make a folder for what is to come and try it, before the work. Raises InputError."""
+    """Make the output folder and check that it can be written, before the work. Raises InputError."""
     import tempfile
 
     try:
@@ -214,7 +214,7 @@ def record_command(args: argparse.Namespace) -> None:
 
 
 def validate_command(args: argparse.Namespace) -> None:
-    """Print every claim beside what was simulated and write the page; exit with 1 if the model fails."""
+    """Print every claim with its simulated value and write the page; exit with 1 if the model fails."""
     from uhlm_sim.validation.page import write_page
     from uhlm_sim.validation.validate import validate
 
@@ -303,7 +303,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def calibrate_command(args: argparse.Namespace) -> None:
-    """Print the law, the thresholds and their risk on a trace, and draw the law; of synthetic tokens what they are."""
+    """Print a trace's law, thresholds and risks and draw the law; of synthetic tokens print the fitted law."""
     from uhlm_sim.analysis.figures.style import save
     from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
     from uhlm_sim.names import find_scenario, scenario_folder

@@ -278,7 +278,7 @@ def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Na
 
 
 def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:
-    """Make the run folder ours; return whether the run in it is finished already. Raises InputError."""
+    """Claim the run folder; return whether the run in it is finished. Raises InputError."""
     marker = out / SCENARIO
     try:
         there = out.exists() and (not out.is_dir() or any(out.iterdir()))

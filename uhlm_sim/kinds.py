@@ -1,4 +1,4 @@
-"""Every name that a scenario may use, by its key: `uhlm-sim list`, the reference pages and the tests walk here."""
+"""Every name that a scenario may use, by its key, for `uhlm-sim list`, the reference pages and the tests."""
 
 import tomllib
 from collections.abc import Callable, Iterator
@@ -84,7 +84,7 @@ WORDS: dict[str, dict[str, str]] = {
 
 
 def names_and_lines() -> Iterator[tuple[str, dict[str, str]]]:
-    """Give heading -> name -> one line, of everything that a scenario or a command may name.
+    """Yield (heading, {name: one line}) for everything that a scenario or a command may name.
 
     Raises TraceError for a built-in trace that is damaged.
     """

@@ -65,7 +65,7 @@ def provenance(
 
 
 def _source(preset: Mapping[str, Any], used: Mapping[str, Any]) -> str:
-    """Return where a preset comes from, and what the scenario put in its place."""
+    """Return a preset's source, and which of its values the scenario overrides."""
     others = [f"{key} = {used[key]:g}" for key, value in preset.items() if key in used and used[key] != value]
     source = f"{preset['source']}."
     return f"{source} Not from there, but given in the scenario: {', '.join(others)}." if others else source
@@ -87,7 +87,7 @@ def git_revision() -> str | None:
 
 
 def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy], clamped: int) -> list[str]:
-    """Say in sentences what the figures of this run take for granted."""
+    """Return the assumptions behind the figures of this run, as sentences."""
     channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
     payload, own_vocabulary = uplink.payload, policies[0].source.vocabulary_size
     vocabulary = scenario.tokens.vocabulary_size or own_vocabulary
@@ -144,7 +144,7 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
 
 
 def _of_the_link(scenario: Scenario) -> str:
-    """Say how bits become a signal."""
+    """Describe the link of the uplink."""
     channel, link = scenario.channel, scenario.uplink.link
     if link.kind == "shannon":
         return (
@@ -161,7 +161,7 @@ def _of_the_link(scenario: Scenario) -> str:
 
 
 def _of_the_gpus(scenario: Scenario) -> list[str]:
-    """Say where verification times come from, and what the GPUs are taken to remember."""
+    """Describe where verification times come from, and what the GPUs remember."""
     station, service = scenario.base_station, scenario.base_station.service
     sentences = []
     if service.kind == "roofline":

@@ -120,7 +120,7 @@ class Scenario(Section):
     @model_validator(mode="before")
     @classmethod
     def count_classes(cls, values: Any) -> Any:
-        """Let the classes' counts say how many phones there are, where the traffic doesn't."""
+        """Set traffic.devices to the sum of the classes' counts, where it is not given."""
         classes = values.get("device_class") if isinstance(values, dict) else None
         traffic = values.get("traffic", {}) if isinstance(values, dict) else None
         if not isinstance(classes, list) or not isinstance(traffic, dict) or "devices" in traffic:
@@ -169,7 +169,7 @@ class Scenario(Section):
 
     @property
     def ignored_of_classes(self) -> list[str]:
-        """Return the keys of a class that nothing would read."""
+        """Return the keys of a class that have no effect in this scenario."""
         kind = self.traffic.kind
         unread = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
         one_each = {"mean_snr_db": self.channel.mean_snr_db, "weight": self.uplink.weights}
@@ -226,7 +226,7 @@ class Scenario(Section):
 
     @property
     def transmit_power_w(self) -> float:
-        """Return what a phone radiates with the whole band for itself, at most where power control asks for less."""
+        """Return a phone's transmit power over the whole band; with power control, the most it may use."""
         geometry, radio = self.channel.geometry, self.device.radio
         power_dbm = POWER_DBM if geometry is None else geometry.max_power_dbm
         if radio is not None and radio.transmit_power_dbm is not None:

@@ -133,7 +133,7 @@ def sweep_points(scenario: Scenario) -> list[Point]:
 
 
 def _called(path: Path) -> str:
-    """Return what messages call a scenario: the path of a file, the name of a built-in one."""
+    """Return the name of a scenario in messages: the path of a file, the name of a built-in one."""
     return f"scenario {path.stem}" if path.parent == scenario_folder() else str(path)
 
 
@@ -209,7 +209,7 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
 
 
 def _label(entry: dict[str, Any]) -> str:
-    """Return what a policy that may be wrong is called (`Policy.label` is for those that are right)."""
+    """Return the label of a policy's plain values, which may be invalid (`Policy.label` is for checked ones)."""
     number = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
     number = float(number) if isinstance(number, int) else number
     return str(entry.get("name") or entry.get("kind")) + (
@@ -266,7 +266,7 @@ def _either(messages: list[str]) -> str:
 
 
 def _is_branch(part: Any) -> bool:
-    """Tell pydantic's names for the branches of a union from the keys of the file."""
+    """Say whether a part of an error's path is pydantic's name for a union's branch, not a key of the file."""
     return isinstance(part, str) and (part in (*TOKENS, "float", "str") or "[" in part or "-" in part)
 
 

@@ -68,14 +68,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """A simulation that came to no end, and why."""
+    """A simulation that failed, and why."""
 
     task: Task
     reason: str
 
 
 class Parts:
-    """What finished simulations left: zip files in a folder, or in memory without one."""
+    """The parts of finished simulations: zip files in a folder, or in memory without one."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -238,7 +238,7 @@ def _part(task: Task) -> bytes:
 
 
 def find_tokens(settings: TraceTokens | ModelsTokens | SyntheticTokens) -> TokenSet:
-    """Return tokens that are there: a trace is read once per process and version of its file, synthetic ones are made.
+    """Return the tokens of a scenario: a trace, read once per process and version of its file, or synthetic ones.
 
     Raises TraceError or ScenarioError.
     """
@@ -255,7 +255,7 @@ def _trace(file: Path, _mtime_ns: int, _size: int) -> Trace:
 
 
 def portable(scenario: Scenario) -> Scenario:
-    """Return a scenario whose trace any worker finds: a built-in one by name, a file by its whole path."""
+    """Return the scenario with its trace named so that any worker finds it: a built-in name, or an absolute path."""
     tokens = scenario.tokens
     if isinstance(tokens, SyntheticTokens) or locate(tokens.path).parent == BUILT_IN:
         return scenario

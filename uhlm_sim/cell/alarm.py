@@ -21,7 +21,7 @@ class Alarm:
         self._ring = Ring(env, [], inf, priority, 0.0)
 
     def until(self, at_s: float, now: float) -> simpy.Event:
-        """Return the event to wait for, which happens at a time at the latest (inf: when others have a reason)."""
+        """Return the event to wait for: at `at_s`, or earlier if others bring it forward (inf: only then)."""
         has_rung = self._ring.callbacks is None
         if has_rung:
             self._ring = Ring(self._env, [], at_s, self._priority, now)
@@ -38,7 +38,7 @@ class Alarm:
 
 
 class Ring(simpy.Event):
-    """An event at a time, with those who already wait for it; never, at infinity."""
+    """An event at a time, with the callbacks of those who wait already; at infinity it never happens."""
 
     def __init__(
         self, env: simpy.Environment, waiting: EventCallbacks, at_s: float, priority: EventPriority, now: float

@@ -46,7 +46,7 @@ def simulate(
     traffic, seed = scenario.traffic, scenario.seed
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     people, groups = population(scenario), scenario.groups
-    runs = [(of_class or {}).get(each.policy or "", policy) for each in scenario.device_class] or [policy]
+    runs = [(of_class or {}).get(group.policy or "", policy) for group in scenario.device_class] or [policy]
     paths: list[TokenPath] = []
     costs = [payload_costs(group, vocabulary_size) for group in groups]
     answers = [Answers(run, cost, paths) for run, cost in zip(runs, costs, strict=True)]
@@ -159,7 +159,7 @@ def next_answers(rows: Requests | None, answers: Answers, rng: np.random.Generat
 
 
 def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:
-    """Return a station's counters as a row; its `servers` may be the positions that a memory has room for."""
+    """Return a station's counters as a row; of a memory, `servers` is its capacity in positions."""
     return {
         "station": name,
         "at_s": at_s,

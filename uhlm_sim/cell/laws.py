@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def check_records(records: Records) -> None:
-    """Hold the tables against each other and against the stations' own counters. Raises SimulationError.
+    """Check the tables against each other and against the stations' own counters. Raises SimulationError.
 
     Each round's and each token's legs add up, and a round's are those of its tokens; a request's rounds and positions
     count from 0 and its commit times rise; a kept draft has no bits and no LLM work; the requests' table agrees with
@@ -87,7 +87,7 @@ def check_records(records: Records) -> None:
 
 
 def _covered_s(began_s: Floats, ended_s: Floats) -> float:
-    """Return how long at least one of some spans lasted."""
+    """Return the length of the union of time spans."""
     order = began_s.argsort()
     latest_s = np.maximum.accumulate(ended_s[order])
     new_s = latest_s - np.maximum(began_s[order], np.r_[-np.inf, latest_s[:-1]])
@@ -95,7 +95,7 @@ def _covered_s(began_s: Floats, ended_s: Floats) -> float:
 
 
 def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s: Floats) -> None:
-    """Hold the memory's books against the positions that jobs brought and the time until their requests ended."""
+    """Check the memory's counters against the positions of jobs, held until their requests end."""
     recomputed = sent["recomputed_tokens"].to_numpy()
     read = records.stations[records.stations["station"] == "kv_cache"]
     if read.empty:

@@ -1,4 +1,4 @@
-"""Phones that differ: classes, each with what it has in place of the scenario's own values."""
+"""Device classes: phones with values of their own in place of the scenario's."""
 
 from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
@@ -12,7 +12,7 @@ from uhlm_sim.settings.traffic import Traffic
 
 
 class DeviceClass(Section):
-    """Phones of one kind. What is unset is as for all phones; `policy` is what they run whatever is compared."""
+    """Phones of one kind; unset keys are as for all phones. They always run `policy`, if set, whatever is compared."""
 
     name: str = Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     count: int | None = Field(None, ge=1, le=100_000, description="phones; or their share of traffic.devices")
@@ -36,13 +36,13 @@ class DeviceClass(Section):
 
     def device(self, every: Device) -> Device:
         """Return what a phone of this class computes with. Raises ValueError for an unknown preset."""
-        own = {name: value for name in Device.model_fields if (value := getattr(self, name, None)) is not None}
-        if not own:
+        given = {name: value for name in Device.model_fields if (value := getattr(self, name, None)) is not None}
+        if not given:
             return every
         kept = every.model_dump(exclude_none=True)
         if self.slm is not None:  # a preset brings its own numbers
             kept = {name: kept[name] for name in ("uncertainty_s", "radio") if name in kept}
-        return Device.model_validate(kept | own)
+        return Device.model_validate(kept | given)
 
     def traffic(self, every: Traffic) -> Traffic:
         """Return the traffic of a phone of this class."""
@@ -61,7 +61,7 @@ def class_sizes(classes: Sequence[DeviceClass], devices: int) -> list[int]:
 def check_classes(
     classes: Sequence[DeviceClass], devices: int, policies: Collection[str], ignored: Collection[str]
 ) -> None:
-    """Raise ValueError for classes that don't fit together, or that say what is `ignored` here (keys)."""
+    """Raise ValueError for classes that contradict each other, or that set a key that is `ignored` here."""
     if not classes:
         return
     names = [group.name for group in classes]

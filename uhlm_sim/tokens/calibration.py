@@ -33,7 +33,7 @@ def words(threshold: float, uncertainty_samples: int) -> str:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the calibration prompts say of a model pair, and what the evaluation prompts make of it.
+    """The law of a model pair from its calibration prompts, and its check on the evaluation prompts.
 
     ``intervals`` holds (low, high) for a, b, delta, risk_averse, risk_prone: percentiles of a bootstrap over
     prompts.

@@ -1,4 +1,4 @@
-"""How wrong teacher forcing is: the same rule on its own recorded path and forced on the path of hlm."""
+"""The error of teacher forcing: a rule on its own recorded path against the same rule forced on the path of hlm."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ MEASURES = ("skip_rate", "rejection_risk", "kept_rate", "tokens_per_answer")
 
 
 def forcing_gap(trace: Trace) -> pd.DataFrame:
-    """Return both ways side by side for each recorded u-hlm and rand-hlm path, on the evaluation prompts.
+    """Return exact and forced measures of each recorded u-hlm and rand-hlm path, on the evaluation prompts.
 
     Columns: ``path``, and for each measure ``<measure>.exact``, ``<measure>.forced`` and, of their paired difference
     (forced - exact), ``<measure>.gap``, ``.gap_low``, ``.gap_high`` (95 % interval over prompts). Measures: share of

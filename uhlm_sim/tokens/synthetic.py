@@ -28,7 +28,7 @@ DRAWING = 1  # version of what a seed's tokens are; part of the digest
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """The answers under one rule: the same under all, but for what the rule skips."""
+    """The answers under one rule; all rules share them, and differ only in what they skip."""
 
     tokens: "Synthetic"
     rule: DecodingRule
@@ -130,7 +130,7 @@ class Synthetic:
         return {"synthetic": summary}
 
     def assumptions(self, max_tokens: int, *, matched: bool) -> list[str]:  # noqa: ARG002
-        """Say what a run of it takes for granted."""
+        """Return the assumptions of a run with these tokens, as sentences."""
         settings, law = self.settings, self.fitted
         met = "; ".join(f"{name} = {got:.4f}, wanted {target:g}" for name, target, got in law.fit())
         along = f"correlated along an answer (r = {settings.correlation:g})" if settings.correlation else "independent"

@@ -25,7 +25,7 @@ class TokenSet(Protocol):
     def digest(self) -> str: ...
 
     def source(self, rule: DecodingRule, *, forced: bool = False) -> RuleSource:
-        """Return the answers under a rule; ``forced``: of a policy that decides otherwise along its text."""
+        """Return the answers under a rule; ``forced``: for a policy that decides otherwise along that text."""
         ...
 
     def law(self) -> LinearLaw:

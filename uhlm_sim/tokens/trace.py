@@ -303,7 +303,7 @@ class Trace:
         return {"trace": summary}
 
     def assumptions(self, max_tokens: int, *, matched: bool) -> list[str]:
-        """Say what a run that replays it up to ``max_tokens`` takes for granted."""
+        """Return the assumptions of a run that replays it up to ``max_tokens``, as sentences."""
         header = self.header
         sentences = [
             f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "

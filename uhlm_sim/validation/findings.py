@@ -25,13 +25,13 @@ class Trial:
     size: int
 
     def rng(self, *name: str | int) -> np.random.Generator:
-        """Return the generator of a name, this claim's own."""
+        """Return this claim's generator for a name."""
         return stream(self.seed, "validate", self.name, *name)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Theory beside simulation.
+    """A value of theory beside its simulated value.
 
     `low` and `high` are the ends of the 95 % interval of what was simulated, `p_value` is the chance of a simulation at
     least so far from theory if theory is right, NaN for a claim that must hold exactly: there `error` may not exceed

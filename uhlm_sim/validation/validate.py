@@ -35,7 +35,7 @@ COLUMNS += ["error", "limit", "how", "verdict", "reason", "curve", "at"]
 
 @dataclass(frozen=True)
 class Validation:
-    """Every claim with what came out and its verdict.
+    """Every claim with its finding and verdict.
 
     `table` has a row per claim and the columns COLUMNS, which `Claim` and `Finding` define; `z` is the p-value as a
     signed number of standard errors. `allowed` is how many rows may lie outside their 95 % interval.
@@ -104,7 +104,7 @@ def validate(
     only: Collection[str] = (),
     progress: Progress = no_progress,
 ) -> Validation:
-    """Hold the simulator against theory, claim by claim, on `jobs` processes (-1: all cores).
+    """Compare the simulator with theory, claim by claim, on `jobs` processes (-1: all cores).
 
     Each claim has random streams of its own, named by the claim, so that rows are independent and a claim's result
     hangs on neither the others nor the number of processes. `only` names the claims to look at, all if empty.
@@ -168,7 +168,7 @@ def cells(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _check(number: int, claim: Claim, trial: Trial) -> tuple[int, Finding]:
-    """Return a claim's number and finding; a model that breaks off has its reason there."""
+    """Return a claim's number and finding; if the simulation raises, the finding has the reason."""
     try:
         return number, claim.check(trial)
     except UhlmError as error:

@@ -92,7 +92,7 @@ def stays_s(tokens: pd.DataFrame) -> Floats:
 
 
 def new_positions(tokens: pd.DataFrame) -> list[tuple[int, int]]:
-    """Return of each sent token, in order, what the LLM has to process and how many ids it doesn't know."""
+    """Return for each sent token, in order, (positions that the LLM must process, ids that it doesn't know)."""
     new, seen = [], -1
     columns = (tokens[name].tolist() for name in ("position", "decision", "prompt_tokens"))
     for position, decision, prompt in zip(*columns, strict=True):

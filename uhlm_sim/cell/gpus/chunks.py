@@ -33,7 +33,7 @@ class Split:
         self._shares: list[tuple[float, float]] = []  # of each job, in the GPU's seconds and positions so far
 
     def join(self, jobs: Sequence[Job], now: float) -> None:
-        """Let jobs begin with the next step, which starts now. What they count as processed grows step by step."""
+        """Let jobs begin with the next step, which starts now; their `llm_tokens` grow step by step."""
         for job in jobs:
             job.verify_started_s = now
             self.jobs.append(job)
@@ -60,7 +60,7 @@ class Split:
                 job.batch_tokens = positions * job.batch_jobs / job.steps
 
     def finished(self) -> list[Job]:
-        """Return the jobs of which nothing is left, and keep the others."""
+        """Remove and return the jobs that are processed."""
         done = [job for job, left in zip(self.jobs, self._left, strict=True) if left == 0]
         going = [place for place, left in enumerate(self._left) if left]
         self.jobs = [self.jobs[place] for place in going]

@@ -53,7 +53,7 @@ class Link:
 
 
 class AdaptiveUplink:
-    """A band shared slot by slot; the same in and out as `uhlm_sim.cell.radio.uplink.Uplink`, and allocators as there.
+    """A band shared slot by slot, with the interface and the allocators of `uhlm_sim.cell.radio.uplink.Uplink`.
 
     At a slot's edge blocks that failed `round_trip_slots` before are sent again, on the same share of the band and with
     the same MCS (synchronous HARQ); so they always fit. The allocator shares out the band to devices that have bits
@@ -144,7 +144,7 @@ class AdaptiveUplink:
         env.process(self.run())
 
     def run(self) -> Generator[simpy.Event, object, None]:
-        """Send slot by slot while there is something to send: blocks up, decode them, hand on whose last one is."""
+        """Send slot by slot while there are jobs: send blocks, decode them, deliver jobs whose last block is decoded."""
         while True:
             yield self._first_slot
             number = self._slots.next_number(self._env.now)
@@ -286,7 +286,7 @@ class AdaptiveUplink:
         return self._efficiency_of(self._least_believed(active))
 
     def _least_believed(self, active: NDArray[np.intp]) -> Floats:
-        """Return the SNR that is believed of the active devices, as if it were enough for the lowest MCS where seen."""
+        """Return the SNR believed of the active devices: at least the lowest MCS's where the SNR seen reaches that."""
         least = self._thresholds[-1, 0]
         return np.where(self._known.snr[active] >= least, np.maximum(self._believed[active], least), 0.0)
 

@@ -1,4 +1,4 @@
-"""Uploads at the shares that an allocator gives them, constant from one change in the cell to the next."""
+"""Uploads under any allocator: shares and rates are constant from one change to the next."""
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class Epochs:
             self._air.set_gain(device, job.gain)
 
     def look(self, now: float) -> None:
-        """Begin an epoch: find everybody's share and rate anew, or by slots the rate alone."""
+        """Begin an epoch: find all shares and rates anew; with slots only the rates."""
         self._progress(now)
         if self.jobs:
             if self._slots is None:
@@ -116,7 +116,7 @@ class Epochs:
         return job
 
     def _progress(self, now: float) -> None:
-        """Bring what is left up to the present, where a new epoch starts."""
+        """Advance bits left, airtime and time of sending to now, where a new epoch starts."""
         elapsed_hz_s = (now - self._epoch_s) * self._bandwidth_hz
         self._epoch_s = now
         if elapsed_hz_s > 0.0:

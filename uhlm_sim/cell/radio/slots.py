@@ -1,4 +1,4 @@
-"""Slots of the uplink: what an allocator that decides once a slot remembers of the slots before."""
+"""Slots of a band, with the past that allocators by slots look at: last slot and average rate."""
 
 import math
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class Slots:
-    """Slot k lasts [k, k+1) times `tti_s`; who has the band in it is decided at its beginning, and holds to its end.
+    """Slot k lasts [k, k+1) times `tti_s`; its shares are set at its beginning and hold to its end.
 
     A device's average rate [bit/s] is R <- (1 - a) R + a (bits sent in the slot) / tti_s after every slot, with
     a = tti_s / average_s (Jalali, Padovani and Pankaj, Data throughput of CDMA-HDR, VTC 2000), sending or not.

@@ -1,4 +1,4 @@
-"""The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
+"""The shared uplink: all phones' uploads drain through one band, at rates set by allocator and fading."""
 
 from collections.abc import Callable, Generator, Mapping
 from math import inf
@@ -157,7 +157,7 @@ class Uplink:
         self._shared.look(now)
 
     def _find_the_air(self, now: float) -> None:
-        """Find the block and the slot of the present, after a time in which nobody sent."""
+        """Find the present block and slot, after a time without uploads."""
         if self._slots is not None:
             self._slot_edge_s = self._slots.next_number(now) * self._slots.tti_s
         block = int(now / (self._air.coherence_s or inf) * (1.0 + ROUNDING))  # a channel that stands still has one

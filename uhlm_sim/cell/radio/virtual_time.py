@@ -81,7 +81,7 @@ class VirtualTime:
                 self._next_finish, self._next_device = finish, device
 
     def look(self, now: float) -> None:
-        """Find everybody's rate and finish anew: the air has changed, or the shares where they matter to it."""
+        """Find every rate and finish anew: gains have changed, or shares that change SNRs."""
         if now > self._settled_s:
             self._read(now)
         attained = self._clock - self._looked_clock
