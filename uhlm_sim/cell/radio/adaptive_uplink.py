@@ -144,7 +144,7 @@ class AdaptiveUplink:
         env.process(self.run())
 
     def run(self) -> Generator[simpy.Event, object, None]:
-        """Send slot by slot while there are jobs: send blocks, decode them, deliver jobs whose last block is decoded."""
+        """Send slot by slot while there are jobs: send blocks, decode them, deliver the jobs that are complete."""
         while True:
             yield self._first_slot
             number = self._slots.next_number(self._env.now)
