@@ -154,6 +154,8 @@ def test_a_table_is_straight_lines_between_its_rows_and_beyond_the_last(tmp_path
     [
         ("new_tokens,second\n1,0.1", "columns new_tokens, seconds"),
         ("new_tokens,seconds\n1,fast", "columns new_tokens, seconds"),
+        ("new_tokens,seconds\n1,0,1", "line 2: has 3 fields"),
+        ("new_tokens,seconds\n1,0.1\n\n2,0.2", "line 3: is blank"),
         ("new_tokens,seconds\n2,0.1\n1,0.2", "rising"),
         ("new_tokens,seconds\n", "at least one"),
         ("new_tokens,seconds\n1,0.0", "greater than 0"),

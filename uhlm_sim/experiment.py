@@ -10,6 +10,7 @@ import inspect
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, writing
+from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, writing
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
@@ -74,12 +75,28 @@ def run(
     named = [named for point in ready for named in point.functions.values()]
     modules = own_modules(named)
     parts = Parts(None if out is None else out / PARTS)
+    identity = _identity(scenario, [point.tokens for point in ready], named)
     with cluster_of(cluster, [str(module.__file__) for module in modules]):
-        identity = _identity(scenario, [point.tokens for point in ready], named)
         if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
-        tasks, failures = _simulate(points, ready, parts, jobs, progress)
+        with nullcontext() if out is None else locked(out / PARTS):
+            tasks, failures = _simulate(points, ready, parts, jobs, progress)
+            return _finish(scenario, points, ready, tasks, failures, parts, out, began_s, progress)
+
+
+def _finish(
+    scenario: Scenario,
+    points: Sequence[Point],
+    ready: Sequence["Ready"],
+    tasks: list[Task],
+    failures: list[Failure],
+    parts: Parts,
+    out: Path | None,
+    began_s: float,
+    progress: Progress,
+) -> Results:
+    """Make tables, figures and report of what the simulations left. Raises SimulationError if no point is left."""
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""

@@ -41,6 +41,11 @@ WORDS: dict[str, dict[str, str]] = {
         "risk-prone": "The u at which it predicts a rejection with probability Delta, (Delta - b) / a.",
     },
     "policy.skip_rate": {"matched": "Skip as often as the policy that `match` names, the first u-hlm if unset."},
+    "traffic.time_unit": {
+        "s": "Arrivals in a request file are seconds.",
+        "ms": "They are milliseconds.",
+        "us": "They are microseconds.",
+    },
     "traffic.burst.of": {
         "device": "Each phone has bursts of its own.",
         "cell": "All phones have the same bursts.",

@@ -1,5 +1,6 @@
 """Provenance: the inputs of a run, and every assumption behind its figures, in sentences."""
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import population
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import rows_of
+from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes
@@ -125,6 +127,8 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
             f"together for all phones"
             + (f"; below {channel.min_snr_db:g} dB nothing is sent." if shannon else ", looked at once a slot.")
         )
+    if channel.kind == "trace":
+        sentences.append(_of_the_recording(scenario))
     sentences += [
         _of_the_link(scenario),
         "The SNR is that of the power density, whatever share of the band a phone has (per-hertz)."
@@ -141,6 +145,24 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         *about_energy(scenario),
     ]
     return sentences + _of_the_gpus(scenario)
+
+
+def _of_the_recording(scenario: Scenario) -> str:
+    """Say which recording is played, how long it is, and that it repeats."""
+    channel, file = scenario.channel, Path(str(scenario.channel.params["path"]))
+    blocks, columns = recording_of(scenario).shape
+    lasts_s = blocks * float(channel.coherence_s)
+    whose = "one for all phones, each from a block of its own on" if columns == 1 else "a column each phone"
+    rates = (
+        " Its rates, of the whole band, are taken as the SNR that gives them."
+        if channel.params.get("unit") == "mbit/s"
+        else ""
+    )
+    return (
+        f"The gains are recorded: {file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}) has "
+        f"{blocks:,} blocks, {lasts_s:g} s, {whose}, and repeats: the run is {scenario.duration_s / lasts_s:.3g} times "
+        f"as long.{rates}"
+    )
 
 
 def _of_the_link(scenario: Scenario) -> str:
@@ -172,8 +194,8 @@ def _of_the_gpus(scenario: Scenario) -> list[str]:
         )
     elif service.kind == "table":
         sentences.append(
-            f"Verification times come from the table {service.path}: straight lines between its rows, the first row's "
-            "seconds below it, and beyond the last its last slope, an extrapolation."
+            f"Verification times come from the table {Path(str(service.path)).name}: straight lines between its rows, "
+            "the first row's seconds below it, and beyond the last its last slope, an extrapolation."
         )
     elif service.kind != "fitted":
         sentences.append(f"Verification times are drawn by the user's own code, {service.kind}.")
@@ -209,13 +231,12 @@ def about_traffic(scenario: Scenario) -> list[str]:
             f"calms of {burst.mean_calm_s:g} s at {burst.calm_factor:.3g} times it, both exponential; {whose}."
         )
     if traffic.kind == "replay" and traffic.file is not None:
-        rows = read_requests(traffic.file)
+        rows = rows_of(traffic)
         longer = int((rows.output_tokens > traffic.max_tokens).sum())
-        whose = "in turn" if rows.device is None else "by the file's own column"
         within = int((rows.arrived_s <= scenario.duration_s).sum())
         sentences.append(
-            f"Requests are the {len(rows):,} of {Path(traffic.file).name} (SHA-256 {rows.digest[:16]}), given to "
-            f"phones {whose}; {within:,} arrive within the run. Prompts are billed by the file's tokens; answers are "
+            f"Requests are the {len(rows):,} of {Path(traffic.file).name} (SHA-256 {rows.digest[:16]}), "
+            f"{rows.words}; {within:,} arrive within the run. Prompts are billed by the file's tokens; answers are "
             f"recorded ones that are long enough, cut to the file's. {longer:,} rows ask for more than max_tokens = "
             f"{traffic.max_tokens} and are cut there."
         )

@@ -28,6 +28,8 @@ READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "rate_per_s": ("poisson", "bursty"),
     "burst": ("bursty",),
     "file": ("replay",),
+    "time_unit": ("replay",),
+    "skip_empty": ("replay",),
 }
 MAX_STEPS = 1e8  # tokens or fading blocks in one simulation: beyond it a machine of today runs out of memory or time
 

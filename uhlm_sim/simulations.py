@@ -136,22 +136,40 @@ def simulate_missing(
     workers = max(1, min(joblib.effective_n_jobs(jobs), len(missing)))
     failures = []
     # Unordered, so that no finished part waits in memory for a slower one to be kept before it.
-    arriving = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
-        joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
-    )
     try:
-        for number, part in arriving:
-            if isinstance(part, bytes):
-                parts.keep(missing[number], part)
-            else:
-                failures.append(Failure(missing[number], part))
-            done += 1
-            progress("simulating", done, total)
+        with _safe_path():
+            arriving = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+                joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
+            )
+            for number, part in arriving:
+                if isinstance(part, bytes):
+                    parts.keep(missing[number], part)
+                else:
+                    failures.append(Failure(missing[number], part))
+                done += 1
+                progress("simulating", done, total)
     except BrokenProcessPool as error:
         raise SimulationError(
             f"a worker process died, perhaps for want of memory; --resume goes on ({str(error).partition(chr(10))[0]})"
         ) from None
     return sorted(failures, key=lambda failure: failure.task.name)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start processes that import nothing from the present folder by its being there.
+
+    A worker gets the parent's path once it runs, so a user's own modules are found where the parent finds them.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager

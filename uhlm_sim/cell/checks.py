@@ -71,6 +71,15 @@ def _check_radio(scenario: Scenario) -> None:
     if adaptive and scenario.uplink.tti_s is None:
         raise ScenarioError("uplink.tti_s: the adaptive link needs the length of a slot, such as 0.001")
     moving = scenario.channel.kind != "constant"
+    if scenario.channel.kind == "trace" and scenario.channel.params.get("unit") == "mbit/s":
+        if adaptive:
+            raise ScenarioError("channel.params.unit = 'mbit/s': needs the rates of uplink.link.kind = 'shannon'")
+        for group in scenario.device_class:
+            if group.mean_snr_db is not None:
+                raise ScenarioError(
+                    f"device_class.{group.name}.mean_snr_db: another mean SNR would change the rates of "
+                    "channel.params.unit = 'mbit/s'; leave it out"
+                )
     for key, here in (("uplink.link.kind = 'adaptive'", adaptive), ("downlink.kind = 'shared'", shared)):
         if here and moving and scenario.channel.coherence_s == "per-upload":
             raise ScenarioError(
@@ -104,7 +113,9 @@ def _check_requests(scenario: Scenario, policies: list[ReadyPolicy], requests: R
     traffic = scenario.traffic
     named = 0 if requests.device is None else int(requests.device.max()) + 1
     if named > traffic.devices:
-        raise ScenarioError(f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices")
+        raise ScenarioError(
+            f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices, from 0 on"
+        )
     if requests.arrived_s[0] > scenario.duration_s:
         raise ScenarioError(
             f"{traffic.file}: its first request arrives at {requests.arrived_s[0]:g} s, after duration_s = "

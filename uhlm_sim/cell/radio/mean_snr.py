@@ -5,16 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import (
-    PATH_LOSS,
-    db_to_linear,
-    drop_phones,
-    linear_to_db,
-    read_recording,
-    transmit_power_dbm,
-    uplink_snr_db,
-)
+from channel_models import PATH_LOSS, db_to_linear, drop_phones, linear_to_db, transmit_power_dbm, uplink_snr_db
 from uhlm_sim.cell.phones.population import Who
+from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.scenario import Geometry, Scenario
 from uhlm_sim.seams import Seam
@@ -35,7 +28,7 @@ def mean_snr_db(scenario: Scenario, replication: int, people: Sequence[Who]) -> 
     """
     channel, devices = scenario.channel, scenario.traffic.devices
     if channel.mean_snr_db == "recorded":
-        recorded_db = linear_to_db(read_recording(str(channel.params["path"])).mean(axis=0))
+        recorded_db = linear_to_db(recording_of(scenario).mean(axis=0))
         snr_db = np.broadcast_to(recorded_db if len(recorded_db) == 1 else recorded_db[:devices], devices)
     elif channel.geometry is None:
         snr_db = np.broadcast_to(np.asarray(channel.mean_snr_db, dtype=np.float64), devices)
