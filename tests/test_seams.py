@@ -112,7 +112,7 @@ def test_a_function_named_as_ones_own_gives_the_same_numbers(key: str, name: str
     elif key == "traffic.kind":
         tables["traffic"]["presence"] = {"mean_present_s": 2.0, "mean_absent_s": 0.5}
     built_in, own = (with_value(key, each, **tables) for each in (name, f"{function.__module__}:{function.__name__}"))
-    here, there = (simulate(each, ready(tokens=10), 0, found=with_own(each)) for each in (built_in, own))
+    here, there = (simulate(each, ready(tokens=10), 0, functions=with_own(each)) for each in (built_in, own))
     for table in ("requests", "tokens", "stations"):
         pd.testing.assert_frame_equal(getattr(here, table), getattr(there, table), check_exact=True)
 

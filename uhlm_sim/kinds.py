@@ -1,4 +1,4 @@
-"""Every name that a scenario may use, by its key: `uhlm-sim list`, the reference pages and the tests walk here."""
+"""Every name that a scenario may use, by its key, for `uhlm-sim list`, the reference pages and the tests."""
 
 import tomllib
 from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ WORDS: dict[str, dict[str, str]] = {
 
 
 def names_and_lines() -> Iterator[tuple[str, dict[str, str]]]:
-    """Give heading -> name -> one line, of everything that a scenario or a command may name.
+    """Yield (heading, {name: one line}) for everything that a scenario or a command may name.
 
     Raises TraceError for a built-in trace that is damaged.
     """
@@ -118,7 +118,7 @@ def _of_trace(header: TraceHeader) -> str:
     """Say which pair was recorded, and how much of it."""
     models = [header.models[role] for role in ("llm", "slm")]
     llm, slm = (
-        each["name"] + (f" less {len(each['dropped_layers'])} layers" if each.get("dropped_layers") else "")
-        for each in models
+        model["name"] + (f" less {len(model['dropped_layers'])} layers" if model.get("dropped_layers") else "")
+        for model in models
     )
     return f"LLM {llm}, SLM {slm}: {len(header.prompts)} prompts, {len(header.paths)} recorded paths."

@@ -1,4 +1,4 @@
-"""Scenario files: TOML in, overrides, TOML out, and what is wrong in words. The only place that knows file syntax."""
+"""Scenario files: reads TOML with overrides, writes TOML, words errors. The only place that knows file syntax."""
 
 import math
 import tomllib
@@ -78,11 +78,11 @@ def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        told: dict[str, list[str]] = {}
+        messages: dict[str, list[str]] = {}
         for entry in error.errors(include_url=False):
             subject, message = _explain(dict(entry), values)
-            told.setdefault(subject, []).append(message)
-        lines = (f"{where}: {subject}: {_either(said)}" for subject, said in told.items())
+            messages.setdefault(subject, []).append(message)
+        lines = (f"{where}: {subject}: {_either(alternatives)}" for subject, alternatives in messages.items())
         raise ScenarioError("\n".join(lines)) from None
 
 
@@ -131,11 +131,11 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         rows = list(product(*columns))
     seen = set()
     for row in rows:
-        told = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
-        if told in seen:
+        cells = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
+        if cells in seen:
             same = ", ".join(f"{key} = {value}" for key, value in zip(lists, row, strict=True))
             raise ScenarioError(f"sweep: the point {same} is there twice")
-        seen.add(told)
+        seen.add(cells)
     points = []
     named = {key: [Path(str(value)).name for value in given] for key, given in zip(lists, columns, strict=True)}
     short = [key for key, names in named.items() if key in FILES and len(set(names)) == len(names)]
@@ -152,7 +152,7 @@ def sweep_points(scenario: Scenario) -> list[Point]:
 
 
 def _called(path: Path) -> str:
-    """Return what messages call a scenario: the path of a file, the name of a built-in one."""
+    """Return the name of a scenario in messages: the path of a file, the name of a built-in one."""
     return f"scenario {path.stem}" if path.parent == scenario_folder() else str(path)
 
 
@@ -239,7 +239,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str) -> None:
-    """Set a key; a preset's name takes what the former preset filled in with it."""
+    """Set a key; a new preset's name first removes what the former preset filled in."""
     table: Any = values
     *parents, last = path
     for parent in parents:
@@ -266,11 +266,11 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
     if key.startswith("device_class."):
         _, name, *parts = key.split(".")
         entries = values.get("device_class", [])
-        found = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
-        if len(found) != 1:
+        places = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
+        if len(places) != 1:
             names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict))
             raise ScenarioError(f"{key}: no single device class is called '{name}'; there are {names or 'none'}")
-        return ["device_class", found[0], *parts]
+        return ["device_class", places[0], *parts]
     if not key.startswith("policy."):
         return key.split(".")
     rest = key.removeprefix("policy.")
@@ -288,11 +288,11 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
 
 
 def _label(entry: dict[str, Any]) -> str:
-    """Return what a policy that may be wrong is called (`Policy.label` is for those that are right)."""
-    told_apart = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
-    told_apart = float(told_apart) if isinstance(told_apart, int) else told_apart
+    """Return the label of a policy's plain values, which may be invalid (`Policy.label` is for checked ones)."""
+    number = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
+    number = float(number) if isinstance(number, int) else number
     return str(entry.get("name") or entry.get("kind")) + (
-        f"({told_apart})" if told_apart is not None and not entry.get("name") else ""
+        f"({number})" if number is not None and not entry.get("name") else ""
     )
 
 
@@ -345,7 +345,7 @@ def _either(messages: list[str]) -> str:
 
 
 def _is_branch(part: Any) -> bool:
-    """Tell pydantic's names for the branches of a union from the keys of the file."""
+    """Say whether a part of an error's path is pydantic's name for a union's branch, not a key of the file."""
     return isinstance(part, str) and (part in (*TOKENS, "float", "str") or "[" in part or "-" in part)
 
 

@@ -1,4 +1,4 @@
-"""How the channel moves, and how strong it is."""
+"""The channel: fading, mean SNR, and the limits of the rate."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from uhlm_sim.settings.section import Decibels, Kind, Positive, Section
 
 
 class Geometry(Section):
-    """Where the phones are, drawn anew in every replication, and what arrives of their power: their mean SNR."""
+    """Mean SNR from places: phones are dropped anew in every replication, and path loss gives their SNR."""
 
     model: Literal["uma", "umi", "rma"] = Field("uma", description="TR 38.901: urban macro or micro, rural macro")
     shape: Literal["disc", "hexagon"] = Field("disc", description="of the cell, the base station in its middle")

@@ -1,4 +1,4 @@
-"""When phones are asked, how much they may answer, and when they are there at all."""
+"""Traffic: when requests arrive, how long answers may be, and when phones are in the cell."""
 
 from typing import Annotated, Any, Literal
 

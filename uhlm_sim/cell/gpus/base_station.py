@@ -93,9 +93,9 @@ class BaseStation:
             split = Split(chunk_tokens)
             split.join((yield from self._next_batch(line)), self._env.now)
             while split.jobs:
-                taken = split.next_tokens()
-                step_s = self._service_s(sum(taken))
-                split.step(taken, self._env.now, step_s)
+                new_tokens = split.next_tokens()
+                step_s = self._service_s(sum(new_tokens))
+                split.step(new_tokens, self._env.now, step_s)
                 yield self._env.timeout(step_s)
                 self._hand_on(line, split.finished())
                 if split.jobs:

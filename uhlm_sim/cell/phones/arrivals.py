@@ -1,4 +1,4 @@
-"""When phones are asked: one function for each kind of traffic, and phones that come and go.
+"""Arrivals of requests at the phones: one function for each kind of traffic, and phones that join and leave.
 
 A kind takes the scenario and the device's own generator and returns next_arrival(free_s): the time of the device's
 next request, `free_s` being when its last answer was whole (infinity at the end of the run, so that open arrivals that
@@ -85,7 +85,7 @@ def bursty(scenario: Scenario, rng: np.random.Generator, *, who: Who, replicatio
 
 
 def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArrival:  # noqa: ARG001
-    """Ask what a file says and when it says so: a recorded trace of requests, row by row.
+    """Replay a recorded trace of requests, row by row.
 
     arrival_n = the device's n-th row: trace-driven simulation (Jain, The Art of Computer Systems Performance Analysis,
     1991, chapter 24). A row's prompt and output tokens are honoured, see `phones/request_file.py`. Left out: what

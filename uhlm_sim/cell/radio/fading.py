@@ -44,7 +44,7 @@ CHANNEL = Seam(
 
 
 def find_fading(scenario: Scenario, named: Named) -> Callable[[int], Fading]:
-    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
+    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be used here.
 
     A model that has the parameters `block_s`, `device`, `devices`, `rate_law` or `carrier_hz` is handed the length of a
     block [s], the number of the device, how many there are, the law between the uplink's SNR and rate, or the carrier
