@@ -13,7 +13,7 @@ from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.axes import is_threshold, varied
-from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures.captions import ASKED, Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
 from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure
 from uhlm_sim.analysis.measures.intervals import RATIO
@@ -169,26 +169,20 @@ def frontier_of(run: Run) -> pd.DataFrame:
     return frontier_table(run.summary if keys else run.middle_point().summary, run.kinds, keys)
 
 
-def plot(run: Run, ax: Axes | None = None, cost: str = "distribution_error") -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None, cost: str = "distribution_error") -> Drawing:
     """Draw accuracy against speed over the thresholds: one cost (see `frontier.COSTS`) on axes, else all known."""
-    table = frontier_of(run)
-    if ax is None:
-        if table.empty:
-            raise InputError("no policy of this run skips, or what it costs isn't known")
-        return frontier_figure(table, joined_policies(run))
-    costs = [str(name) for name in table["metric"].unique()]
-    if cost not in costs:
-        raise InputError(f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
-    draw_frontier(ax, table, cost, looks(joined_policies(run)), run.policies[0])
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure with its caption where there is a ladder of thresholds: swept, or as policies of one point."""
     run = view.whole
-    table = frontier_of(run)
-    if not is_frontier(table):
-        return None
+    table, keys = frontier_of(run), varied(run.summary, run.sweep)
+    policies = joined_policies(run, keys[0]) if len(keys) == 1 else run.policies
+    if ax is not None:
+        costs = [str(name) for name in table["metric"].unique()]
+        if cost not in costs:
+            raise InputError(f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
+        draw_frontier(ax, table, cost, looks(policies), run.policies[0])
+    elif table.empty:
+        raise InputError("no policy of this run skips, or what it costs isn't known")
+    elif view.kind != ASKED and not is_frontier(table):
+        raise InputError(f"fewer than {LADDER_LENGTH} thresholds make no ladder")
     at = "" if swept_threshold(run) else captions.drawn_for(view.run.summary, run.sweep)
     meanings = " ".join(MEANINGS[metric] for metric in MEANINGS if table["metric"].eq(metric).any())
     return Drawing(
@@ -198,5 +192,5 @@ def drawing(view: View) -> Drawing | None:
         f"U-HLM's threshold stands beside it. {meanings} Each rule's line starts at hlm, which keeps nothing, "
         f"and ends at slm, which keeps everything.{captions.intervals(run, 'Thin lines')}{at}{captions.forced(run)}",
         table,
-        frontier_figure(table, joined_policies(run)),
+        frontier_figure(table, policies) if ax is None else ax,
     )

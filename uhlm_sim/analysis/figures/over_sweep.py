@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from uhlm_sim.analysis.figures.axes import DECADE, is_numeric, key_words, places, set_swept, varied
+from uhlm_sim.analysis.figures.axes import DECADE, is_numeric, key_words, places, set_swept
 from uhlm_sim.analysis.figures.style import (
     COLUMN_IN,
     INK,
@@ -60,10 +60,9 @@ def joined(summary: pd.DataFrame, x: str) -> pd.Series:
     return summary["policy"].astype(str).mask(follows & free, kinds)
 
 
-def joined_policies(run: Run) -> list[str]:
-    """Return a run's policies in order; over one swept value those that follow it are one."""
-    keys = varied(run.summary, run.sweep)
-    return list(joined(run.summary, keys[0]).unique()) if len(keys) == 1 else run.policies
+def joined_policies(run: Run, x: str) -> list[str]:
+    """Return a run's policies in order; those that follow the swept column are one."""
+    return list(joined(run.summary, x).unique())
 
 
 def guide_rows(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
 from uhlm_sim.analysis.measures.intervals import student_t
-from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
@@ -72,7 +72,7 @@ def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], ed
     return np.asarray(within + events.cumsum(axis=-1) - events, dtype=np.float64)
 
 
-def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> None:
+def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> Axes:
     """Draw a `queue_table`'s mean and interval at one station, the warm-up shaded."""
     rows = table[table["station"] == station]
     ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
@@ -89,6 +89,7 @@ def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str,
     ax.margins(x=0)
     ax.set_xlabel("time, s")
     ax.set_ylabel(STATIONS[station])
+    return ax
 
 
 def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str] = ()) -> Figure:
@@ -103,24 +104,13 @@ def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str] =
     return figure
 
 
-def plot(run: Run, ax: Axes | None = None, station: str = "uplink") -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None, station: str = "uplink") -> Drawing:
     """Draw jobs present over time, at the "uplink" or the "base_station"; the figure has both."""
-    one = run.middle_point()
-    warmup_s, duration_s = one.window_s
-    table = queue_table(one.kept_rounds(), duration_s)
-    if ax is None:
-        return queue_figure(table, warmup_s, one.policies)
-    draw_queue(ax, table, station, looks(run.policies), warmup_s)
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure of a point with its caption, where tokens were kept and some were sent."""
     one = view.run
     warmup_s, duration_s = one.window_s
-    table = queue_table(one.rounds, duration_s) if one.rounds is not None else pd.DataFrame()
+    table = queue_table(one.kept_rounds(), duration_s)
     if table.empty:
-        return None
+        raise InputError("no policy of this run sends anything")
     bands = "; bands are 95 % intervals" if captions.several(one) else ""
     return Drawing(
         "queues",
@@ -128,5 +118,7 @@ def drawing(view: View) -> Drawing | None:
         "Uploads at the uplink (left) and jobs waiting or in service at the base station (right), mean over "
         f"{captions.over(one)}{bands}. The shaded warm-up of {warmup_s:g} s is left out of every metric.{view.note}",
         table,
-        queue_figure(table, warmup_s, one.policies),
+        queue_figure(table, warmup_s, one.policies)
+        if ax is None
+        else draw_queue(ax, table, station, looks(view.whole.policies), warmup_s),
     )
