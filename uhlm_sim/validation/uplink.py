@@ -139,15 +139,9 @@ def two_clocks(trial: Trial) -> Finding:
 SHARING = "Kleinrock 1976, chapter 4: T = E[S] / (1 - rho)"
 CLAIMS = (
     *(
-        Claim(
-            f"sharing {name}, load {rho}",
-            f"Mean time of an upload in a band shared equally, sizes {name}, load {rho}: E[S] / (1 - load)",
-            SHARING,
-            "E[S]",
-            partial(open_stay, rho=rho, size=size),
-            curve=f"uplink, {name} sizes",
-            at=rho,
-        )
+        Claim(f"sharing {name}, load {rho}",
+              f"Mean time of an upload in a band shared equally, sizes {name}, load {rho}: E[S] / (1 - load)",
+              SHARING, "E[S]", partial(open_stay, rho=rho, size=size), curve=f"uplink, {name} sizes", at=rho)
         for name, size, rho in (
             ("exponential", exponential, 0.3),
             ("exponential", exponential, 0.6),
@@ -156,21 +150,12 @@ CLAIMS = (
             ("hyper-exponential", hyper_exponential, 0.5),
         )
     ),
-    Claim(
-        "sharing by size",
-        "A large upload takes in proportion to its size: x / (1 - load), load 0.6",
-        SHARING,
-        "1",
-        stay_by_size,
-    ),
+    Claim("sharing by size", "A large upload takes in proportion to its size: x / (1 - load), load 0.6", SHARING, "1",
+          stay_by_size),
     *(
-        Claim(
-            f"closed sharing {name}, {rule}",
-            f"Throughput of 10 phones that think and send, {rule}, sizes {name}",
-            "Cohen 1979, generalised processor sharing",
-            "bit/s",
-            partial(closed_throughput, size=size, power_limited=rule == "power-limited"),
-        )
+        Claim(f"closed sharing {name}, {rule}", f"Throughput of 10 phones that think and send, {rule}, sizes {name}",
+              "Cohen 1979, generalised processor sharing", "bit/s",
+              partial(closed_throughput, size=size, power_limited=rule == "power-limited"))
         for name, size, rule in (
             ("constant", constant, "per-hertz"),
             ("hyper-exponential", hyper_exponential, "per-hertz"),
@@ -178,25 +163,10 @@ CLAIMS = (
             ("hyper-exponential", hyper_exponential, "power-limited"),
         )
     ),
-    Claim(
-        "blocks",
-        "A lone phone's uploads end where the integral of its fading rate says",
-        "rate integrated block by block",
-        "s",
-        blocks_end,
-    ),
-    Claim(
-        "conservation",
-        "Bits in are bits out, airtimes add up to the band in use, stays to the uploads present",
-        "conservation, Little's law along the sample path",
-        "ratio",
-        conservation,
-    ),
-    Claim(
-        "two clocks",
-        "Equal sharing in virtual time and step by step end every upload at the same instant",
-        "two implementations of one rule",
-        "s",
-        two_clocks,
-    ),
-)
+    Claim("blocks", "A lone phone's uploads end where the integral of its fading rate says",
+          "rate integrated block by block", "s", blocks_end),
+    Claim("conservation", "Bits in are bits out, airtimes add up to the band in use, stays to the uploads present",
+          "conservation, Little's law along the sample path", "ratio", conservation),
+    Claim("two clocks", "Equal sharing in virtual time and step by step end every upload at the same instant",
+          "two implementations of one rule", "s", two_clocks),
+)  # fmt: skip
