@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures.style import note_source
+from uhlm_sim.analysis.figures.style import note_source, save
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import source_of
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import no_progress, run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import write_scenario
-from uhlm_sim.search.figure import capacity_figure, knee, write_capacity_figure
+from uhlm_sim.search.figure import capacity_figure, capacity_table, knee
 from uhlm_sim.search.objectives import Objective
 from uhlm_sim.search.search import Search
 from uhlm_sim.simulations import Progress
@@ -189,7 +189,9 @@ def write_capacity(found: Capacity, folder: Path | str) -> None:
     asked = "".join(f"# --slo {objective}\n" for objective in found.objectives)
     resolved = write_scenario(Scenario.model_validate(found.scenario))
     (folder / "scenario.resolved.toml").write_text(f"# --vary {found.vary}\n{asked}{resolved}", encoding="utf-8")
-    write_capacity_figure(found.figure(), found.capacities, found.loads, found.objectives, folder / "figures", source)
+    save(found.figure(), folder / "figures", "capacity", source)
+    drawn = capacity_table(found.capacities, found.loads, found.objectives)
+    write_table(drawn, folder / "figures" / "capacity.csv", source)
     being_written = folder / "capacity.tmp"
     write_table(found.capacities, being_written, source)
     being_written.replace(folder / "capacity.csv")

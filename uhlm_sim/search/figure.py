@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from math import isnan, nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from uhlm_sim.analysis.figures.axes import key_words
-from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure, save
-from uhlm_sim.analysis.measures.intervals import write_table
+from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.search.objectives import Objective
 
@@ -173,17 +171,3 @@ def _legend(figure: Figure, styles: Mapping[str, Look], columns: int, used: Coll
     ]
     by_column = [handle for column in zip(*rows, strict=True) for handle in column]
     figure.legend(handles=by_column, loc="outside lower center", ncols=columns, handlelength=2.4)
-
-
-def write_capacity_figure(
-    figure: Figure,
-    capacities: pd.DataFrame,
-    loads: pd.DataFrame,
-    objectives: Sequence[Objective],
-    folder: Path,
-    source: str = "",
-) -> Path:
-    """Write capacity.png, .pdf and .csv, the latter holding exactly what is drawn; return the first."""
-    png = save(figure, folder, "capacity", source)
-    write_table(capacity_table(capacities, loads, objectives), folder / "capacity.csv", source)
-    return png

@@ -21,15 +21,7 @@ from uhlm_sim.scenario import Scenario, Service
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.validation.drive import AHEAD
-from uhlm_sim.validation.findings import (
-    Claim,
-    Finding,
-    Trial,
-    equals,
-    mean_is,
-    share_is,
-    share_is_at_least,
-)
+from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is, share_is_at_least
 
 Floats = NDArray[np.float64]
 

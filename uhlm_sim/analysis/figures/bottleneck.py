@@ -13,17 +13,7 @@ from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.axes import DECADE, key_words, set_swept
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
-from uhlm_sim.analysis.figures.style import (
-    INK,
-    LEG_COLOURS,
-    PAGE_IN,
-    QUIET,
-    Look,
-    looks,
-    new_figure,
-    panel_columns,
-    policies_of,
-)
+from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, QUIET, Look, looks, new_panels, panel_columns, policies_of
 from uhlm_sim.analysis.measures.bottleneck import PHONES, STATIONS, load_table
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
@@ -129,19 +119,15 @@ def bounds_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     names = policies_of(table)
     styles, within = looks(policies or names), frame(table, names)
     columns = panel_columns(len(names))
-    rows = -(-len(names) // columns)
     used = dict.fromkeys(name for policy in names for name in bounds_of(table, policy))
-    with new_figure(PAGE_IN, 0.65 + 1.75 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for number, (ax, name) in enumerate(zip(axes.flat, names, strict=False)):
+    with new_panels(len(names), columns, 1.75, 0.65, sharey=True) as (figure, axes):
+        for number, (ax, name) in enumerate(zip(axes, names, strict=True)):
             draw_bounds(ax, table, name, styles[name], within)
             ax.set_title(name)
             if number % columns == 0:
                 ax.set_ylabel("tokens/s")
             if number + columns < len(names):
                 ax.set_xlabel("")
-        for ax in axes.flat[len(names) :]:
-            ax.remove()
         lines = [Line2D([], [], color=INK, marker=".", linewidth=1.4, label="simulated")]
         for name in (name for name in LINES if name in used):
             text, style = WORDS.get(name, f"{name} full, 1/D"), LINES[name]

@@ -15,7 +15,7 @@ from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.axes import is_threshold, varied
 from uhlm_sim.analysis.figures.captions import ASKED, Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
-from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure
+from uhlm_sim.analysis.figures.style import INK, QUIET, Look, looks, new_panels
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
@@ -131,13 +131,9 @@ def frontier_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure
     styles = looks([*policies, *(name for name in names if name not in policies)])
     shown = [metric for metric in COSTS if table["metric"].eq(metric).any()]
     columns = 3 if len(shown) == 3 else min(2, len(shown))
-    rows = max(1, -(-len(shown) // columns))
-    with new_figure(PAGE_IN if columns > 1 else COLUMN_IN, 0.5 + 2.2 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for ax, metric in zip(axes.flat, shown, strict=False):
+    with new_panels(len(shown), columns, 2.2, 0.5) as (figure, axes):
+        for ax, metric in zip(axes, shown, strict=True):
             draw_frontier(ax, table, metric, styles, policies[0] if policies else "")
-        for ax in axes.flat[len(shown) :]:
-            ax.remove()
         _legend(figure, table, styles)
     return figure
 

@@ -9,13 +9,7 @@ import simpy
 from uhlm_sim.cell.alarm import Alarm
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.allocators import (
-    ALLOCATORS,
-    Allocator,
-    Floats,
-    bind_allocator,
-    equal_share,
-)
+from uhlm_sim.cell.radio.allocators import ALLOCATORS, Allocator, Floats, bind_allocator, equal_share
 from uhlm_sim.cell.radio.draining import make_drain
 from uhlm_sim.cell.radio.epochs import Epochs
 from uhlm_sim.cell.radio.slots import Slots
