@@ -12,7 +12,7 @@ from scipy.stats import ncx2
 import channel_models as radio
 from channel_models import fading
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.validation.drive import AHEAD, moving_air, one_after_another
+from uhlm_sim.validation.drive import AHEAD, one_after_another
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is
 
 Floats = NDArray[np.float64]
@@ -102,7 +102,8 @@ def long_uploads(trial: Trial) -> Finding:
     for run in range(16):
         model = radio.CHANNELS["rayleigh"](trial.rng(run), AHEAD)
         snr = radio.db_to_linear(np.array([MEAN_SNR_DB]))
-        air = moving_air(lambda _device, model=model: model, snr, coherence_s, radio.spectral_efficiency)  # type: ignore[misc]
+        gains_of = {0: model}.__getitem__  # of the only phone
+        air = Air(snr, radio.spectral_efficiency, gains_of=gains_of, coherence_s=coherence_s)
         sizes = trial.rng("sizes", run).exponential(BITS / 4, uploads)
         ends_s = one_after_another(sizes, air, bandwidth_hz=BANDWIDTH_HZ)
         rates.append(sizes.sum() / ends_s[-1] / BANDWIDTH_HZ)

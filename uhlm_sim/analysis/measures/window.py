@@ -38,12 +38,9 @@ class Window:
 
     def of_devices(self, members: Mask) -> "Window":
         """Return the window of some devices alone: a truth value for each device."""
-
-        def theirs(table: pd.DataFrame) -> pd.DataFrame:
-            return table.loc[members[table["device"].to_numpy()]]
-
-        requests, rounds, tokens = theirs(self.requests), theirs(self.rounds), theirs(self.tokens)
-        return replace(self, requests=requests, rounds=rounds, tokens=tokens, devices=int(members.sum()), cell=self)
+        tables = {name: getattr(self, name) for name in ("requests", "rounds", "tokens")}
+        theirs = {name: table[members[table["device"].to_numpy()]] for name, table in tables.items()}
+        return replace(self, **theirs, devices=int(members.sum()), cell=self)
 
     @property
     def length_s(self) -> float:
