@@ -92,17 +92,14 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     for limit in limits:
         ax.axhline(limit, color=INK, linewidth=0.9, linestyle=DASHES, zorder=1.5)
     apart = min(APART, SPREAD / max(1, len(styles) - 1))
-    for number, (policy, look), width in zip(
-        range(len(styles)), styles.items(), line_widths(list(styles)), strict=True
-    ):
+    widths = line_widths(list(styles))
+    for number, (policy, look) in enumerate(styles.items()):
         points = apart * ((len(styles) - 1) / 2 - number)
         here = ax.transData + ScaledTranslation(0, points / 72, ax.figure.dpi_scale_trans)
         rows = table[table["policy"] == policy]
         curve, found, bend = (rows[rows["mark"] == mark] for mark in (CURVE, CAPACITY, KNEE))
-        ax.fill_between(
-            curve["load"], curve["ci95_low"], curve["ci95_high"], color=look.colour, alpha=0.18, linewidth=0
-        )
-        ax.plot(curve["load"], curve["mean"], color=look.colour, linestyle=look.line, linewidth=width)
+        ax.fill_between("load", "ci95_low", "ci95_high", data=curve, color=look.colour, alpha=0.18, linewidth=0)
+        ax.plot(curve["load"], curve["mean"], color=look.colour, linestyle=look.line, linewidth=widths[number])
         ax.plot(bend["load"], bend["mean"], "D", markersize=4.5, color="white", markeredgecolor=look.colour, zorder=4)
         for row in found.to_dict("records"):
             ends = [row["load"] - row["load_low"]], [min(row["load_high"], 2 * widest) - row["load"]]

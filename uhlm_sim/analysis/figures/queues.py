@@ -52,10 +52,8 @@ def queue_table(rounds: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.D
                 columns = {"mean": mean[i], "ci95_low": low[i], "ci95_high": high[i]}
                 middle_s = (edges_s[:-1] + edges_s[1:]) / 2
                 parts.append(pd.DataFrame({"policy": name, "station": station, "time_s": middle_s, **columns}))
-    empty: dict[str, list[float]] = {
-        name: [] for name in ("policy", "station", "time_s", "mean", "ci95_low", "ci95_high")
-    }
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(empty)
+    empty = pd.DataFrame(columns=["policy", "station", "time_s", "mean", "ci95_low", "ci95_high"])
+    return pd.concat(parts, ignore_index=True) if parts else empty
 
 
 def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], edges_s: Floats) -> Floats:
@@ -79,12 +77,9 @@ def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str,
     names = policies_of(rows)
     for name, width in zip(names, line_widths(names), strict=True):
         one = rows[rows["policy"] == name]
-        time_s, mean, low, high = (
-            one[c].to_numpy(dtype=np.float64) for c in ("time_s", "mean", "ci95_low", "ci95_high")
-        )
         look = styles[name]
-        ax.fill_between(time_s, low, high, color=look.colour, alpha=0.18, linewidth=0)
-        ax.plot(time_s, mean, color=look.colour, linestyle=look.line, linewidth=width, label=name)
+        ax.fill_between("time_s", "ci95_low", "ci95_high", data=one, color=look.colour, alpha=0.18, linewidth=0)
+        ax.plot(one["time_s"], one["mean"], color=look.colour, linestyle=look.line, linewidth=width, label=name)
     ax.set_ylim(bottom=0)
     ax.margins(x=0)
     ax.set_xlabel("time, s")
