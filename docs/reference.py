@@ -62,7 +62,8 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
     drawn = [file for file in files if any(name.startswith("draw_") for name in public(file))]
     functions = [{name: each for name, each in public(file).items() if name not in RunFigure._fields} for file in drawn]
     modules = [(file.__name__, inspect.getdoc(file) or "", names) for file, names in zip(drawn, functions, strict=True)]
-    methods = {f".{name}": figure.plot for name, figure in FIGURES.items()}
+    plots = Plots(None)  # type: ignore[arg-type]  # only asked for its methods
+    methods = {f".{name}": getattr(plots, name) for name in FIGURES}
     found["figures.md"] = ("Figures", [("results.plot", "", members(Plots) | methods), *modules])
     return found
 

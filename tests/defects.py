@@ -13,7 +13,7 @@ from scipy import stats
 
 import channel_models
 import uhlm_sim.cell.engine
-import uhlm_sim.cell.gpus.base_station
+import uhlm_sim.cell.gpus.line
 import uhlm_sim.cell.radio.downlink
 import uhlm_sim.cell.radio.fading
 from uhlm_sim.analysis.measures import energy, intervals

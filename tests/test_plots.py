@@ -216,7 +216,7 @@ def test_a_name_that_the_font_can_not_draw_is_no_warning(tmp_path):
 def test_the_same_figure_is_the_same_bytes(tmp_path):
     table = summary({leg: [0.1, 0.2, 0.3] for leg in LEGS})
     for name in ("a", "b"):
-        save(bars.stacked_figure(table, legs.draw_legs), tmp_path, name)
+        save(bars.stacked(table, legs.draw_legs), tmp_path, name)
     for kind in ("png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 

@@ -40,6 +40,10 @@ def beta(x, y):
     return np.where(x > 0, sp.rejection_probability(np.where(x > 0, x, 1.0), y), 0.0)
 
 
+def total_variation(x, y):
+    return float(np.abs(x - y).sum() / 2)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_skipped_is_all_the_error_whatever_a_skip_hangs_on(seed):
     """TV(q, y) = sum_d x(d) s(d) beta(d) for any chance s(d) of skipping a draft, by enumeration."""
@@ -52,12 +56,12 @@ def test_what_is_skipped_is_all_the_error_whatever_a_skip_hangs_on(seed):
     law = committed_law(x, y, skips)
     assert law.sum() == pytest.approx(1)
     error = float((x * skips * beta(x, y)).sum())
-    assert float(sp.total_variation(law, y)) == pytest.approx(error, abs=1e-12)
+    assert total_variation(law, y) == pytest.approx(error, abs=1e-12)
     never, always, at_random = (committed_law(x, y, np.full(7, s)) for s in (0.0, 1.0, 0.3))
     np.testing.assert_allclose(never, y, atol=1e-12)  # hlm
     np.testing.assert_allclose(always, x, atol=1e-12)  # slm
-    distance = float(sp.total_variation(x, y))
-    assert float(sp.total_variation(at_random, y)) == pytest.approx(0.3 * distance, abs=1e-12)
+    distance = total_variation(x, y)
+    assert total_variation(at_random, y) == pytest.approx(0.3 * distance, abs=1e-12)
 
 
 def test_the_shipped_errors_are_those_of_their_rules():

@@ -48,7 +48,7 @@ def test_acceptance_is_one_minus_total_variation(name):
     x, y = PAIRS[name]
     _, accepted = hybrid(x, y)
     expected = np.minimum(x, y).sum()
-    assert expected == pytest.approx(1 - sp.total_variation(x, y))
+    assert expected == pytest.approx(1 - np.abs(x - y).sum() / 2)
     error = np.sqrt(expected * (1 - expected) / DRAWS)
     assert accepted.mean() == pytest.approx(expected, abs=4 * error + 1e-12)
 
@@ -202,8 +202,6 @@ def test_mean_uncertainty_by_enumeration(law):
         )
         error = levels.std() / samples / np.sqrt(draws)
         assert levels.mean() / samples == pytest.approx(expected, abs=4 * error + 1e-12)
-        got = sp.expected_uncertainty(logits[None], np.array([draft]), law, samples)[0]
-        assert got == pytest.approx(expected, abs=2e-4)
 
 
 def test_level_has_the_law_of_sampled_tokens():

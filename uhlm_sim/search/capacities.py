@@ -12,14 +12,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures.style import note_source
+from uhlm_sim.analysis.figures.style import note_source, save
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import source_of
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import no_progress, run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import write_scenario
-from uhlm_sim.search.figure import capacity_figure, knee, write_capacity_figure
+from uhlm_sim.search.figure import capacity_figure, capacity_table, knee
 from uhlm_sim.search.objectives import Objective
 from uhlm_sim.search.search import Search
 from uhlm_sim.simulations import Progress
@@ -189,8 +189,9 @@ def write_capacity(result: Capacity, folder: Path | str) -> None:
     flags = "".join(f"# --slo {objective}\n" for objective in result.objectives)
     resolved = write_scenario(Scenario.model_validate(result.scenario))
     (folder / "scenario.resolved.toml").write_text(f"# --vary {result.vary}\n{flags}{resolved}", encoding="utf-8")
-    tables = result.capacities, result.loads, result.objectives
-    write_capacity_figure(result.figure(), *tables, folder / "figures", source)
+    save(result.figure(), folder / "figures", "capacity", source)
+    drawn = capacity_table(result.capacities, result.loads, result.objectives)
+    write_table(drawn, folder / "figures" / "capacity.csv", source)
     being_written = folder / "capacity.tmp"
     write_table(result.capacities, being_written, source)
     being_written.replace(folder / "capacity.csv")

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from math import isnan, nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from uhlm_sim.analysis.figures.axes import key_words
-from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure, save
-from uhlm_sim.analysis.measures.intervals import write_table
+from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.search.objectives import Objective
 
@@ -94,17 +92,14 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     for limit in limits:
         ax.axhline(limit, color=INK, linewidth=0.9, linestyle=DASHES, zorder=1.5)
     apart = min(APART, SPREAD / max(1, len(styles) - 1))
-    for number, (policy, look), width in zip(
-        range(len(styles)), styles.items(), line_widths(list(styles)), strict=True
-    ):
+    widths = line_widths(list(styles))
+    for number, (policy, look) in enumerate(styles.items()):
         points = apart * ((len(styles) - 1) / 2 - number)
         here = ax.transData + ScaledTranslation(0, points / 72, ax.figure.dpi_scale_trans)
         rows = table[table["policy"] == policy]
         curve, capacity, bend = (rows[rows["mark"] == mark] for mark in (CURVE, CAPACITY, KNEE))
-        ax.fill_between(
-            curve["load"], curve["ci95_low"], curve["ci95_high"], color=look.colour, alpha=0.18, linewidth=0
-        )
-        ax.plot(curve["load"], curve["mean"], color=look.colour, linestyle=look.line, linewidth=width)
+        ax.fill_between("load", "ci95_low", "ci95_high", data=curve, color=look.colour, alpha=0.18, linewidth=0)
+        ax.plot(curve["load"], curve["mean"], color=look.colour, linestyle=look.line, linewidth=widths[number])
         ax.plot(bend["load"], bend["mean"], "D", markersize=4.5, color="white", markeredgecolor=look.colour, zorder=4)
         for row in capacity.to_dict("records"):
             ends = [row["load"] - row["load_low"]], [min(row["load_high"], 2 * widest) - row["load"]]
@@ -173,17 +168,3 @@ def _legend(figure: Figure, styles: Mapping[str, Look], columns: int, used: Coll
     ]
     by_column = [handle for column in zip(*rows, strict=True) for handle in column]
     figure.legend(handles=by_column, loc="outside lower center", ncols=columns, handlelength=2.4)
-
-
-def write_capacity_figure(
-    figure: Figure,
-    capacities: pd.DataFrame,
-    loads: pd.DataFrame,
-    objectives: Sequence[Objective],
-    folder: Path,
-    source: str = "",
-) -> Path:
-    """Write capacity.png, .pdf and .csv, the latter holding exactly what is drawn; return the first."""
-    png = save(figure, folder, "capacity", source)
-    write_table(capacity_table(capacities, loads, objectives), folder / "capacity.csv", source)
-    return png

@@ -96,23 +96,6 @@ def uncertainty_level(
     return np.asarray((uniforms < differ_probability(logits, draft, thetas)).sum(axis=-1))
 
 
-def expected_uncertainty(
-    logits: Floats, draft: NDArray[np.integer], law: ThetaLaw, samples: int, nodes: int = 64
-) -> Floats:
-    """Return E[u] given the draft: the mean of `differ_probability` over the theta law, shape (...).
-
-    "grid" averages its K temperatures exactly; "uniform" integrates over (0, 2) by Gauss-Legendre with
-    ``nodes`` points (K does not matter then). This is u without its sampling noise; [P] does not use it.
-    """
-    if law == "grid":
-        thetas, weights = np.linspace(0, THETA_LIMIT, samples), np.full(samples, 1 / samples)
-    else:
-        points, doubled = np.polynomial.legendre.leggauss(nodes)
-        thetas, weights = (points + 1) * THETA_LIMIT / 2, doubled / 2
-    shape = (*logits.shape[:-1], len(thetas))
-    return np.asarray(differ_probability(logits, draft, np.broadcast_to(thetas, shape)) @ weights)
-
-
 # -- accept or resample --------------------------------------------------------------------------------------
 
 
@@ -165,11 +148,6 @@ def accept_or_resample(
     if rejected.any():
         committed[rejected] = inverse_cdf(residual(x[rejected], y[rejected]), np.asarray(resample)[rejected])
     return committed, accepted
-
-
-def total_variation(x: Floats, y: Floats) -> Floats:
-    """Return TV(x, y) = 1/2 sum |x - y|; a draft from x is kept with probability 1 - TV on average."""
-    return np.asarray(0.5 * np.abs(x - y).sum(axis=-1))
 
 
 # -- what else a distribution says ---------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Claims about the other rules that share the band: one at a time, a part each, the best channel, all at once."""
 
 import math
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import simpy
@@ -12,9 +11,10 @@ import channel_models as radio
 from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
-from uhlm_sim.validation.drive import AHEAD, at_once, flat_air, moving_air, open_uploads, think_and_ask, upload
+from uhlm_sim.validation import drive
+from uhlm_sim.validation.drive import RUNS
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
-from uhlm_sim.validation.uplink import CUT, RUNS, constant, exponential
+from uhlm_sim.validation.uplink import constant, exponential
 
 Floats = NDArray[np.float64]
 PHONES, G, COHERENCE_S = 4, 10**0.7, 0.02
@@ -23,10 +23,7 @@ PHONES, G, COHERENCE_S = 4, 10**0.7, 0.02
 def one_at_a_time(trial: Trial) -> Finding:
     """Pollaczek-Khinchine: T = 1 + rho / (2 (1 - rho)) for constant sizes."""
     rho, uploads = 0.6, 1500 * trial.size
-    stays = [
-        open_uploads(trial.rng(run), rho, constant, uploads, CUT, allocator=ALLOCATORS["tdma"])[1].mean()
-        for run in range(RUNS)
-    ]
+    stays = drive.open_stays_s(trial, rho, constant, uploads, allocator=ALLOCATORS["tdma"])
     return mean_is(1 + rho / (2 * (1 - rho)), stays, f"{RUNS} runs of {uploads:,} uploads")
 
 
@@ -44,25 +41,18 @@ def shortest_first(trial: Trial) -> Finding:
         return rho * (1 - math.exp(-x) * (1 + x))
 
     theory = float(quad(lambda x: stay(x) * math.exp(-x), 0, 40)[0])
-    allocator = ALLOCATORS["shortest-first"]
-    stays = [
-        open_uploads(trial.rng(run), rho, exponential, uploads, CUT, allocator=allocator)[1].mean()
-        for run in range(RUNS)
-    ]
+    stays = drive.open_stays_s(trial, rho, exponential, uploads, allocator=ALLOCATORS["shortest-first"])
     return mean_is(theory, stays, f"{RUNS} runs of {uploads:,} uploads")
 
 
 def own_parts(trial: Trial) -> Finding:
     """Nobody meets anybody: a phone's cycle is a think and an upload at a quarter of the band."""
     think_s, seconds = 3.0, 1000.0 * trial.size
-
-    def make(env: simpy.Environment) -> tuple[Uplink, Callable[[Job], None]]:
-        air = flat_air(np.ones(PHONES))
-        band = Uplink(env, bandwidth_hz=1.0, air=air, deliver=at_once, allocator=ALLOCATORS["fdma"])
-        return band, band.send
-
+    make = drive.make_uplink(bandwidth_hz=1.0, air=drive.flat_air(np.ones(PHONES)), allocator=ALLOCATORS["fdma"])
     window_s = (50.0, 50.0 + seconds)
-    bits = [think_and_ask(trial.rng(run), PHONES, think_s, exponential, make, window_s)["bits"] for run in range(RUNS)]
+    bits = [
+        drive.think_and_ask(trial.rng(run), PHONES, think_s, exponential, make, window_s)["bits"] for run in range(RUNS)
+    ]
     return mean_is(PHONES / (think_s + PHONES), bits, f"{RUNS} runs of {seconds:g} s, {PHONES} phones")
 
 
@@ -72,17 +62,11 @@ def always_sending(trial: Trial, run: int, allocator: str, mean_snr: Floats) -> 
 
     def deliver(job: Job) -> None:
         airtime_s[job.device] += job.airtime_s
-        at_once(job)
+        drive.at_once(job)
 
-    def gains_of(device: int) -> Iterator[Floats]:
-        return radio.CHANNELS["rayleigh"](trial.rng("gains", run, device), AHEAD)
-
-    def make(env: simpy.Environment) -> tuple[Uplink, Callable[[Job], None]]:
-        air = moving_air(gains_of, mean_snr, COHERENCE_S, radio.spectral_efficiency)
-        band = Uplink(env, bandwidth_hz=1e6, air=air, deliver=deliver, allocator=ALLOCATORS[allocator])
-        return band, band.send
-
-    gained = think_and_ask(trial.rng(run), PHONES, 0.0, lambda _rng: 6e4, make, (1.0, 1.0 + seconds))
+    air = drive.rayleigh_air(trial, run, mean_snr, COHERENCE_S)
+    make = drive.make_uplink(bandwidth_hz=1e6, air=air, deliver=deliver, allocator=ALLOCATORS[allocator])
+    gained = drive.think_and_ask(trial.rng(run), PHONES, 0.0, lambda _rng: 6e4, make, (1.0, 1.0 + seconds))
     return gained["bits"] / 1e6, airtime_s / airtime_s.sum()
 
 
@@ -102,9 +86,9 @@ def fair_shares(trial: Trial) -> Finding:
 def end_together(trial: Trial) -> Finding:
     """S bits each over links of rate R_i: all end at S sum 1 / R_i, so each gets 1 / sum(1 / R_i) bit/s."""
     snr = trial.rng().exponential(5.0, 20)
-    ended, _ = upload(
+    ended, _ = drive.upload(
         [(0.0, device, 1e5) for device in range(20)],
-        flat_air(snr, radio.spectral_efficiency),
+        drive.flat_air(snr, radio.spectral_efficiency),
         bandwidth_hz=1e6,
         allocator=ALLOCATORS["equal-finish"],
     )
@@ -115,9 +99,9 @@ def end_together(trial: Trial) -> Finding:
 def by_weight(trial: Trial) -> Finding:
     """Shares w_i / sum w: uploads in proportion to the weights end together, when all bits have gone through."""
     weights = trial.rng().uniform(1.0, 5.0, 20)
-    ended, _ = upload(
+    ended, _ = drive.upload(
         [(0.0, device, 10.0 * float(weight)) for device, weight in enumerate(weights)],
-        flat_air(np.ones(20)),
+        drive.flat_air(np.ones(20)),
         bandwidth_hz=1.0,
         allocator=ALLOCATORS["weighted"],
         weights=weights,
@@ -128,9 +112,9 @@ def by_weight(trial: Trial) -> Finding:
 def round_robin(trial: Trial) -> Finding:
     """All sent at once and shared equally, an upload that needs t_i s alone ends at sum_j min(t_i, t_j)."""
     bits, snr, tti_s = trial.rng("bits").uniform(0.5, 2.0, 20), trial.rng("snr").uniform(1.0, 4.0, 20), 1e-3
-    ended, _ = upload(
+    ended, _ = drive.upload(
         [(0.0, device, float(size)) for device, size in enumerate(bits)],
-        flat_air(snr),
+        drive.flat_air(snr),
         bandwidth_hz=1.0,
         allocator=ALLOCATORS["round-robin"],
         slots=Slots(20, tti_s, 1.0),
@@ -153,9 +137,6 @@ def slots_of_the_farthest(trial: Trial, run: int, since_s: float, until_s: float
     """Let phones send without a pause, a slot a fading block; return the first one's part of the time that is used."""
     env, airtime_s, snr = simpy.Environment(), np.zeros(PHONES), np.array([0.5, 2.0, 8.0, 32.0])
 
-    def gains_of(device: int) -> Iterator[Floats]:
-        return radio.CHANNELS["rayleigh"](trial.rng("gains", run, device), AHEAD)
-
     def deliver(job: Job) -> None:
         airtime_s[job.device] += job.airtime_s * (env.now > since_s)
         band.send(Job(job.device, job.payload_bits, 1, env.now, job.done))
@@ -163,7 +144,7 @@ def slots_of_the_farthest(trial: Trial, run: int, since_s: float, until_s: float
     band = Uplink(
         env,
         bandwidth_hz=1.0,
-        air=moving_air(gains_of, snr, COHERENCE_S, lambda snr: snr),
+        air=drive.rayleigh_air(trial, run, snr, COHERENCE_S, lambda snr: snr),
         deliver=deliver,
         allocator=ALLOCATORS["proportional-fair-slots"],
         slots=Slots(PHONES, COHERENCE_S, 1.0),

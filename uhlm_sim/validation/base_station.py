@@ -111,65 +111,30 @@ def batches(trial: Trial, gpus: int, whole_seconds: bool) -> Finding:
 
 CLAIMS = (
     *(
-        Claim(
-            f"M/M/1, load {rho}",
-            f"Mean time of a job at one GPU, exponential service, load {rho}: E[S] / (1 - load)",
-            "Kleinrock 1975, chapter 3",
-            "E[S]",
-            partial(m_m_1, rho=rho),
-            curve="GPU, exponential service",
-            at=rho,
-        )
+        Claim(f"M/M/1, load {rho}",
+              f"Mean time of a job at one GPU, exponential service, load {rho}: E[S] / (1 - load)",
+              "Kleinrock 1975, chapter 3", "E[S]", partial(m_m_1, rho=rho), curve="GPU, exponential service", at=rho)
         for rho in (0.3, 0.6, 0.8)
     ),
-    Claim(
-        "M/M/1 tail",
-        "A job waits longer than 4 services with probability rho exp(-4 (1 - rho)): first come, first served",
-        "Kleinrock 1975, chapter 5",
-        "1",
-        m_m_1_tail,
-    ),
+    Claim("M/M/1 tail",
+          "A job waits longer than 4 services with probability rho exp(-4 (1 - rho)): first come, first served",
+          "Kleinrock 1975, chapter 5", "1", m_m_1_tail),
     *(
-        Claim(
-            f"M/D/1, load {rho}",
-            f"Mean time of a job at one GPU, constant service, load {rho}",
-            "Pollaczek 1930, Khinchine 1932",
-            "E[S]",
-            partial(m_d_1, rho=rho),
-            curve="GPU, constant service",
-            at=rho,
-        )
+        Claim(f"M/D/1, load {rho}", f"Mean time of a job at one GPU, constant service, load {rho}",
+              "Pollaczek 1930, Khinchine 1932", "E[S]", partial(m_d_1, rho=rho), curve="GPU, constant service",
+              at=rho)
         for rho in (0.6, 0.8)
     ),
-    Claim(
-        "M/M/3",
-        "Mean wait at three GPUs that share one queue, load 0.7",
-        "Erlang 1917",
-        "E[S]",
-        partial(m_m_c, gpus=3),
-    ),
+    Claim("M/M/3", "Mean wait at three GPUs that share one queue, load 0.7", "Erlang 1917", "E[S]",
+          partial(m_m_c, gpus=3)),
     *(
-        Claim(
-            f"machine repair, {gpus} GPU{'s' if gpus > 1 else ''}",
-            f"Throughput of 8 phones that think and ask {gpus} GPU{'s' if gpus > 1 else ''}",
-            "machine repair M/M/c//N: Kleinrock 1975, chapter 3",
-            "1/s",
-            partial(machine_repair, gpus=gpus),
-        )
+        Claim(f"machine repair, {gpus} GPU{'s' if gpus > 1 else ''}",
+              f"Throughput of 8 phones that think and ask {gpus} GPU{'s' if gpus > 1 else ''}",
+              "machine repair M/M/c//N: Kleinrock 1975, chapter 3", "1/s", partial(machine_repair, gpus=gpus))
         for gpus in (1, 3)
     ),
-    Claim(
-        "batches",
-        "Batches of up to 4 jobs, whose time grows with their tokens, end as a ten-line loop says",
-        "M/G[b]/1 by brute force",
-        "s",
-        partial(batches, gpus=1, whole_seconds=False),
-    ),
-    Claim(
-        "batches, ties",
-        "So do those of two GPUs where jobs come and end at whole seconds: a free GPU looks last",
-        "M/G[b]/2 by brute force",
-        "s",
-        partial(batches, gpus=2, whole_seconds=True),
-    ),
-)
+    Claim("batches", "Batches of up to 4 jobs, whose time grows with their tokens, end as a ten-line loop says",
+          "M/G[b]/1 by brute force", "s", partial(batches, gpus=1, whole_seconds=False)),
+    Claim("batches, ties", "So do those of two GPUs where jobs come and end at whole seconds: a free GPU looks last",
+          "M/G[b]/2 by brute force", "s", partial(batches, gpus=2, whole_seconds=True)),
+)  # fmt: skip

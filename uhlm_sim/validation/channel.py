@@ -12,7 +12,7 @@ from scipy.stats import ncx2
 import channel_models as radio
 from channel_models import fading
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.validation.drive import AHEAD, moving_air, one_after_another
+from uhlm_sim.validation.drive import AHEAD, one_after_another
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is
 
 Floats = NDArray[np.float64]
@@ -102,7 +102,8 @@ def long_uploads(trial: Trial) -> Finding:
     for run in range(16):
         model = radio.CHANNELS["rayleigh"](trial.rng(run), AHEAD)
         snr = radio.db_to_linear(np.array([MEAN_SNR_DB]))
-        air = moving_air(lambda _device, model=model: model, snr, coherence_s, radio.spectral_efficiency)  # type: ignore[misc]
+        gains_of = {0: model}.__getitem__  # of the only phone
+        air = Air(snr, radio.spectral_efficiency, gains_of=gains_of, coherence_s=coherence_s)
         sizes = trial.rng("sizes", run).exponential(BITS / 4, uploads)
         ends_s = one_after_another(sizes, air, bandwidth_hz=BANDWIDTH_HZ)
         rates.append(sizes.sum() / ends_s[-1] / BANDWIDTH_HZ)
@@ -128,64 +129,27 @@ def link_budget(_trial: Trial) -> Finding:
 
 
 CLAIMS = (
-    Claim(
-        "mean rate",
-        "Mean rate of a hertz under Rayleigh fading, 7 dB: exp(1/g) E1(1/g) / ln 2",
-        "Lee 1990",
-        "bit/s/Hz",
-        mean_rate,
-    ),
-    Claim(
-        "outage",
-        "The rate is below log2(1 - g ln(1 - 0.1)) in one block of ten, Rayleigh, 7 dB",
-        "Alouini and Goldsmith 1999",
-        "1",
-        outage,
-    ),
+    Claim("mean rate", "Mean rate of a hertz under Rayleigh fading, 7 dB: exp(1/g) E1(1/g) / ln 2", "Lee 1990",
+          "bit/s/Hz", mean_rate),
+    Claim("outage", "The rate is below log2(1 - g ln(1 - 0.1)) in one block of ten, Rayleigh, 7 dB",
+          "Alouini and Goldsmith 1999", "1", outage),
     Claim("rician outage", "A Rician gain, K = 6 dB, is below Marcum's tenth one time in ten", "Marcum 1960", "1",
           rician_outage),
     Claim("nakagami outage", "A Nakagami gain, m = 2, is below its tenth one time in ten", "Nakagami 1960", "1",
           nakagami_outage),
-    Claim(
-        "jakes autocorrelation",
-        "The power of a moving phone's channel is correlated as J0 squared",
-        "Clarke 1968",
-        "1",
-        autocorrelation,
-    ),
-    Claim(
-        "level crossings",
-        "A moving phone's channel rises through -3 dB as often as Rice says",
-        "Rice 1945",
-        "1/s",
-        crossings,
-    ),
-    Claim(
-        "delay in one block",
-        "One upload in ten, each in one fading block, takes longer than S / (b log2(1 - g ln 0.9))",
-        "inverting Shannon's rate under Rayleigh fading",
-        "1",
-        block_delay,
-    ),
-    Claim(
-        "rate over many blocks",
-        "A phone that never stops sending gets the mean rate, whatever its uploads' ends in the blocks",
-        "Lee 1990; the law of large numbers",
-        "bit/s/Hz",
-        long_uploads,
-    ),
-    Claim(
-        "path loss",
-        "Path loss of an urban macro cell is the report's, to its three decimals",
-        "3GPP TR 38.901, table 7.4.1-1",
-        "dB",
-        path_loss,
-    ),
-    Claim(
-        "link budget",
-        "A phone's SNR is its power over the noise of the band it uses: half the band, twice the SNR",
-        "3GPP TR 38.901; Rappaport 2002, chapter 4",
-        "dB",
-        link_budget,
-    ),
+    Claim("jakes autocorrelation", "The power of a moving phone's channel is correlated as J0 squared", "Clarke 1968",
+          "1", autocorrelation),
+    Claim("level crossings", "A moving phone's channel rises through -3 dB as often as Rice says", "Rice 1945", "1/s",
+          crossings),
+    Claim("delay in one block",
+          "One upload in ten, each in one fading block, takes longer than S / (b log2(1 - g ln 0.9))",
+          "inverting Shannon's rate under Rayleigh fading", "1", block_delay),
+    Claim("rate over many blocks",
+          "A phone that never stops sending gets the mean rate, whatever its uploads' ends in the blocks",
+          "Lee 1990; the law of large numbers", "bit/s/Hz", long_uploads),
+    Claim("path loss", "Path loss of an urban macro cell is the report's, to its three decimals",
+          "3GPP TR 38.901, table 7.4.1-1", "dB", path_loss),
+    Claim("link budget",
+          "A phone's SNR is its power over the noise of the band it uses: half the band, twice the SNR",
+          "3GPP TR 38.901; Rappaport 2002, chapter 4", "dB", link_budget),
 )  # fmt: skip

@@ -8,15 +8,19 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from channel_models import CHANNELS, spectral_efficiency
 from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.errors import SimulationError
+from uhlm_sim.validation.findings import Trial
 
 Floats = NDArray[np.float64]
 Process = Generator[simpy.Event, object, None]
 Draw = Callable[[np.random.Generator], float]
+AHEAD = BLOCKS_AHEAD
+RUNS, CUT = 16, 300  # uploads left out at either end of a run
 PHONES = 200  # idle ones that an open stream of uploads picks from: more than are ever busy at once
 
 
@@ -44,14 +48,15 @@ def flat_air(snr: Floats, efficiency_of: Callable[[Floats], Floats] = lambda snr
     return Air(snr, efficiency_of)
 
 
-def moving_air(
-    gains_of: Callable[[int], Iterator[Floats]], snr: Floats, coherence_s: float, efficiency_of: Callable[..., Floats]
+def rayleigh_air(
+    trial: Trial, run: int, snr: Floats, coherence_s: float, efficiency_of: Callable[..., Floats] = spectral_efficiency
 ) -> Air:
-    """Return an air whose gains change from block to block, as `gains_of(device)` yields them, in runs of `AHEAD`."""
+    """Return an air that fades in blocks, each device's gains from a stream of its own."""
+
+    def gains_of(device: int) -> Iterator[Floats]:
+        return CHANNELS["rayleigh"](trial.rng("gains", run, device), AHEAD)
+
     return Air(snr, efficiency_of, gains_of=gains_of, coherence_s=coherence_s)
-
-
-AHEAD = BLOCKS_AHEAD
 
 
 def upload(uploads: list[tuple[float, int, float]], air: Air, **options: Any) -> tuple[list[Job], Uplink]:
@@ -97,6 +102,21 @@ def one_after_another(bits: Floats, air: Air, gains: Floats | None = None, **opt
     env.process(phone())
     env.run()
     return np.array(ends_s)
+
+
+def make_uplink(**options: Any) -> Callable[[simpy.Environment], tuple[Uplink, Callable[[Job], None]]]:
+    """Return what makes an uplink for `think_and_ask`."""
+
+    def make(env: simpy.Environment) -> tuple[Uplink, Callable[[Job], None]]:
+        uplink = Uplink(env, **{"deliver": at_once, **options})
+        return uplink, uplink.send
+
+    return make
+
+
+def open_stays_s(trial: Trial, rate: float, size: Draw, uploads: int, **options: Any) -> list[float]:
+    """Return the mean stay of a Poisson stream's uploads in each of RUNS runs, CUT left out at either end."""
+    return [open_uploads(trial.rng(run), rate, size, uploads, CUT, **options)[1].mean() for run in range(RUNS)]
 
 
 def open_uploads(

@@ -1,7 +1,6 @@
 """Claims about transport blocks, their errors and repetitions, and about the shared downlink."""
 
 import math
-from collections.abc import Callable, Generator
 from functools import partial
 
 import numpy as np
@@ -13,7 +12,7 @@ from uhlm_sim.cell.jobs import Counters, Job, Wakeup
 from uhlm_sim.cell.radio.adaptive_uplink import AdaptiveUplink, Link
 from uhlm_sim.cell.radio.downlink import Downlink
 from uhlm_sim.cell.radio.slots import Slots
-from uhlm_sim.validation.drive import AHEAD, Process, at_once, flat_air, moving_air
+from uhlm_sim.validation.drive import Process, at_once, flat_air, rayleigh_air
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is
 
 Floats = NDArray[np.float64]
@@ -115,11 +114,7 @@ def outer_loop(trial: Trial) -> Finding:
     shares = []
     for run in range(runs):
         env = simpy.Environment()
-
-        def gains_of(device: int, run: int = run) -> Generator[Floats, None, None]:
-            yield from radio.CHANNELS["rayleigh"](trial.rng("gains", run, device), AHEAD)
-
-        air = partial(moving_air, gains_of, np.full(phones, 10.0), 0.02, radio.spectral_efficiency)
+        air = partial(rayleigh_air, trial, run, np.full(phones, 10.0), 0.02)
         band = AdaptiveUplink(
             env,
             bandwidth_hz=4 * USES / TTI_S,
@@ -140,30 +135,28 @@ def outer_loop(trial: Trial) -> Finding:
     return mean_is(TARGET, shares, f"{runs} runs of {slots:,} slots, {phones} phones")
 
 
+def answer_stay_s(rng: np.random.Generator, rate: float, answers: int, phones: int) -> float:
+    """Return the mean time of answers of one second on a shared downlink, to phones in turn, at Poisson times."""
+    env, jobs = simpy.Environment(), list[Job]()
+    downlink = Downlink(env, bandwidth_hz=1e3, air=flat_air(np.ones(phones)))
+
+    def source() -> Process:
+        for number, gap_s in enumerate(rng.exponential(1 / rate, answers).tolist()):
+            yield env.timeout(gap_s)
+            job = Job(number % phones, 0.0, 1, env.now, Wakeup(env))
+            job.answer_bits = 1e3
+            jobs.append(job)
+            downlink.send(job)
+
+    env.process(source())
+    env.run()
+    return float(np.mean([job.returned_s - job.sent_s for job in jobs[50:-50]]))
+
+
 def shared_downlink(trial: Trial) -> Finding:
     """M/G/1-PS: T = E[S] / (1 - rho), answers of constant size to 100 phones in turn."""
-    rho, answers, phones = 0.6, 600 * trial.size, 100
-    stays = []
-    for run in range(RUNS):
-        env, jobs = simpy.Environment(), list[Job]()
-        downlink = Downlink(env, bandwidth_hz=1e3, air=flat_air(np.ones(phones)))
-
-        def source(
-            env: simpy.Environment = env,
-            jobs: list[Job] = jobs,
-            send: Callable[[Job], None] = downlink.send,
-            run: int = run,
-        ) -> Process:
-            for number, gap_s in enumerate(trial.rng(run).exponential(1 / rho, answers).tolist()):
-                yield env.timeout(gap_s)
-                job = Job(number % phones, 0.0, 1, env.now, Wakeup(env))
-                job.answer_bits = 1e3
-                jobs.append(job)
-                send(job)
-
-        env.process(source())
-        env.run()
-        stays.append(np.mean([job.returned_s - job.sent_s for job in jobs[50:-50]]))
+    rho, answers = 0.6, 600 * trial.size
+    stays = [answer_stay_s(trial.rng(run), rho, answers, phones=100) for run in range(RUNS)]
     return mean_is(1 / (1 - rho), stays, f"{RUNS} runs of {answers:,} answers")
 
 

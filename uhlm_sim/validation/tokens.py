@@ -127,13 +127,8 @@ def recorded_coins(_trial: Trial) -> Finding:
 
 CLAIMS = (
     *(
-        Claim(
-            f"output law, {pair}",
-            f"What HLM commits is distributed as the LLM's own token, {words}",
-            "Leviathan et al. 2023, appendix A.1",
-            "chi-square",
-            partial(output_law, pair=pair),
-        )
+        Claim(f"output law, {pair}", f"What HLM commits is distributed as the LLM's own token, {words}",
+              "Leviathan et al. 2023, appendix A.1", "chi-square", partial(output_law, pair=pair))
         for pair, words in (
             ("alike", "models much alike"),
             ("opposed", "models of opposite opinion"),
@@ -141,63 +136,24 @@ CLAIMS = (
         )
     ),
     *(
-        Claim(
-            f"acceptance, {pair}",
-            f"A draft is kept with probability 1 - TV(x, y), models {words}",
-            "Leviathan et al. 2023, theorem 3.5",
-            "1",
-            partial(acceptance, pair=pair),
-        )
+        Claim(f"acceptance, {pair}", f"A draft is kept with probability 1 - TV(x, y), models {words}",
+              "Leviathan et al. 2023, theorem 3.5", "1", partial(acceptance, pair=pair))
         for pair, words in (("alike", "much alike"), ("opposed", "of opposite opinion"))
     ),
-    Claim(
-        "equal and disjoint",
-        "Equal models never reject a draft, models without a common word always do",
-        "min(1, y/x)",
-        "1",
-        equal_and_disjoint,
-    ),
-    Claim(
-        "committed law",
-        "Accepted plus resampled probability is the LLM's, word by word",
-        "Leviathan et al. 2023, appendix A.1",
-        "1",
-        committed_law,
-    ),
+    Claim("equal and disjoint", "Equal models never reject a draft, models without a common word always do",
+          "min(1, y/x)", "1", equal_and_disjoint),
+    Claim("committed law", "Accepted plus resampled probability is the LLM's, word by word",
+          "Leviathan et al. 2023, appendix A.1", "1", committed_law),
     Claim("residual", "A rejected draft is replaced from norm(max(y - x, 0))", "Chen et al. 2023", "1", residual_law),
-    Claim(
-        "distribution error",
-        "What a rule skips is all that it errs: TV(committed, LLM) = E[beta; skipped]",
-        "summing the law of the committed token over words",
-        "1",
-        distribution_error,
-    ),
-    Claim(
-        "uncertainty law",
-        "K u, the perturbed samples that differ from the draft, is binomial with the mean over temperatures",
-        "Oh et al. 2024 (arXiv 2412.12687)",
-        "chi-square",
-        uncertainty_law,
-    ),
-    Claim(
-        "uncertainty limits",
-        "Temperature 1 samples from x, temperature 0 is the most likely word",
-        "softmax(l / theta)",
-        "1",
-        uncertainty_limits,
-    ),
-    Claim(
-        "thresholds",
-        "The thresholds are -b/a and (Delta - b)/a, where the predicted rejection is 0 and Delta",
-        "Oh et al. 2024 (arXiv 2412.12687)",
-        "1",
-        thresholds,
-    ),
-    Claim(
-        "recorded coins",
-        "In the recorded answers drafts are accepted as often as min(1, y/x) says",
-        "the shipped trace, path hlm",
-        "1",
-        recorded_coins,
-    ),
-)
+    Claim("distribution error", "What a rule skips is all that it errs: TV(committed, LLM) = E[beta; skipped]",
+          "summing the law of the committed token over words", "1", distribution_error),
+    Claim("uncertainty law",
+          "K u, the perturbed samples that differ from the draft, is binomial with the mean over temperatures",
+          "Oh et al. 2024 (arXiv 2412.12687)", "chi-square", uncertainty_law),
+    Claim("uncertainty limits", "Temperature 1 samples from x, temperature 0 is the most likely word",
+          "softmax(l / theta)", "1", uncertainty_limits),
+    Claim("thresholds", "The thresholds are -b/a and (Delta - b)/a, where the predicted rejection is 0 and Delta",
+          "Oh et al. 2024 (arXiv 2412.12687)", "1", thresholds),
+    Claim("recorded coins", "In the recorded answers drafts are accepted as often as min(1, y/x) says",
+          "the shipped trace, path hlm", "1", recorded_coins),
+)  # fmt: skip

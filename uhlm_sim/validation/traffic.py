@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,45 +56,32 @@ def counts(scenario: Scenario, replications: int) -> Floats:
     return requests
 
 
-def bursty_cell(trial: Trial, of: str) -> Scenario:
-    traffic = {"kind": "bursty", "devices": PHONES, "rate_per_s": RATE, "max_tokens": 1, "burst": {"of": of, **BURST}}
-    return cell(trial, HLM, traffic=traffic, duration_s=WINDOW_S, warmup_s=0.0)
+def bursty(of: str) -> dict[str, Any]:
+    return {"kind": "bursty", "burst": {"of": of, **BURST}}
 
 
-def burst_rate(trial: Trial) -> Finding:
-    """However they are bundled, requests keep their mean rate."""
+COMING_AND_GOING = {"kind": "poisson", "presence": {"mean_present_s": PRESENT_S, "mean_absent_s": ABSENT_S}}
+PRESENT_RATE = RATE * PRESENT_S / (PRESENT_S + ABSENT_S)
+
+
+def runs_of(trial: Trial, traffic: dict[str, Any]) -> tuple[Floats, str]:
+    """Return how many requests all phones are asked in each run, and how they were counted."""
     runs = 700 * trial.size
-    simulated = counts(bursty_cell(trial, "device"), runs) / (PHONES * WINDOW_S)
-    return mean_is(RATE, simulated, f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s")
+    traffic = {"devices": PHONES, "rate_per_s": RATE, "max_tokens": 1, **traffic}
+    scenario = cell(trial, HLM, traffic=traffic, duration_s=WINDOW_S, warmup_s=0.0)
+    return counts(scenario, runs), f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s"
 
 
-def burst_dispersion(trial: Trial, of: str) -> Finding:
+def mean_rate(trial: Trial, traffic: dict[str, Any], rate: float) -> Finding:
+    """However requests are bundled, phones are asked at a mean rate."""
+    requests, how = runs_of(trial, traffic)
+    return mean_is(rate, requests / (PHONES * WINDOW_S), how)
+
+
+def dispersion_is(trial: Trial, traffic: dict[str, Any], rate: float, theory: float) -> Finding:
     """Squares of counts off their mean, over it: 1 without bursts."""
-    runs, mean = 700 * trial.size, PHONES * RATE * WINDOW_S
-    simulated = (counts(bursty_cell(trial, of), runs) - mean) ** 2 / mean
-    return mean_is(bursts_of(of == "device"), simulated, f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s")
-
-
-def present_cell(trial: Trial) -> Scenario:
-    presence = {"mean_present_s": PRESENT_S, "mean_absent_s": ABSENT_S}
-    traffic = {"kind": "poisson", "devices": PHONES, "rate_per_s": RATE, "max_tokens": 1, "presence": presence}
-    return cell(trial, HLM, traffic=traffic, duration_s=WINDOW_S, warmup_s=0.0)
-
-
-def presence_rate(trial: Trial) -> Finding:
-    """A phone asks at its rate for the share of time that it is there."""
-    runs = 700 * trial.size
-    simulated = counts(present_cell(trial), runs) / (PHONES * WINDOW_S)
-    how = f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s"
-    return mean_is(RATE * PRESENT_S / (PRESENT_S + ABSENT_S), simulated, how)
-
-
-def presence_dispersion(trial: Trial) -> Finding:
-    """What is left of a Poisson process is an interrupted one: rate 0 while away."""
-    runs, mean = 700 * trial.size, PHONES * WINDOW_S * RATE * PRESENT_S / (PRESENT_S + ABSENT_S)
-    simulated = (counts(present_cell(trial), runs) - mean) ** 2 / mean
-    theory = dispersion(RATE, 0.0, PRESENT_S, ABSENT_S, WINDOW_S)
-    return mean_is(theory, simulated, f"{runs:,} runs of {PHONES} phones over {WINDOW_S:g} s")
+    (requests, how), mean = runs_of(trial, traffic), PHONES * rate * WINDOW_S
+    return mean_is(theory, (requests - mean) ** 2 / mean, how)
 
 
 def classes_apart(trial: Trial) -> Finding:
@@ -145,15 +133,16 @@ def one_phone_energy(trial: Trial) -> Finding:
 MMPP = "Fischer and Meier-Hellstern 1993"
 CLAIMS = (
     Claim("burst rate", "Bursts leave the mean rate of requests as it is", "mean of a Markov-modulated Poisson process",
-          "1/s", burst_rate),
+          "1/s", partial(mean_rate, traffic=bursty("device"), rate=RATE)),
     Claim("own bursts", "Phones with bursts of their own: dispersion of the counts of all of them", MMPP, "1",
-          partial(burst_dispersion, of="device")),
+          partial(dispersion_is, traffic=bursty("device"), rate=RATE, theory=bursts_of(own=True))),
     Claim("common bursts", "Phones that burst together: dispersion of the counts of all of them", MMPP, "1",
-          partial(burst_dispersion, of="cell")),
+          partial(dispersion_is, traffic=bursty("cell"), rate=RATE, theory=bursts_of(own=False))),
     Claim("presence", "Phones that come and go ask for the share of time that they are there",
-          "alternating renewal process", "1/s", presence_rate),
+          "alternating renewal process", "1/s", partial(mean_rate, traffic=COMING_AND_GOING, rate=PRESENT_RATE)),
     Claim("presence, dispersion", "Coming and going makes an interrupted Poisson process of a Poisson process", MMPP,
-          "1", presence_dispersion),
+          "1", partial(dispersion_is, traffic=COMING_AND_GOING, rate=PRESENT_RATE,
+                       theory=dispersion(RATE, 0.0, PRESENT_S, ABSENT_S, WINDOW_S))),
     Claim("classes apart", "With parts of the band and GPUs of their own, phones of a class don't notice the others",
           "named random streams", "any", classes_apart),
     Claim("one phone, energy", "A token of a lone phone costs watts times legs, and idle watts between",

@@ -4,28 +4,15 @@ import math
 from functools import partial
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
 import channel_models as radio
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.uplink import Uplink
-from uhlm_sim.validation.drive import (
-    AHEAD,
-    Draw,
-    at_once,
-    flat_air,
-    moving_air,
-    one_after_another,
-    open_uploads,
-    think_and_ask,
-    upload,
-)
+from uhlm_sim.validation import drive
+from uhlm_sim.validation.drive import AHEAD, CUT, RUNS, Draw
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
 
 Floats = NDArray[np.float64]
-
-RUNS, CUT = 16, 300  # uploads left out at either end of a run
 
 
 def exponential(rng: np.random.Generator) -> float:
@@ -42,15 +29,14 @@ def hyper_exponential(rng: np.random.Generator) -> float:
 
 def open_stay(trial: Trial, rho: float, size: Draw) -> Finding:
     uploads = 2500 * trial.size
-    stays = [open_uploads(trial.rng(run), rho, size, uploads, CUT)[1].mean() for run in range(RUNS)]
-    return mean_is(1 / (1 - rho), stays, f"{RUNS} runs of {uploads:,} uploads")
+    return mean_is(1 / (1 - rho), drive.open_stays_s(trial, rho, size, uploads), f"{RUNS} runs of {uploads:,} uploads")
 
 
 def stay_by_size(trial: Trial) -> Finding:
     """Among uploads larger than the mean, stay over size, upload by upload."""
     rho, uploads, slowdowns = 0.6, 2500 * trial.size, []
     for run in range(RUNS):
-        sizes, stays_s = open_uploads(trial.rng(run), rho, hyper_exponential, uploads, CUT)
+        sizes, stays_s = drive.open_uploads(trial.rng(run), rho, hyper_exponential, uploads, CUT)
         slowdowns.append((stays_s / sizes)[sizes > 1.0].mean())
     return mean_is(1 / (1 - rho), slowdowns, f"{RUNS} runs of {uploads:,} uploads")
 
@@ -65,13 +51,10 @@ def closed_throughput(trial: Trial, size: Draw, power_limited: bool) -> Finding:
     p = np.cumprod([1.0] + [(PHONES - n) / think_s / phi[n] for n in range(PHONES)])
     theory = float(p[1:] @ phi / p.sum())
 
-    def make(env: simpy.Environment) -> tuple[Uplink, object]:
-        air = flat_air(np.full(PHONES, SNR), lambda snr: np.minimum(np.log2(1 + snr), CAP))
-        band = Uplink(env, bandwidth_hz=1.0, air=air, deliver=at_once, power_limited=power_limited)
-        return band, band.send
-
+    air = drive.flat_air(np.full(PHONES, SNR), lambda snr: np.minimum(np.log2(1 + snr), CAP))
+    make = drive.make_uplink(bandwidth_hz=1.0, air=air, power_limited=power_limited)
     window_s = (20 * think_s, (20 + 200 * trial.size) * think_s)
-    bits = [think_and_ask(trial.rng(run), PHONES, think_s, size, make, window_s)["bits"] for run in range(RUNS)]  # type: ignore[arg-type]
+    bits = [drive.think_and_ask(trial.rng(run), PHONES, think_s, size, make, window_s)["bits"] for run in range(RUNS)]
     return mean_is(theory, bits, f"{RUNS} runs of {200 * trial.size:,} think times, {PHONES} phones")
 
 
@@ -84,7 +67,7 @@ def air_of(gains: Floats, coherence_s: float) -> Air:
         for start in range(0, gains.shape[1], AHEAD):
             yield gains[device, start : start + AHEAD]
 
-    return moving_air(runs, np.full(len(gains), 10.0), coherence_s, radio.spectral_efficiency)
+    return Air(np.full(len(gains), 10.0), radio.spectral_efficiency, gains_of=runs, coherence_s=coherence_s)
 
 
 def blocks_end(trial: Trial) -> Finding:
@@ -95,7 +78,7 @@ def blocks_end(trial: Trial) -> Finding:
     sizes = trial.rng("sizes").exponential(100_000.0, 4000)
     sizes = sizes[np.cumsum(sizes) < 0.99 * sent[-1]]
     expected = np.interp(np.cumsum(sizes), sent, coherence_s * np.arange(blocks + 1))
-    ends_s = one_after_another(sizes, air_of(gains, coherence_s), bandwidth_hz=bandwidth_hz)
+    ends_s = drive.one_after_another(sizes, air_of(gains, coherence_s), bandwidth_hz=bandwidth_hz)
     return equals(expected, ends_s, f"{len(sizes):,} uploads over blocks of 20 ms, every end")
 
 
@@ -113,7 +96,7 @@ def busy_uploads(trial: Trial, count: int = 3000, devices: int = 200) -> tuple[l
 def conservation(trial: Trial) -> Finding:
     """Sums over the uploads against what the uplink counted itself: bits, band in use, uploads present."""
     uploads, air = busy_uploads(trial)
-    ended, band = upload(uploads, air, bandwidth_hz=1e6)
+    ended, band = drive.upload(uploads, air, bandwidth_hz=1e6)
     counted = band.counters
     airtime_s = sum(job.airtime_s for job in ended)
     stay_s = sum(job.received_s - job.sent_s for job in ended)
@@ -131,7 +114,7 @@ def two_clocks(trial: Trial) -> Finding:
     ends_s = []
     for options in ({}, {"allocator": equal_again}):
         uploads, air = busy_uploads(trial, 1500)
-        ended, _ = upload(uploads, air, bandwidth_hz=1e6, **options)
+        ended, _ = drive.upload(uploads, air, bandwidth_hz=1e6, **options)
         ends_s.append([job.received_s for job in sorted(ended, key=lambda job: job.sent_s)])
     return equals(ends_s[1], ends_s[0], "1,500 uploads of 200 phones, blocks of 20 ms, every end")
 
@@ -139,15 +122,9 @@ def two_clocks(trial: Trial) -> Finding:
 SHARING = "Kleinrock 1976, chapter 4: T = E[S] / (1 - rho)"
 CLAIMS = (
     *(
-        Claim(
-            f"sharing {name}, load {rho}",
-            f"Mean time of an upload in a band shared equally, sizes {name}, load {rho}: E[S] / (1 - load)",
-            SHARING,
-            "E[S]",
-            partial(open_stay, rho=rho, size=size),
-            curve=f"uplink, {name} sizes",
-            at=rho,
-        )
+        Claim(f"sharing {name}, load {rho}",
+              f"Mean time of an upload in a band shared equally, sizes {name}, load {rho}: E[S] / (1 - load)",
+              SHARING, "E[S]", partial(open_stay, rho=rho, size=size), curve=f"uplink, {name} sizes", at=rho)
         for name, size, rho in (
             ("exponential", exponential, 0.3),
             ("exponential", exponential, 0.6),
@@ -156,21 +133,12 @@ CLAIMS = (
             ("hyper-exponential", hyper_exponential, 0.5),
         )
     ),
-    Claim(
-        "sharing by size",
-        "A large upload takes in proportion to its size: x / (1 - load), load 0.6",
-        SHARING,
-        "1",
-        stay_by_size,
-    ),
+    Claim("sharing by size", "A large upload takes in proportion to its size: x / (1 - load), load 0.6", SHARING, "1",
+          stay_by_size),
     *(
-        Claim(
-            f"closed sharing {name}, {rule}",
-            f"Throughput of 10 phones that think and send, {rule}, sizes {name}",
-            "Cohen 1979, generalised processor sharing",
-            "bit/s",
-            partial(closed_throughput, size=size, power_limited=rule == "power-limited"),
-        )
+        Claim(f"closed sharing {name}, {rule}", f"Throughput of 10 phones that think and send, {rule}, sizes {name}",
+              "Cohen 1979, generalised processor sharing", "bit/s",
+              partial(closed_throughput, size=size, power_limited=rule == "power-limited"))
         for name, size, rule in (
             ("constant", constant, "per-hertz"),
             ("hyper-exponential", hyper_exponential, "per-hertz"),
@@ -178,25 +146,10 @@ CLAIMS = (
             ("hyper-exponential", hyper_exponential, "power-limited"),
         )
     ),
-    Claim(
-        "blocks",
-        "A lone phone's uploads end where the integral of its fading rate says",
-        "rate integrated block by block",
-        "s",
-        blocks_end,
-    ),
-    Claim(
-        "conservation",
-        "Bits in are bits out, airtimes add up to the band in use, stays to the uploads present",
-        "conservation, Little's law along the sample path",
-        "ratio",
-        conservation,
-    ),
-    Claim(
-        "two clocks",
-        "Equal sharing in virtual time and step by step end every upload at the same instant",
-        "two implementations of one rule",
-        "s",
-        two_clocks,
-    ),
-)
+    Claim("blocks", "A lone phone's uploads end where the integral of its fading rate says",
+          "rate integrated block by block", "s", blocks_end),
+    Claim("conservation", "Bits in are bits out, airtimes add up to the band in use, stays to the uploads present",
+          "conservation, Little's law along the sample path", "ratio", conservation),
+    Claim("two clocks", "Equal sharing in virtual time and step by step end every upload at the same instant",
+          "two implementations of one rule", "s", two_clocks),
+)  # fmt: skip

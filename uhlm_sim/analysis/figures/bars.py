@@ -14,11 +14,12 @@ Floats = NDArray[np.float64]
 SHADES = (1.0, 0.4)
 
 
-def draw_metric(ax: Axes, summary: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> None:
+def draw_metric(ax: Axes, summary: pd.DataFrame, metric: str, styles: Mapping[str, Look]) -> Axes:
     """Draw a bar per policy with interval and value, the first on top; `summary` as in summary.csv."""
     draw_bars(ax, summary, [metric], styles)
     unit = summary.loc[summary["metric"] == metric, "unit"]
     ax.set_xlabel(unit.iloc[0] if len(unit) else "")
+    return ax
 
 
 def draw_bars(ax: Axes, summary: pd.DataFrame, metrics: Sequence[str], styles: Mapping[str, Look]) -> None:
@@ -63,8 +64,11 @@ def stack(ax: Axes, policies: Sequence[str], parts: Sequence[tuple[Floats, str, 
     return end
 
 
-def stacked_figure(table: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None]) -> Figure:
-    """Draw stacked bars in the width of a page, their legend below."""
+def stacked(table: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], ax: Axes | None = None) -> Axes | Figure:
+    """Draw stacked bars on axes, or in the width of a page with their legend below."""
+    if ax is not None:
+        draw(ax, table)
+        return ax
     with new_figure(PAGE_IN, 0.9 + 0.24 * len(policies_of(table))) as figure:
         ax = figure.subplots()
         draw(ax, table)

@@ -10,7 +10,6 @@ from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.bars import draw_metric
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, looks, new_figure, policies_of
-from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
 
 BATCHES = {"batch_jobs": "Jobs in a batch", "batch_tokens": "New tokens in a batch"}
@@ -31,22 +30,11 @@ def batch_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def plot(run: Run, ax: Axes | None = None, metric: str = "batch_tokens") -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None, metric: str = "batch_tokens") -> Drawing:
     """Draw the mean size of a batch, in new tokens or (`batch_jobs`) in jobs; the figure has both."""
-    table = batch_table(run.middle_point().summary)
-    if table.empty:
-        raise InputError("no policy of this run asks the LLM")
-    if ax is None:
-        return batch_figure(table, run.policies)
-    draw_metric(ax, table, metric, looks(run.policies))
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure of a point with its caption, where a policy asks the LLM."""
     table = batch_table(view.run.summary)
     if table.empty:
-        return None
+        raise InputError("no policy of this run asks the LLM")
     return Drawing(
         "batches",
         "Batch size",
@@ -54,5 +42,7 @@ def drawing(view: View) -> Drawing | None:
         "hadn't processed before (right), since the prompt and kept drafts come with the next upload. Policies "
         f"that never ask the LLM are missing.{captions.intervals(view.run, 'Lines')}{view.note}",
         table,
-        batch_figure(table, view.run.policies),
+        batch_figure(table, view.run.policies)
+        if ax is None
+        else draw_metric(ax, table, metric, looks(view.whole.policies)),
     )

@@ -10,22 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import DECADE, key_words, set_swept, swept_keys
+from uhlm_sim.analysis.figures.axes import DECADE, key_words, set_swept
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
-from uhlm_sim.analysis.figures.style import (
-    INK,
-    LEG_COLOURS,
-    PAGE_IN,
-    QUIET,
-    Look,
-    looks,
-    new_figure,
-    panel_columns,
-    policies_of,
-)
+from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, QUIET, Look, looks, new_panels, panel_columns, policies_of
 from uhlm_sim.analysis.measures.bottleneck import PHONES, STATIONS, load_table
-from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
 
@@ -130,19 +119,15 @@ def bounds_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     names = policies_of(table)
     styles, within = looks(policies or names), frame(table, names)
     columns = panel_columns(len(names))
-    rows = -(-len(names) // columns)
     used = dict.fromkeys(name for policy in names for name in bounds_of(table, policy))
-    with new_figure(PAGE_IN, 0.65 + 1.75 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for number, (ax, name) in enumerate(zip(axes.flat, names, strict=False)):
+    with new_panels(len(names), columns, 1.75, 0.65, sharey=True) as (figure, axes):
+        for number, (ax, name) in enumerate(zip(axes, names, strict=True)):
             draw_bounds(ax, table, name, styles[name], within)
             ax.set_title(name)
             if number % columns == 0:
                 ax.set_ylabel("tokens/s")
             if number + columns < len(names):
                 ax.set_xlabel("")
-        for ax in axes.flat[len(names) :]:
-            ax.remove()
         lines = [Line2D([], [], color=INK, marker=".", linewidth=1.4, label="simulated")]
         for name in (name for name in LINES if name in used):
             text, style = WORDS.get(name, f"{name} full, 1/D"), LINES[name]
@@ -151,31 +136,26 @@ def bounds_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def plot(run: Run, policy: str = "", ax: Axes | None = None) -> Axes | Figure:
+def drawing(view: View, policy: str = "", ax: Axes | None = None) -> Drawing:
     """Draw the cell's throughput over its phones or their rate beside the bounds of its stations.
 
     One policy's on axes, else all in panels of a figure. `bottleneck.bottleneck_table` has the numbers of any run.
     """
-    x = swept_keys(run, 1)[0]
+    run, x = view.run, view.keys[0]
     if x not in LOADS:
         raise InputError(f"bounds are drawn over {' or '.join(LOADS)}; this run sweeps {x}")
+    if over_table(run.summary, x, LEGS).empty:
+        raise InputError("no token of this run was committed in the window")
     table = load_table(run, x)
-    if ax is None and not policy:
-        return bounds_figure(table, run.policies)
-    label = run.named(policy)[0]
+    if policy or ax is not None:
+        label = run.named(policy)[0]
+        table = table[table["policy"] == label]
     if ax is None:
-        return bounds_figure(table[table["policy"] == label], run.policies)
-    draw_bounds(ax, table, label, looks(run.policies)[label])
-    ax.set_ylabel("tokens/s")
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure over a load with its caption, where a token was committed."""
-    run, x = view.run, view.keys[0]
-    if x not in LOADS or over_table(run.summary, x, LEGS).empty:
-        return None
-    table = load_table(run, x)
+        figure: Axes | Figure = bounds_figure(table, run.policies)
+    else:
+        draw_bounds(ax, table, label, looks(run.policies)[label])
+        ax.set_ylabel("tokens/s")
+        figure = ax
     meets = "" if run.is_open else " Where it meets the least of the others is N*: beyond it phones queue."
     offered = " Dotted: what the arrivals ask for." if run.is_open else ""
     return Drawing(
@@ -187,5 +167,5 @@ def drawing(view: View) -> Drawing | None:
         "token at the most load and GPUs with full batches; one that lies above the frame doesn't limit."
         f"{offered}{captions.intervals(run, 'Bands')}{view.note}",
         table,
-        bounds_figure(table, run.policies),
+        figure,
     )

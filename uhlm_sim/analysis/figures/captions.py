@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.digits import plain
 from uhlm_sim.analysis.figures.axes import is_numeric, varied
 from uhlm_sim.analysis.run import Run
 
 FEW = 4  # words that are compared in figures of their own, not in a map
-# Kinds of views. A single point is MIDDLE where figures over one swept value show the run too, else POINT.
-POINT, MIDDLE, OVER, PART, MAP = "point", "middle", "over", "part", "map"
+# Kinds of views. A single point is MIDDLE where figures over one swept value show the run too, else POINT. ASKED is
+# what a user asks for by name.
+POINT, MIDDLE, OVER, PART, MAP, ASKED = "point", "middle", "over", "part", "map", "asked"
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ def views(run: Run) -> Iterator[View]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure before it is written: `table` holds all that is drawn."""
+    """A figure before it is written: `table` holds all that is drawn; `figure` is the axes of a user who gave some."""
 
     name: str
     title: str
     caption: str
     table: pd.DataFrame
-    figure: Figure
+    figure: Any
 
 
 def several(run: Run) -> bool:

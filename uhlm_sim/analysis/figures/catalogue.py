@@ -1,6 +1,7 @@
 """The figures of a run: one line each, from which follow the report, `results.plot` and the reference."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from inspect import signature
@@ -29,37 +30,41 @@ from uhlm_sim.analysis.figures import (
     token_time,
     ttft,
 )
-from uhlm_sim.analysis.figures.captions import MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
+from uhlm_sim.analysis.figures.axes import swept_keys
+from uhlm_sim.analysis.figures.captions import ASKED, MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import Run
-from uhlm_sim.errors import did_you_mean
+from uhlm_sim.errors import InputError, did_you_mean
 
 
 class RunFigure(NamedTuple):
-    """A figure: `plot` draws a run on axes or as a figure, `drawing` a view of those `kinds` for the report."""
+    """A figure: `drawing` draws a view, for the report those of its `kinds`, over so many `swept` values.
 
-    plot: Callable[..., Axes | Figure]
-    drawing: Callable[[View], Drawing | None] | None = None
-    kinds: tuple[str, ...] = ()
+    It takes axes of a user's, and choices of its own. InputError says why there is nothing to draw.
+    """
+
+    drawing: Callable[..., Drawing]
+    kinds: tuple[str, ...]
+    swept: int = 0
 
 
 FIGURES = {  # in the report's order
-    "over": RunFigure(over.plot),
-    "sweep": RunFigure(sweep.plot, sweep.drawing, (OVER, PART)),
-    "latency": RunFigure(latency.plot, latency.drawing, (OVER, PART)),
-    "batches_over": RunFigure(batches_over.plot, batches_over.drawing, (OVER,)),
-    "bottleneck": RunFigure(bottleneck.plot, bottleneck.drawing, (OVER,)),
-    "legs_over": RunFigure(legs_over.plot, legs_over.drawing, (OVER,)),
-    "ratio_map": RunFigure(ratio_map.plot, ratio_map.drawing, (MAP,)),
-    "attainment_map": RunFigure(attainment_map.plot, attainment_map.drawing, (MAP,)),
-    "throughput": RunFigure(throughput.plot, throughput.drawing, (POINT,)),
-    "legs": RunFigure(legs.plot, legs.drawing, (POINT,)),
-    "energy": RunFigure(energy.plot, energy.drawing, (POINT, MIDDLE)),
-    "token_time": RunFigure(token_time.plot, token_time.drawing, (POINT, MIDDLE)),
-    "ttft": RunFigure(ttft.plot, ttft.drawing, (POINT, MIDDLE)),
-    "queues": RunFigure(queues.plot, queues.drawing, (POINT, MIDDLE)),
-    "batches": RunFigure(batches.plot, batches.drawing, (POINT,)),
-    "frontier": RunFigure(frontier.plot, frontier.drawing, (POINT, MIDDLE)),
+    "over": RunFigure(over.drawing, (), swept=1),
+    "sweep": RunFigure(sweep.drawing, (OVER, PART), swept=1),
+    "latency": RunFigure(latency.drawing, (OVER, PART), swept=1),
+    "batches_over": RunFigure(batches_over.drawing, (OVER,), swept=1),
+    "bottleneck": RunFigure(bottleneck.drawing, (OVER,), swept=1),
+    "legs_over": RunFigure(legs_over.drawing, (OVER,), swept=1),
+    "ratio_map": RunFigure(ratio_map.drawing, (MAP,), swept=2),
+    "attainment_map": RunFigure(attainment_map.drawing, (MAP,), swept=2),
+    "throughput": RunFigure(throughput.drawing, (POINT,)),
+    "legs": RunFigure(legs.drawing, (POINT,)),
+    "energy": RunFigure(energy.drawing, (POINT, MIDDLE)),
+    "token_time": RunFigure(token_time.drawing, (POINT, MIDDLE)),
+    "ttft": RunFigure(ttft.drawing, (POINT, MIDDLE)),
+    "queues": RunFigure(queues.drawing, (POINT, MIDDLE)),
+    "batches": RunFigure(batches.drawing, (POINT,)),
+    "frontier": RunFigure(frontier.drawing, (POINT, MIDDLE)),
 }
 
 
@@ -83,16 +88,18 @@ class Plots:
     def __getattr__(self, name: str) -> Callable[..., Axes | Figure]:
         if name not in FIGURES:
             raise AttributeError(f"no figure '{name}'{did_you_mean(name, FIGURES)}")
-        plot = FIGURES[name].plot
+        drawing, _, swept = FIGURES[name]
 
-        @wraps(plot)
+        @wraps(drawing)
         def noted(*args: Any, **kwargs: Any) -> Axes | Figure:
-            drawn = plot(self.run, *args, **kwargs)
+            keys = tuple(swept_keys(self.run, swept)) if swept else ()
+            view = View(ASKED, self.run if swept else self.run.middle_point(), self.run, keys, "")
+            drawn: Axes | Figure = drawing(view, *args, **kwargs).figure
             if isinstance(drawn, Figure):  # axes are the caller's own
                 style.note_source(drawn, self.run.source)
             return drawn
 
-        noted.__signature__ = signature(partial(plot, self.run))  # type: ignore[attr-defined]
+        noted.__signature__ = signature(partial(drawing, None))  # type: ignore[attr-defined]
         return noted
 
     def __dir__(self) -> list[str]:
@@ -121,10 +128,13 @@ def drawings(run: Run) -> list[Drawing]:
     drawn = []
     for view in views(run):
         for figure in FIGURES.values():
-            drawing = figure.drawing(view) if figure.drawing and view.kind in figure.kinds else None
-            if drawing is not None and view.kind == PART:
-                drawing = replace(drawing, name=f"{drawing.name}_{view.number}", title=f"{drawing.title}, {view.word}")
-            drawn += [drawing] if drawing is not None else []
+            if view.kind in figure.kinds:
+                with suppress(InputError):  # nothing to draw
+                    drawing = figure.drawing(view)
+                    if view.kind == PART:
+                        name, title = f"{drawing.name}_{view.number}", f"{drawing.title}, {view.word}"
+                        drawing = replace(drawing, name=name, title=title)
+                    drawn.append(drawing)
     return sorted(drawn, key=lambda drawing: drawing.name != "frontier") if frontier.swept_threshold(run) else drawn
 
 

@@ -9,21 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from uhlm_sim.analysis.figures.axes import DECADE
+from uhlm_sim.analysis.figures.captions import View
 from uhlm_sim.analysis.figures.style import COLUMN_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
-from uhlm_sim.analysis.run import Run
 
 
-def ecdf_table(table: pd.DataFrame, column: str, points: int = 400) -> pd.DataFrame:
+def ecdf_table(table: pd.DataFrame, column: str, policies: Sequence[str] = (), points: int = 400) -> pd.DataFrame:
     """Return each policy's empirical distribution: policy, the column, and the `share` of values up to it.
 
     Every value if there are at most `points`, else that many order statistics at even shares, the smallest
     and the largest included: the curve is exact at each of them. Nulls are left out.
     """
-    code, names = pd.factorize(table["policy"])
-    values = table[column].to_numpy(dtype=np.float64)
     parts = []
-    for i, name in enumerate(names):
-        x = np.sort(values[(code == i) & ~np.isnan(values)])
+    for name in policies or policies_of(table):
+        x = table.loc[table["policy"] == name, column].dropna().sort_values().to_numpy(dtype=np.float64)
         rank = np.unique(np.ceil(np.linspace(1, x.size, min(points, x.size)))).astype(np.int64)
         parts.append(pd.DataFrame({"policy": name, column: x[rank - 1], "share": rank / max(1, x.size)}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"policy": [], column: [], "share": []})
@@ -58,17 +56,11 @@ def ecdf_figure(table: pd.DataFrame, column: str, label: str, counted: str, poli
     return figure
 
 
-def plot_ecdf(run: Run, ax: Axes | None, table: pd.DataFrame, label: str, counted: str) -> Axes | Figure:
+def plot_ecdf(view: View, ax: Axes | None, table: pd.DataFrame, label: str, counted: str) -> Axes | Figure:
     """Draw an `ecdf_table` of a run on axes, or as a figure of its own."""
     column = str(table.columns[1])
     if ax is None:
-        return ecdf_figure(table, column, label, counted, run.policies)
-    draw_ecdf(ax, table, column, looks(run.policies))
+        return ecdf_figure(table, column, label, counted, view.run.policies)
+    draw_ecdf(ax, table, column, looks(view.whole.policies))
     ax.set(xlabel=label, ylabel=f"share of {counted}")
     return ax
-
-
-def in_order(table: pd.DataFrame, policies: list[str]) -> pd.DataFrame:
-    """Put a table's policies into the run's order."""
-    place = table["policy"].map({name: i for i, name in enumerate(policies)})
-    return table.iloc[place.argsort(kind="stable")]

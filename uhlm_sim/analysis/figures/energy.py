@@ -3,20 +3,13 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.bars import stack, stacked_figure
+from uhlm_sim.analysis.figures.bars import stack, stacked
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import ENERGY_COLOURS, INK, policies_of
 from uhlm_sim.analysis.measures.energy import ENERGY, PARTS
-from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
-
-
-def energy_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary's rows of the energies of a token, whole and in parts, those that are known."""
-    return summary[summary["metric"].isin(ENERGY) & summary["mean"].notna()]
 
 
 def draw_energy(ax: Axes, summary: pd.DataFrame) -> None:
@@ -41,22 +34,12 @@ def draw_energy(ax: Axes, summary: pd.DataFrame) -> None:
     ax.set_xlabel("mean energy of a token, J")
 
 
-def plot(run: Run, ax: Axes | None = None) -> Axes | Figure:
-    """Draw what a token costs in joules, and where."""
-    table = energy_table(run.middle_point().summary)
+def drawing(view: View, ax: Axes | None = None) -> Drawing:
+    """Draw what a token costs in joules, and where, as far as powers are known."""
+    summary = view.run.summary
+    table = summary[summary["metric"].isin(ENERGY) & summary["mean"].notna()]
     if table.empty:
         raise InputError("no power of a phone is known in this run: device.power_w, device.radio")
-    if ax is None:
-        return stacked_figure(table, draw_energy)
-    draw_energy(ax, table)
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure of a point with its caption, where a power is known."""
-    table = energy_table(view.run.summary)
-    if table.empty:
-        return None
     intervals = captions.intervals(view.run, "Lines") if table["metric"].eq(ENERGY[0]).any() else ""
     return Drawing(
         "energy",
@@ -65,5 +48,5 @@ def drawing(view: View) -> Drawing | None:
         "radio's times the time of sending; a GPU's times the verification, shared by the jobs of a batch. What isn't "
         f"known is missing.{intervals}{view.note}",
         table,
-        stacked_figure(table, draw_energy),
+        stacked(table, draw_energy, ax),
     )

@@ -13,9 +13,9 @@ from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.axes import is_threshold, varied
-from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures.captions import ASKED, Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
-from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, looks, new_figure
+from uhlm_sim.analysis.figures.style import INK, QUIET, Look, looks, new_panels
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
@@ -131,13 +131,9 @@ def frontier_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure
     styles = looks([*policies, *(name for name in names if name not in policies)])
     shown = [metric for metric in COSTS if table["metric"].eq(metric).any()]
     columns = 3 if len(shown) == 3 else min(2, len(shown))
-    rows = max(1, -(-len(shown) // columns))
-    with new_figure(PAGE_IN if columns > 1 else COLUMN_IN, 0.5 + 2.2 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for ax, metric in zip(axes.flat, shown, strict=False):
+    with new_panels(len(shown), columns, 2.2, 0.5) as (figure, axes):
+        for ax, metric in zip(axes, shown, strict=True):
             draw_frontier(ax, table, metric, styles, policies[0] if policies else "")
-        for ax in axes.flat[len(shown) :]:
-            ax.remove()
         _legend(figure, table, styles)
     return figure
 
@@ -169,26 +165,20 @@ def frontier_of(run: Run) -> pd.DataFrame:
     return frontier_table(run.summary if keys else run.middle_point().summary, run.kinds, keys)
 
 
-def plot(run: Run, ax: Axes | None = None, cost: str = "distribution_error") -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None, cost: str = "distribution_error") -> Drawing:
     """Draw accuracy against speed over the thresholds: one cost (see `frontier.COSTS`) on axes, else all known."""
-    table = frontier_of(run)
-    if ax is None:
-        if table.empty:
-            raise InputError("no policy of this run skips, or what it costs isn't known")
-        return frontier_figure(table, joined_policies(run))
-    costs = [str(name) for name in table["metric"].unique()]
-    if cost not in costs:
-        raise InputError(f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
-    draw_frontier(ax, table, cost, looks(joined_policies(run)), run.policies[0])
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure with its caption where there is a ladder of thresholds: swept, or as policies of one point."""
     run = view.whole
-    table = frontier_of(run)
-    if not is_frontier(table):
-        return None
+    table, keys = frontier_of(run), varied(run.summary, run.sweep)
+    policies = joined_policies(run, keys[0]) if len(keys) == 1 else run.policies
+    if ax is not None:
+        costs = [str(name) for name in table["metric"].unique()]
+        if cost not in costs:
+            raise InputError(f"cost '{cost}': not in this run; there are {', '.join(costs) or 'none'}")
+        draw_frontier(ax, table, cost, looks(policies), run.policies[0])
+    elif table.empty:
+        raise InputError("no policy of this run skips, or what it costs isn't known")
+    elif view.kind != ASKED and not is_frontier(table):
+        raise InputError(f"fewer than {LADDER_LENGTH} thresholds make no ladder")
     at = "" if swept_threshold(run) else captions.drawn_for(view.run.summary, run.sweep)
     meanings = " ".join(MEANINGS[metric] for metric in MEANINGS if table["metric"].eq(metric).any())
     return Drawing(
@@ -198,5 +188,5 @@ def drawing(view: View) -> Drawing | None:
         f"U-HLM's threshold stands beside it. {meanings} Each rule's line starts at hlm, which keeps nothing, "
         f"and ends at slm, which keeps everything.{captions.intervals(run, 'Thin lines')}{at}{captions.forced(run)}",
         table,
-        frontier_figure(table, joined_policies(run)),
+        frontier_figure(table, policies) if ax is None else ax,
     )

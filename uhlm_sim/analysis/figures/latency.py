@@ -7,18 +7,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import key_words, swept_keys
+from uhlm_sim.analysis.figures.axes import key_words
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import (
     PARTIAL,
     crosses,
     cut_bands,
-    joined,
     joined_policies,
     latency_table,
     over_figure,
 )
-from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
 
 PERCENTILES = ("p50", "p95", "p99")
 LATENCIES = {f"{name}_s.{p}": f"{name.upper()} {p}, s" for name in ("ttft", "tpot") for p in PERCENTILES}
@@ -40,21 +39,15 @@ def latency_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def plot(run: Run) -> Figure:
+def drawing(view: View) -> Drawing:
     """Draw the percentiles of TTFT and TPOT over the one value that is swept, with the SLO.
 
     In panels of a figure of its own; `over("ttft_s.p95", ax)` draws one of them on axes of yours.
     """
-    table = latency_table(run, swept_keys(run, 1)[0], list(LATENCIES))
-    return latency_figure(table, joined_policies(run))
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure over a sweep with its caption, where there is a latency."""
     run, x = view.run, view.keys[0]
     table = latency_table(run, x, list(LATENCIES))
     if table.empty:
-        return None
+        raise InputError("no request of this run has a latency")
     partial = f" Hollow points are {' or '.join(PARTIAL)}: they are the latencies of the quicker requests."
     hollow = partial if table["verdict"].isin(PARTIAL).any() else ""
     limit = " The dashed line is the SLO." if table["policy"].eq("SLO").any() else ""
@@ -65,5 +58,5 @@ def drawing(view: View) -> Drawing | None:
         "TTFT)/(tokens − 1), of finished requests. Percentiles are taken within a replication, then averaged."
         f"{captions.intervals(run, 'Bands')}{limit}{hollow}{crosses(table)}{view.note}",
         table,
-        latency_figure(table, list(joined(run.summary, x).unique())),
+        latency_figure(table, joined_policies(run, x)),
     )

@@ -3,19 +3,12 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.bars import stack, stacked_figure
+from uhlm_sim.analysis.figures.bars import stack, stacked
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import LEG_COLOURS, policies_of
-from uhlm_sim.analysis.run import Run
 from uhlm_sim.tables import LEGS
-
-
-def legs_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary's rows of the six legs of a token."""
-    return summary[summary["metric"].isin(LEGS)]
 
 
 def draw_legs(ax: Axes, summary: pd.DataFrame) -> None:
@@ -32,18 +25,9 @@ def draw_legs(ax: Axes, summary: pd.DataFrame) -> None:
     ax.set_xlabel("mean time of a token, ms")
 
 
-def plot(run: Run, ax: Axes | None = None) -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None) -> Drawing:
     """Draw where a token's time goes."""
-    table = legs_table(run.middle_point().summary)
-    if ax is None:
-        return stacked_figure(table, draw_legs)
-    draw_legs(ax, table)
-    return ax
-
-
-def drawing(view: View) -> Drawing:
-    """Give the figure of a point with its caption."""
-    table = legs_table(view.run.summary)
+    table = view.run.summary[view.run.summary["metric"].isin(LEGS)]
     return Drawing(
         "legs",
         "Where a token's time goes",
@@ -52,5 +36,5 @@ def drawing(view: View) -> Drawing:
         "over its stay, and uplink wait the rest of that stay; verification is the whole service time of the token's "
         f"batch.{view.note}",
         table,
-        stacked_figure(table, draw_legs),
+        stacked(table, draw_legs, ax),
     )

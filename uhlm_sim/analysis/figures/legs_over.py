@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import key_words, set_words, swept_keys, value_words
+from uhlm_sim.analysis.figures.axes import key_words, set_words, value_words
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
-from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, PAGE_IN, new_figure, panel_columns, policies_of
-from uhlm_sim.analysis.run import Run
+from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, new_panels, panel_columns, policies_of
+from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
 
 
@@ -52,33 +52,24 @@ def legs_over_figure(table: pd.DataFrame) -> Figure:
     """Draw a panel of stacked legs for each policy of a `legs_over_table`."""
     names = policies_of(table)
     columns = panel_columns(len(names))
-    rows = -(-len(names) // columns)
-    with new_figure(PAGE_IN, 0.5 + 1.75 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        for ax, name in zip(axes.flat, names, strict=False):
+    with new_panels(len(names), columns, 1.75, 0.5, sharey=True) as (figure, axes):
+        for ax, name in zip(axes, names, strict=True):
             draw_legs_over(ax, table, name)
             ax.set_title(name)
-        for ax in axes.flat[: max(0, len(names) - columns)]:
+        for ax in axes[: max(0, len(names) - columns)]:
             ax.set_xlabel("")
-        for ax in axes[:, 0]:
+        for ax in axes[::columns]:
             ax.set_ylabel("share of the time, %")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
-        for ax in axes.flat[len(names) :]:
-            ax.remove()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LEGS))
     return figure
 
 
-def plot(run: Run) -> Figure:
+def drawing(view: View) -> Drawing:
     """Draw where a token's time goes at each value that is swept: a figure with a panel for each policy."""
-    return legs_over_figure(legs_over_table(run.summary, swept_keys(run, 1)[0]))
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure over a sweep with its caption, where a token was committed."""
     run, x = view.run, view.keys[0]
     table = legs_over_table(run.summary, x)
     if table.empty:
-        return None
+        raise InputError("no token of this run was committed in the window")
     return Drawing(
         "legs",
         f"Where a token's time goes over {key_words(x)}",

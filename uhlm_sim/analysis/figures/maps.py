@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis.figures.axes import is_numeric, key_words, swept_keys, value_words
+from uhlm_sim.analysis.figures.axes import is_numeric, key_words, value_words
+from uhlm_sim.analysis.figures.captions import View
 from uhlm_sim.analysis.figures.style import PAGE_IN, new_figure, policies_of
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
 
 MET = 0.95  # the share that makes a 95th percentile meet its limit
@@ -133,9 +133,9 @@ def map_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def plot_map(run: Run, metric: str, policy: str, ax: Axes | None) -> Axes | Figure:
-    """Draw a metric of a run over its two swept values: one policy's on axes, else all in a figure."""
-    x, y = swept_keys(run, 2)
+def plot_map(view: View, metric: str, policy: str, ax: Axes | None) -> tuple[pd.DataFrame, Axes | Figure]:
+    """Draw a metric over two swept values, one policy's on axes, else all in a figure; return the table too."""
+    run, (x, y) = view.run, view.keys
     table = map_table(run.summary, x, y, metric)
     if table.empty:
         raise InputError(f"metric '{metric}': null everywhere")
@@ -146,6 +146,6 @@ def plot_map(run: Run, metric: str, policy: str, ax: Axes | None) -> Axes | Figu
             raise InputError(f"policy '{label}': no map of it; there are {', '.join(names)}")
         table = table[table["policy"] == label]
     if ax is None:
-        return map_figure(table, run.policies)
+        return table, map_figure(table, run.policies)
     draw_map(ax, table, label)
-    return ax
+    return table, ax

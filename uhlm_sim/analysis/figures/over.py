@@ -1,10 +1,9 @@
 """Any metric over one swept value."""
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from uhlm_sim.analysis.figures import batches_over, latency, sweep
-from uhlm_sim.analysis.figures.axes import swept_keys
+from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import (
     draw_over,
     joined_policies,
@@ -15,18 +14,17 @@ from uhlm_sim.analysis.figures.over_sweep import (
 )
 from uhlm_sim.analysis.figures.style import looks
 from uhlm_sim.analysis.measures.metrics import LATENCIES
-from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError, did_you_mean
 
 TITLES = {**sweep.PANELS, **latency.LATENCIES, **batches_over.BATCHES}
 
 
-def plot(run: Run, metric: str = "token_throughput", ax: Axes | None = None) -> Axes | Figure:
+def drawing(view: View, metric: str = "token_throughput", ax: Axes | None = None) -> Drawing:
     """Draw a metric over the one value that is swept, with the guides that the report draws."""
+    run, x = view.run, view.keys[0]
     known = [str(name) for name in run.summary["metric"].unique()]
     if metric not in known:
         raise InputError(f"metric '{metric}': this run has none{did_you_mean(metric, known)}")
-    x, policies = swept_keys(run, 1)[0], joined_policies(run)
     if metric.partition(".")[0] in LATENCIES:
         table = latency_table(run, x, [metric])
     else:
@@ -34,8 +32,9 @@ def plot(run: Run, metric: str = "token_throughput", ax: Axes | None = None) -> 
     if table.empty:
         raise InputError(f"metric '{metric}': null everywhere")
     title = TITLES.get(metric, f"{metric}, {table['unit'].iloc[0]}").format(first=run.policies[0])
+    policies = joined_policies(run, x)
     if ax is None:
-        return over_figure(table, {metric: title}, policies)
+        return Drawing("over", title, "", table, over_figure(table, {metric: title}, policies))
     draw_over(ax, table, metric, looks(policies))
     ax.set_ylabel(title)
-    return ax
+    return Drawing("over", title, "", table, ax)

@@ -11,19 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from uhlm_sim.analysis.figures.axes import DECADE, is_numeric, key_words, places, set_swept, varied
-from uhlm_sim.analysis.figures.style import (
-    COLUMN_IN,
-    INK,
-    PAGE_IN,
-    QUIET,
-    Look,
-    legend_below,
-    line_widths,
-    looks,
-    new_figure,
-    policies_of,
-)
+from uhlm_sim.analysis.figures.axes import DECADE, is_numeric, key_words, places, set_swept
+from uhlm_sim.analysis.figures.style import INK, QUIET, Look, legend_below, line_widths, looks, new_panels, policies_of
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.run import Run
@@ -60,10 +49,9 @@ def joined(summary: pd.DataFrame, x: str) -> pd.Series:
     return summary["policy"].astype(str).mask(follows & free, kinds)
 
 
-def joined_policies(run: Run) -> list[str]:
-    """Return a run's policies in order; over one swept value those that follow it are one."""
-    keys = varied(run.summary, run.sweep)
-    return list(joined(run.summary, keys[0]).unique()) if len(keys) == 1 else run.policies
+def joined_policies(run: Run, x: str) -> list[str]:
+    """Return a run's policies in order; those that follow the swept column are one."""
+    return list(joined(run.summary, x).unique())
 
 
 def guide_rows(table: pd.DataFrame, slo: Mapping[str, float]) -> pd.DataFrame:
@@ -214,17 +202,13 @@ def over_figure(table: pd.DataFrame, panels: Mapping[str, str], policies: Sequen
     styles = looks([*policies, *(name for name in names if name not in policies)])
     shown = [metric for metric in panels if table["metric"].eq(metric).any()]
     columns = {0: 1, 1: 1, 2: 2, 4: 2}.get(len(shown), 3)
-    rows = max(1, -(-len(shown) // columns))
-    with new_figure(PAGE_IN if columns > 1 else COLUMN_IN, 0.7 + (1.95 if columns > 1 else 2.2) * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for ax, metric in zip(axes.flat, shown, strict=False):
+    with new_panels(len(shown), columns, 1.95 if columns > 1 else 2.2, 0.7) as (figure, axes):
+        for ax, metric in zip(axes, shown, strict=True):
             draw_over(ax, table, metric, styles)
             ax.set_title(panels[metric].format(first=(policies or names)[0]))
-        for ax in axes.flat[: max(0, len(shown) - columns)]:
+        for ax in axes[: max(0, len(shown) - columns)]:
             ax.set_xlabel("")
             ax.tick_params(axis="x", labelbottom=is_numeric(table.iloc[:, 0]))
-        for ax in axes.flat[len(shown) :]:
-            ax.remove()
         guides = {name: look for name, look in GUIDES.items() if table["policy"].eq(name).any()}
         shown_styles = {name: styles[name] for name in names} | guides
         marked = [] if is_numeric(table.iloc[:, 0]) else names

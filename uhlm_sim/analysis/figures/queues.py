@@ -12,7 +12,7 @@ from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
 from uhlm_sim.analysis.measures.intervals import student_t
-from uhlm_sim.analysis.run import Run
+from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
@@ -52,10 +52,8 @@ def queue_table(rounds: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.D
                 columns = {"mean": mean[i], "ci95_low": low[i], "ci95_high": high[i]}
                 middle_s = (edges_s[:-1] + edges_s[1:]) / 2
                 parts.append(pd.DataFrame({"policy": name, "station": station, "time_s": middle_s, **columns}))
-    empty: dict[str, list[float]] = {
-        name: [] for name in ("policy", "station", "time_s", "mean", "ci95_low", "ci95_high")
-    }
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(empty)
+    empty = pd.DataFrame(columns=["policy", "station", "time_s", "mean", "ci95_low", "ci95_high"])
+    return pd.concat(parts, ignore_index=True) if parts else empty
 
 
 def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], edges_s: Floats) -> Floats:
@@ -72,23 +70,21 @@ def _begun(run: NDArray[np.int64], at_s: Floats, shape: tuple[int, int, int], ed
     return np.asarray(within + events.cumsum(axis=-1) - events, dtype=np.float64)
 
 
-def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> None:
+def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str, Look], warmup_s: float) -> Axes:
     """Draw a `queue_table`'s mean and interval at one station, the warm-up shaded."""
     rows = table[table["station"] == station]
     ax.axvspan(0, warmup_s, color="#efefef", linewidth=0, zorder=0)
     names = policies_of(rows)
     for name, width in zip(names, line_widths(names), strict=True):
         one = rows[rows["policy"] == name]
-        time_s, mean, low, high = (
-            one[c].to_numpy(dtype=np.float64) for c in ("time_s", "mean", "ci95_low", "ci95_high")
-        )
         look = styles[name]
-        ax.fill_between(time_s, low, high, color=look.colour, alpha=0.18, linewidth=0)
-        ax.plot(time_s, mean, color=look.colour, linestyle=look.line, linewidth=width, label=name)
+        ax.fill_between("time_s", "ci95_low", "ci95_high", data=one, color=look.colour, alpha=0.18, linewidth=0)
+        ax.plot(one["time_s"], one["mean"], color=look.colour, linestyle=look.line, linewidth=width, label=name)
     ax.set_ylim(bottom=0)
     ax.margins(x=0)
     ax.set_xlabel("time, s")
     ax.set_ylabel(STATIONS[station])
+    return ax
 
 
 def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str] = ()) -> Figure:
@@ -103,24 +99,13 @@ def queue_figure(table: pd.DataFrame, warmup_s: float, policies: Sequence[str] =
     return figure
 
 
-def plot(run: Run, ax: Axes | None = None, station: str = "uplink") -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None, station: str = "uplink") -> Drawing:
     """Draw jobs present over time, at the "uplink" or the "base_station"; the figure has both."""
-    one = run.middle_point()
-    warmup_s, duration_s = one.window_s
-    table = queue_table(one.kept_rounds(), duration_s)
-    if ax is None:
-        return queue_figure(table, warmup_s, one.policies)
-    draw_queue(ax, table, station, looks(run.policies), warmup_s)
-    return ax
-
-
-def drawing(view: View) -> Drawing | None:
-    """Give the figure of a point with its caption, where tokens were kept and some were sent."""
     one = view.run
     warmup_s, duration_s = one.window_s
-    table = queue_table(one.rounds, duration_s) if one.rounds is not None else pd.DataFrame()
+    table = queue_table(one.kept_rounds(), duration_s)
     if table.empty:
-        return None
+        raise InputError("no policy of this run sends anything")
     bands = "; bands are 95 % intervals" if captions.several(one) else ""
     return Drawing(
         "queues",
@@ -128,5 +113,7 @@ def drawing(view: View) -> Drawing | None:
         "Uploads at the uplink (left) and jobs waiting or in service at the base station (right), mean over "
         f"{captions.over(one)}{bands}. The shaded warm-up of {warmup_s:g} s is left out of every metric.{view.note}",
         table,
-        queue_figure(table, warmup_s, one.policies),
+        queue_figure(table, warmup_s, one.policies)
+        if ax is None
+        else draw_queue(ax, table, station, looks(view.whole.policies), warmup_s),
     )

@@ -170,6 +170,20 @@ def new_figure(width_in: float, height_in: float) -> Iterator[Figure]:
             ax.tick_params(axis="x", which="minor", width=RC["xtick.minor.width"])
 
 
+@contextmanager
+def new_panels(count: int, columns: int, row_in: float, rest_in: float, **shared: Any) -> Iterator[tuple[Figure, Any]]:
+    """Give a figure as `new_figure` does, with an array of so many axes: rows of `row_in` and `rest_in` in height.
+
+    It is as wide as a page, or as one column if the panels stand in one.
+    """
+    rows = max(1, -(-count // columns))
+    with new_figure(PAGE_IN if columns > 1 else COLUMN_IN, rest_in + row_in * rows) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False, **shared).flat
+        for ax in axes[count:]:
+            ax.remove()
+        yield figure, axes[:count]
+
+
 def note_source(figure: Figure, source: str) -> None:
     """Say small above a figure where its tokens come from, if not from models: `source` is "synthetic", or nothing."""
     if source:

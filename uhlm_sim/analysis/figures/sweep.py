@@ -1,13 +1,10 @@
 """Throughput, utilisation and attainment over one swept value."""
 
-from matplotlib.figure import Figure
-
 from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.axes import key_words, swept_keys
+from uhlm_sim.analysis.figures.axes import key_words
 from uhlm_sim.analysis.figures.captions import Drawing, View
-from uhlm_sim.analysis.figures.over_sweep import crosses, joined, joined_policies, over_figure, over_table, with_guides
+from uhlm_sim.analysis.figures.over_sweep import crosses, joined_policies, over_figure, over_table, with_guides
 from uhlm_sim.analysis.measures.intervals import RATIO
-from uhlm_sim.analysis.run import Run
 
 PANELS = {
     "token_throughput": "Cell, tokens/s",
@@ -19,22 +16,16 @@ PANELS = {
 }
 
 
-def plot(run: Run) -> Figure:
+def drawing(view: View) -> Drawing:
     """Draw throughput, utilisation and attainment over the one value that is swept.
 
     In panels of a figure of its own; `over("token_throughput", ax)` draws one of them on axes of yours.
     """
-    table = over_table(run.summary, swept_keys(run, 1)[0], list(PANELS))
-    return over_figure(with_guides(table, run.scenario.get("slo", {})), PANELS, joined_policies(run))
-
-
-def drawing(view: View) -> Drawing:
-    """Give the figure over a sweep with its caption."""
     run, x = view.run, view.keys[0]
-    policies, words = list(joined(run.summary, x).unique()), key_words(x)
+    policies, words = joined_policies(run, x), key_words(x)
     others = [name for name in run.sweep if name != x and run.summary[name].astype(str).nunique() > 1]
     together = f" With it goes {' and '.join(map(key_words, others))}." if others else ""
-    table = with_guides(over_table(run.summary, x, list(PANELS)), {})
+    table = with_guides(over_table(run.summary, x, list(PANELS)), run.scenario.get("slo", {}))
     guide = " The dotted 1/n is a phone's share of a full cell." if table["policy"].eq("1/n").any() else ""
     return Drawing(
         "sweep",

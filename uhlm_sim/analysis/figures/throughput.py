@@ -11,14 +11,8 @@ from uhlm_sim.analysis.figures import captions
 from uhlm_sim.analysis.figures.bars import SHADES, draw_bars, draw_metric
 from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, QUIET, Look, looks, new_figure, policies_of
-from uhlm_sim.analysis.run import Run
 
 READINGS = {"token_throughput_per_device": "1/mean(delay)", "mean_token_rate": "mean(1/delay)"}
-
-
-def throughput_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary's rows of the cell's throughput and of a phone's token rate in both readings."""
-    return summary[summary["metric"].isin(["token_throughput", *READINGS])]
 
 
 def draw_token_rates(ax: Axes, summary: pd.DataFrame, styles: Mapping[str, Look]) -> None:
@@ -43,19 +37,10 @@ def throughput_figure(summary: pd.DataFrame, policies: Sequence[str] = ()) -> Fi
     return figure
 
 
-def plot(run: Run, ax: Axes | None = None) -> Axes | Figure:
+def drawing(view: View, ax: Axes | None = None) -> Drawing:
     """Draw the cell's tokens a second by policy; the figure has a phone's rate beside it."""
-    one = run.middle_point()
-    if ax is None:
-        return throughput_figure(throughput_table(one.summary), one.policies)
-    draw_metric(ax, one.summary, "token_throughput", looks(run.policies))
-    return ax
-
-
-def drawing(view: View) -> Drawing:
-    """Give the figure of a point with its caption."""
     one = view.run
-    table = throughput_table(one.summary)
+    table = one.summary[one.summary["metric"].isin(["token_throughput", *READINGS])]
     bands = captions.intervals(one, "Lines") if captions.several(one) else " One replication gives no interval."
     return Drawing(
         "throughput",
@@ -65,5 +50,7 @@ def drawing(view: View) -> Drawing:
         "the time from the start of its draft until it is at the device. Tokens that the LLM generates overlap "
         f"with the downlink of the one before, so there TPOT is shorter.{bands}{view.note}",
         table,
-        throughput_figure(table, one.policies),
+        throughput_figure(table, one.policies)
+        if ax is None
+        else draw_metric(ax, table, "token_throughput", looks(view.whole.policies)),
     )

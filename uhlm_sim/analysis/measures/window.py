@@ -38,43 +38,34 @@ class Window:
 
     def of_devices(self, members: Mask) -> "Window":
         """Return the window of some devices alone: a truth value for each device."""
-
-        def theirs(table: pd.DataFrame) -> pd.DataFrame:
-            return table.loc[members[table["device"].to_numpy()]]
-
-        requests, rounds, tokens = theirs(self.requests), theirs(self.rounds), theirs(self.tokens)
-        return replace(self, requests=requests, rounds=rounds, tokens=tokens, devices=int(members.sum()), cell=self)
+        tables = {name: getattr(self, name) for name in ("requests", "rounds", "tokens")}
+        theirs = {name: table[members[table["device"].to_numpy()]] for name, table in tables.items()}
+        return replace(self, **theirs, devices=int(members.sum()), cell=self)
 
     @property
     def length_s(self) -> float:
-        """Return the window's length W."""
         return self.duration_s - self.warmup_s
 
-    # Requests: all of them, those outside the window too.
+    # Requests: all of them, those outside the window too. What hasn't happened yet is NaN.
 
     @cached_property
     def arrived_s(self) -> Floats:
-        """Return when each request arrived."""
         return floats(self.requests["arrived_s"])
 
     @cached_property
     def first_token_s(self) -> Floats:
-        """Return when each request's first token was committed, NaN for none yet."""
         return floats(self.requests["first_token_s"])
 
     @cached_property
     def finished_s(self) -> Floats:
-        """Return when each request was finished, NaN if it wasn't."""
         return floats(self.requests["finished_s"])
 
     @cached_property
     def arrived(self) -> Mask:
-        """Say which requests arrived in the window."""
         return in_window(self.requests["arrived_s"], self.warmup_s, self.duration_s)
 
     @cached_property
     def finished(self) -> Mask:
-        """Say which requests were finished by the end."""
         return ~np.isnan(self.finished_s)
 
     @cached_property
@@ -142,7 +133,6 @@ class Window:
 
     @cached_property
     def committed(self) -> pd.DataFrame:
-        """Return the rows of the tokens committed in the window."""
         return self.tokens[self._is_committed]
 
     @cached_property
@@ -150,12 +140,10 @@ class Window:
         return in_window(self.tokens["committed_s"], self.warmup_s, self.duration_s)
 
     def column(self, name: str) -> Floats:
-        """Return a column of the committed tokens as numbers."""
         return floats(self.committed[name])
 
     @cached_property
     def delay_s(self) -> Floats:
-        """Return each token's committed_s - started_s."""
         return self.column("committed_s") - self.column("started_s")
 
     @cached_property
@@ -170,7 +158,6 @@ class Window:
 
     @cached_property
     def skipped(self) -> Mask:
-        """Say which tokens the phone kept without asking."""
         return _equal(self.committed["decision"], "skip")
 
     @cached_property
@@ -180,7 +167,6 @@ class Window:
 
     @cached_property
     def resampled(self) -> Mask:
-        """Say which drafts the LLM replaced."""
         return _equal(self.committed["outcome"], "resampled")
 
     @cached_property
@@ -203,7 +189,6 @@ class Window:
         return self.rounds[inside & (floats(self.rounds["batch_jobs"]) > 0)]
 
     def of_visits(self, name: str) -> Floats:
-        """Return a column of the visits as numbers."""
         return floats(self.visits[name])
 
     @cached_property
@@ -213,7 +198,6 @@ class Window:
 
     @cached_property
     def step_s(self) -> Floats:
-        """Return the seconds of a step of each visit."""
         return self.of_visits("verify_s") / self.of_visits("steps")
 
     # Stations: what they counted themselves.
@@ -224,7 +208,6 @@ class Window:
         return end - start
 
     def servers(self, station: str) -> float:
-        """Return how many servers a station has."""
         return self._read(station, "servers", self.duration_s)
 
     def _read(self, station: str, counter: str, at_s: float) -> float:
