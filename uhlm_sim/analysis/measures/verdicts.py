@@ -63,7 +63,7 @@ def verdict(metrics: Mapping[str, ArrayLike], *, window_s: float, open_arrivals:
         return Verdict("OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length.")
     if left.size and left.mean() > CUT_SHARE * window_s * arrivals:
         cut += f", against {window_s * arrivals:.3g} that arrived in the window"
-        advice = "e2e, TPOT and request throughput miss the long ones: lengthen duration_s"
+        advice = "e2e and TPOT miss the long ones: lengthen duration_s"
         return Verdict("CUT SHORT", f"{cut}; {advice}.")
     if not judged:
         return Verdict("", f"{cut}.")

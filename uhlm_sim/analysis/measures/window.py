@@ -1,6 +1,7 @@
 """The tables of one simulation, cut to the window in which tokens and requests count, as arrays.
 
-A token counts where it is committed, a request where it arrives: both within [warmup_s, duration_s].
+Within [warmup_s, duration_s] a token counts where it is committed, a request's latency where it arrives, its completion
+where it is finished.
 """
 
 from collections.abc import Mapping
@@ -76,6 +77,11 @@ class Window:
     def finished(self) -> Mask:
         """Say which requests were finished by the end."""
         return ~np.isnan(self.finished_s)
+
+    @cached_property
+    def completed(self) -> Mask:
+        """Say which requests were finished in the window, whenever they arrived."""
+        return in_window(self.requests["finished_s"], self.warmup_s, self.duration_s)
 
     @cached_property
     def ttft_s(self) -> Floats:
