@@ -20,7 +20,8 @@ def token_time_table(tokens: pd.DataFrame, window_s: tuple[float, float]) -> pd.
 
 def plot(run: Run, ax: Axes | None = None) -> Axes | Figure:
     """Draw the distribution of the time per token."""
-    table = token_time_table(run.middle_point().kept_tokens(), run.window_s)
+    one = run.middle_point()
+    table = token_time_table(one.kept_tokens(), one.window_s)
     return plot_ecdf(run, ax, table, "time per token, s", "tokens")
 
 

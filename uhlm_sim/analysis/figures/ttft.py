@@ -20,7 +20,8 @@ def ttft_table(requests: pd.DataFrame, window_s: tuple[float, float]) -> pd.Data
 
 def plot(run: Run, ax: Axes | None = None) -> Axes | Figure:
     """Draw the distribution of the time to first token."""
-    table = ttft_table(run.middle_point().requests, run.window_s)
+    one = run.middle_point()
+    table = ttft_table(one.requests, one.window_s)
     return plot_ecdf(run, ax, table, "time to first token, s", "requests")
 
 

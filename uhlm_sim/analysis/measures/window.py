@@ -46,6 +46,10 @@ class Window:
         requests, rounds, tokens = theirs(self.requests), theirs(self.rounds), theirs(self.tokens)
         return replace(self, requests=requests, rounds=rounds, tokens=tokens, devices=int(members.sum()), cell=self)
 
+    def of_class(self, name: str) -> "Window":
+        """Return the window of the requests of a class alone, by their column `device_class`."""
+        return replace(self, requests=self.requests[_equal(self.requests["device_class"], name)])
+
     @property
     def length_s(self) -> float:
         """Return the window's length W."""
