@@ -212,7 +212,7 @@ def _results(
         scenario=scenario.model_dump(mode="json", exclude_none=True),
         provenance=origin,
     )
-    pooled = with_pooled_quantiles(replications, run_of.requests, run_of.terms)
+    pooled = with_pooled_quantiles(replications, run_of)
     return replace(run_of, summary=summarise(pooled, ready[0].policies[0].label))
 
 
