@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from uhlm_sim.analysis.run import Terms
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import no_progress, run
@@ -103,7 +104,7 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
             values = pd.DataFrame({"tpot_s.mean": load + common + rng.normal(0, 0.3, 10), "arrival_rate": 1.0})
             rows = values.rename_axis("replication").reset_index().melt("replication", var_name="metric")
             table = rows.assign(point=0, policy="hlm")
-            return SimpleNamespace(replications=table, provenance={"any": 1}, is_open=True)
+            return SimpleNamespace(replications=table, provenance={"any": 1}, terms={0: Terms(1.0, 11.0, True)})
 
         limit = Objective("tpot_s.mean", True, 20.5)
         search = Search(

@@ -96,6 +96,14 @@ def test_a_denominator_that_may_be_zero_has_no_interval():
     assert math.isnan(paired_ratio([1.0, 2.0], [0.0, 0.0])[0])
 
 
+def test_a_ratio_to_what_is_only_rounding_is_null():
+    """Waits of a phone that never waits are of 1e-17 s."""
+    waits_s, rounding_s = [0.1, 0.2, 0.3], [1e-17, -2e-17, 3e-16]
+    for numerator in (waits_s, rounding_s):
+        assert math.isnan(paired_ratio(numerator, rounding_s)[0])
+    assert paired_ratio(np.multiply(1e-6, waits_s), np.multiply(2e-6, waits_s))[0] == pytest.approx(0.5)
+
+
 def tidy(rows, *sweep):
     return pd.DataFrame(rows, columns=[*sweep, "policy", "replication", "metric", "value"])
 

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from worlds import agrees, cell, ready
 
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.metrics import UNITS, replication_metrics
+from uhlm_sim.cell.engine import simulate
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
 
@@ -90,7 +92,7 @@ def test_tokens_are_counted_where_they_are_committed_and_requests_where_they_arr
     found = measure(warmup_s=11.2, stations=[])
     assert found["completed_tokens"] == 3
     assert found["itl_s.mean"] == pytest.approx((0.5 + 1.5) / 2), "the earlier token of a gap may lie before"
-    assert (found["requests"], found["completed_requests"]) == (1, 0)
+    assert (found["requests"], found["completed_requests"]) == (1, 1), "one arrived, and the one before was finished"
     assert math.isnan(found["e2e_s.mean"])
     assert found["ttft_s.mean"] == 1.5
     assert measure(duration_s=13.0, stations=[])["completed_tokens"] == 4, "both ends belong to the window"
@@ -178,6 +180,31 @@ def test_what_was_under_way_at_the_end_is_counted():
     assert (found["requests"], found["completed_requests"], found["unfinished_requests"]) == (2, 1, 1)
     assert (found["completed_tokens"], found["unfinished_tokens"]) == (4, 1)
     assert found["requests_present"] == pytest.approx((3.0 + 2.5) / 4)
+
+
+def test_a_request_is_completed_where_it_is_finished_whenever_it_arrived():
+    early, late = (0, 1, 5.0, 6.0, 9.0, 3, NAN, NAN), (0, 2, 2.0, 3.0, 12.0, 3, NAN, NAN)
+    found = measure(requests=[*ASKED, early, late], slo={"e2e_s": 4.0})
+    assert (found["completed_requests"], found["request_throughput"]) == (2, 2 / 4)
+    assert found["goodput"] == 1 / 4, "the other took 10 s"
+    assert (found["arrival_rate"], found["slo_attainment"]) == (2 / 4, 1.0), "are of those that arrived"
+
+
+@pytest.mark.parametrize("kind", ["hlm", "slm"])
+def test_completions_keep_the_interactive_response_time_law(kind):
+    """X (Z + R) = N, though of 20 s of a run an answer takes 5 s: what arrives and ends in there is a quarter less."""
+    scenario = cell(
+        duration_s=40.0, warmup_s=20.0, traffic={"devices": 20, "think_time_s": 1.0, "max_tokens": 50},
+        device={"slm_token_s": 0.1, "slm_prefill_token_s": 0.0}, uplink={"bandwidth_hz": 1e8},
+    )  # fmt: skip
+    phones = []
+    for number in range(12):
+        records = simulate(scenario, ready(kind), number)
+        found = replication_metrics(
+            *records.tables, warmup_s=20.0, duration_s=40.0, devices=20, slo={}, output_law=True
+        )
+        phones.append(found["request_throughput"] * (1.0 + found["e2e_s.mean"]))
+    assert agrees(20, phones)
 
 
 @pytest.mark.parametrize(

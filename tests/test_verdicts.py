@@ -10,6 +10,7 @@ from worlds import agrees, cell, ready
 
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.analysis.measures.verdicts import NEEDED, verdict, verdicts
+from uhlm_sim.analysis.run import Terms
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.rng import stream
 
@@ -181,11 +182,14 @@ def test_verdicts_are_given_per_point_and_policy():
         )
     ]
     table = pd.DataFrame(rows, columns=["traffic.rate_per_s", "policy", "replication", "metric", "value"])
-    judged = verdicts(table, window_s=100.0, open_arrivals=True)
+    table["point"] = table["traffic.rate_per_s"].astype(int)
+    is_open = {1: Terms(0.0, 100.0, True), 2: Terms(0.0, 100.0, True)}
+    judged = verdicts(table, is_open)
     assert list(judged["verdict"]) == ["STABLE", "STABLE", "OVERLOADED", "STABLE"]
     assert "can't keep up: requests present grew by 1/s at 2 arrivals/s" in judged["words"][2]
     waiting = table.assign(metric=table["metric"].replace("token_throughput", "phone_wait_s"))
     waiting.loc[waiting["metric"] == "phone_wait_s", "value"] = 3.0
-    judged = verdicts(waiting, window_s=100.0, open_arrivals=True)
+    judged = verdicts(waiting, is_open)
     assert list(judged["verdict"]) == ["BACKLOGGED", "BACKLOGGED", "OVERLOADED", "BACKLOGGED"]
-    assert list(verdicts(waiting, window_s=100.0, open_arrivals=False)["verdict"]) == [""] * 4
+    judged = verdicts(waiting, is_open | {1: Terms(0.0, 20.0, False)})
+    assert list(judged["verdict"]) == ["CUT SHORT", "CUT SHORT", "OVERLOADED", "BACKLOGGED"], "each by its own window"

@@ -22,6 +22,7 @@ from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
+from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, writing
 from uhlm_sim.cell.checks import check_scenario
@@ -196,7 +197,17 @@ def _results(
         list(clamped.values()),
         time.perf_counter() - began_s,
     )
-    origin["closed_loop"] = ready[0].functions["traffic.kind"].states("closed_loop")
+    terms = [
+        {
+            "warmup_s": point.scenario.warmup_s,
+            "duration_s": point.scenario.duration_s,
+            "closed_loop": of_point.functions["traffic.kind"].states("closed_loop"),
+        }
+        for point, of_point in zip(points, ready, strict=True)
+    ]
+    origin["closed_loop"] = terms[0]["closed_loop"]
+    if any(of_point != terms[0] for of_point in terms):
+        origin["points"] = terms
     if failures:
         origin["failed"] = [
             {
@@ -208,8 +219,8 @@ def _results(
             for failure in failures
         ]
     with_tokens = [task for task in tasks if task.scenario.output.tokens]
-    return Results(
-        summary=summarise(replications, ready[0].policies[0].label),
+    run_of = Results(
+        summary=pd.DataFrame(),
         replications=replications,
         requests=_gather("requests", tasks, parts, out),
         rounds=_gather("rounds", with_tokens, parts, out) if with_tokens else None,
@@ -218,6 +229,8 @@ def _results(
         scenario=scenario.model_dump(mode="json", exclude_none=True),
         provenance=origin,
     )
+    pooled = with_pooled_quantiles(replications, run_of)
+    return replace(run_of, summary=summarise(pooled, ready[0].policies[0].label))
 
 
 @dataclass(frozen=True)

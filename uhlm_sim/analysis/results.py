@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from uhlm_sim.analysis import digits
 from uhlm_sim.analysis.figures.catalogue import Plots, write_figures
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
+from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.report.notebook import results_html
 from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.run import ESTIMATE, Run
@@ -76,6 +77,7 @@ class Results(Run):
         if metric not in metrics:
             raise InputError(f"metric '{metric}': this run has none{did_you_mean(metric, metrics)}")
         rows = table[table["policy"].isin(self.named(policy)) & (table["metric"] == metric)]
+        rows = with_pooled_quantiles(rows, self)
         values = rows.pivot(index="point", columns="replication", values="value")
         points, replications = table["point"].unique(), table["replication"].unique()
         return values.reindex(index=points, columns=replications).to_numpy(dtype=np.float64, na_value=np.nan)

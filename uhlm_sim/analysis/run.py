@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -11,6 +11,14 @@ from uhlm_sim.tables import OUTPUT_LAW
 
 ESTIMATE = ("mean", "ci95_low", "ci95_high", "replications")
 SUMMARY_COLUMNS = ("policy", "metric", "unit", *ESTIMATE)
+
+
+class Terms(NamedTuple):
+    """What a point is judged by: its window, and whether requests arrive whatever the cell does."""
+
+    warmup_s: float
+    duration_s: float
+    is_open: bool
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,9 +39,30 @@ class Run:
     rounds: pd.DataFrame | None = None
 
     @property
+    def terms(self) -> dict[Any, Terms]:
+        """Return by number of each point here the terms that it was simulated on.
+
+        Provenances of older versions have the first point's alone.
+        """
+        one = {key: float(self.scenario[key]) for key in ("warmup_s", "duration_s")}
+        one["closed_loop"] = self.provenance["closed_loop"]
+        points = self.provenance.get("points") or {}
+        of = {number: points[number] if points else one for number in self.replications["point"].unique()}
+        return {number: Terms(p["warmup_s"], p["duration_s"], not p["closed_loop"]) for number, p in of.items()}
+
+    @property
     def window_s(self) -> tuple[float, float]:
-        """Return the times in which tokens and requests count: (warmup_s, duration_s)."""
-        return float(self.scenario["warmup_s"]), float(self.scenario["duration_s"])
+        """Return the times in which tokens and requests count, (warmup_s, duration_s), at the first point here."""
+        return next(iter(self.terms.values()))[:2]
+
+    @property
+    def window_words(self) -> tuple[str, str]:
+        """Return the same as text, from the least to the most where points differ: ("20", "60 to 120")."""
+        starts_s, ends_s, _ = zip(*self.terms.values(), strict=True)
+        spans = [
+            f"{min(at_s):g}" + (f" to {max(at_s):g}" if min(at_s) < max(at_s) else "") for at_s in (starts_s, ends_s)
+        ]
+        return spans[0], spans[1]
 
     @property
     def sweep(self) -> list[str]:
@@ -52,11 +81,8 @@ class Run:
 
     @property
     def is_open(self) -> bool:
-        """Say whether requests arrive whatever the cell does; else phones ask again after their last answer.
-
-        In a sweep over kinds of traffic, it is so at the first point.
-        """
-        return not self.provenance["closed_loop"]
+        """Say whether at any point requests arrive whatever the cell does; else phones ask after their last answer."""
+        return any(terms.is_open for terms in self.terms.values())
 
     @property
     def forced(self) -> list[str]:

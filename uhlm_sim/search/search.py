@@ -292,11 +292,7 @@ class Search:
 
         results = self._run(point.model_copy(update={"policy": policies}), tell)
         self.provenance = self.provenance or results.provenance
-        judged = verdicts(
-            results.replications,
-            window_s=point.duration_s - point.warmup_s,
-            open_arrivals=results.is_open,
-        ).set_index("policy")
+        judged = verdicts(results.replications, results.terms).set_index("policy")
         for label, rows in results.replications.groupby("policy", sort=False):
             values = rows.pivot(index="metric", columns="replication", values="value").astype(np.float64)
             word, sentence = judged.loc[label, ["verdict", "words"]]

@@ -227,6 +227,18 @@ def closed_cell(trial: Trial, phones: int) -> Finding:
     return mean_is(mean_value_analysis(phones), throughputs, f"{RUNS} runs of {seconds:g} s")
 
 
+def response_time_law(trial: Trial) -> Finding:
+    """X (Z + R) = N: completions a second times think and response time, of ten phones that share uplink and GPU."""
+    phones, seconds = 10, 60.0 * trial.size
+    scenario = cell(
+        trial, HLM, duration_s=seconds + 10.0, warmup_s=10.0,
+        traffic={"devices": phones, "think_time_s": THINK_S, "max_tokens": CUT_AT},
+    )  # fmt: skip
+    measured = [metrics(scenario, run(scenario, number)) for number in range(RUNS)]
+    present = [one["request_throughput"] * (THINK_S + one["e2e_s.mean"]) for one in measured]
+    return mean_is(phones, present, f"{RUNS} runs of {seconds:g} s")
+
+
 def busy_cell(trial: Trial) -> Scenario:
     return cell(
         trial, U_HLM,
@@ -336,6 +348,8 @@ CLAIMS = (
               partial(closed_cell, phones=phones), curve="closed cell", at=phones)
         for phones in (4, 10, 25)
     ),
+    Claim("response time law", "Phones in a closed loop are completions a second times (think + response time)",
+          "Denning and Buzen 1978", "phones", response_time_law),
     Claim("Little's law", "Jobs present and GPU time, by the stations' own books, are the sums over the tokens",
           "Little 1961, along the sample path", "ratio", littles_law),
     Claim("same run", "The same seed gives the same run, bit by bit", "named random streams", "any", same_run),

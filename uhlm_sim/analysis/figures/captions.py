@@ -84,8 +84,7 @@ def intervals(run: Run, drawn: str) -> str:
 
 def window(run: Run) -> str:
     """Say what counts: tokens and requests between two times."""
-    start_s, end_s = run.window_s
-    return f"between {start_s:g} s and {end_s:g} s"
+    return "between {} s and {} s".format(*run.window_words)
 
 
 def drawn_for(summary: pd.DataFrame, keys: list[str]) -> str:

@@ -94,8 +94,7 @@ def with_verdicts(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
 
 def latency_table(run: Run, x: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Return latencies over a swept value with each point's verdict and the limits of the SLOs."""
-    start_s, end_s = run.window_s
-    judged = verdicts(run.replications, window_s=end_s - start_s, open_arrivals=run.is_open)
+    judged = verdicts(run.replications, run.terms)
     return with_guides(with_verdicts(over_table(run.summary, x, metrics), judged), run.scenario.get("slo", {}))
 
 

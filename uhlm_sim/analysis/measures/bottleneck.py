@@ -81,12 +81,14 @@ def bottleneck_table(results: Run) -> pd.DataFrame:
     time of a closed loop included (Little's law). With open arrivals N is here the mean number of phones that answer.
     Left out: a bound from below, and what a policy would do at another load.
     """
-    is_open = results.is_open
-    answers = _answering(results.requests, *results.window_s) if is_open else None
+    terms = results.terms
     table = results.replications
     rows = []
     for place, (point, of_point) in enumerate(table.groupby("point", sort=False)):
         swept = {key: of_point[key].iloc[0] for key in results.sweep}
+        warmup_s, duration_s, is_open = terms[point]
+        requests = results.requests
+        answers = _answering(requests[requests["point"] == point], warmup_s, duration_s) if is_open else None
         for policy in (name for name in results.policies if of_point["policy"].eq(name).any()):
             values = of_point[of_point["policy"] == policy].pivot(index="replication", columns="metric", values="value")
             runs = {str(name): values[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in values}

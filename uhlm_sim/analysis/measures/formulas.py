@@ -23,8 +23,8 @@ def share(part: Mask, whole: Mask | None = None) -> float:
 
 
 def goodput(window: Window) -> float:
-    """Return the requests a second that arrived in the window, were finished and met every SLO."""
-    met = window.arrived & window.finished & ~window.broke_slo
+    """Return the requests a second that were finished in the window and had met every SLO."""
+    met = window.completed & ~window.broke_slo
     return int(met.sum()) / window.length_s if window.slo else np.nan
 
 

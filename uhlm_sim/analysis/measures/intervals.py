@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 RATIO = ".ratio_to_first"
+NOTHING = 1e-9  # in SI units: a mean below it, such as waits of 1e-17 s, is rounding
 
 
 def student_t(values: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
@@ -45,7 +46,7 @@ def paired_ratio(
     gives exactly [1, 1].
 
     A pair with a null is left out. With one pair, or where mean y can't be told from 0 (then the set of r
-    isn't an interval), low and high are NaN; the ratio is NaN where mean y is 0.
+    isn't an interval), low and high are NaN; the ratio is NaN where mean y is NOTHING.
     """
     x, y = np.broadcast_arrays(np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64))
     both = ~(np.isnan(x) | np.isnan(y))
@@ -53,7 +54,7 @@ def paired_ratio(
     mean_x, count = _mean(x)
     mean_y, _ = _mean(y)
     ratio = np.full(mean_x.shape, np.nan)
-    np.divide(mean_x, mean_y, out=ratio, where=mean_y != 0)
+    np.divide(mean_x, mean_y, out=ratio, where=np.abs(mean_y) > NOTHING)
 
     rest = x - mean_x[..., None] - ratio[..., None] * (y - mean_y[..., None])
     weight = _quantile(count, level) ** 2 / np.maximum(count, 1)

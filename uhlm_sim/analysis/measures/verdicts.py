@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
+
+from uhlm_sim.analysis.run import Terms
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +66,7 @@ def verdict(metrics: Mapping[str, ArrayLike], *, window_s: float, open_arrivals:
         return Verdict("OVERLOADED", f"The cell can't keep up: {trend}; {cut}. Its figures depend on the run's length.")
     if left.size and left.mean() > CUT_SHARE * window_s * arrivals:
         cut += f", against {window_s * arrivals:.3g} that arrived in the window"
-        advice = "e2e, TPOT and request throughput miss the long ones: lengthen duration_s"
+        advice = "e2e and TPOT miss the long ones: lengthen duration_s"
         return Verdict("CUT SHORT", f"{cut}; {advice}.")
     if not judged:
         return Verdict("", f"{cut}.")
@@ -81,8 +84,10 @@ def verdict(metrics: Mapping[str, ArrayLike], *, window_s: float, open_arrivals:
     return Verdict("STABLE", f"No sign of overload: {waits}{trend}; {cut}.")
 
 
-def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool) -> pd.DataFrame:
+def verdicts(replications: pd.DataFrame, terms: Mapping[Any, Terms]) -> pd.DataFrame:
     """Return one row per point and policy of a table as `summarise` takes it: keys, `verdict` and `words`.
+
+    `terms` holds each point's window and whether its arrivals are open.
 
     A run written before there was a `phone_wait_s` is judged without it.
     """
@@ -94,7 +99,8 @@ def verdicts(replications: pd.DataFrame, *, window_s: float, open_arrivals: bool
     for number in range(len(table)):
         rows = needed[groups == number]
         metrics = {str(name): values for name, values in rows.groupby("metric", sort=False, observed=True)["value"]}
-        judged.append(verdict(metrics, window_s=window_s, open_arrivals=open_arrivals))
+        warmup_s, duration_s, is_open = terms[table.at[number, "point"]]
+        judged.append(verdict(metrics, window_s=duration_s - warmup_s, open_arrivals=is_open))
     return table.assign(verdict=[v.word for v in judged], words=[v.words for v in judged])
 
 

@@ -1,6 +1,7 @@
 """The tables of one simulation, cut to the window in which tokens and requests count, as arrays.
 
-A token counts where it is committed, a request where it arrives: both within [warmup_s, duration_s].
+Within [warmup_s, duration_s] a token counts where it is committed, a request's latency where it arrives, its completion
+where it is finished.
 """
 
 from collections.abc import Mapping
@@ -42,6 +43,10 @@ class Window:
         theirs = {name: table[members[table["device"].to_numpy()]] for name, table in tables.items()}
         return replace(self, **theirs, devices=int(members.sum()), cell=self)
 
+    def of_class(self, name: str) -> "Window":
+        """Return the window of the requests of a class alone, by their column `device_class`."""
+        return replace(self, requests=self.requests[_equal(self.requests["device_class"], name)])
+
     @property
     def length_s(self) -> float:
         return self.duration_s - self.warmup_s
@@ -67,6 +72,11 @@ class Window:
     @cached_property
     def finished(self) -> Mask:
         return ~np.isnan(self.finished_s)
+
+    @cached_property
+    def completed(self) -> Mask:
+        """Say which requests were finished in the window, whenever they arrived."""
+        return in_window(self.requests["finished_s"], self.warmup_s, self.duration_s)
 
     @cached_property
     def ttft_s(self) -> Floats:

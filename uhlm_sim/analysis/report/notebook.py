@@ -18,8 +18,7 @@ def _at_some(results: Run) -> str:
 def results_html(results: Run) -> str:
     """Return the run's name, its headline numbers with intervals, and the verdict's word where there is one."""
     scenario, policies = results.scenario, results.policies
-    start_s, end_s = results.window_s
-    judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=results.is_open)
+    judged = verdicts(results.replications, results.terms)
     words = {(row["point"], row["policy"]): row["verdict"] for row in judged.to_dict("records")}
     summary = results.summary
     numbers = (

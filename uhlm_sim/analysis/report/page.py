@@ -61,7 +61,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.
     """
     path = Path(path)
-    start_s, end_s = tables.window_s
+    start_s, end_s = tables.window_words
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -81,8 +81,8 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         answers=[_parted(sentence, tables.policies) for sentence in answers(tables)],
         first=first,
         policies=tables.policies,
-        start_s=f"{start_s:g}",
-        end_s=f"{end_s:g}",
+        start_s=start_s,
+        end_s=end_s,
         replications=int(counts.max()),
         counted=replications_of(tables),
         unmet=unmet_precision(tables, points),
@@ -106,7 +106,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
             for at in points.in_order()
             if (at, name) in judged
         ],
-        warmup=_warmup(points, tables.policies, warmups, start_s),
+        warmup=_warmup(tables, points, warmups),
         stations=_stations(points, bottleneck_table(tables)) if len(points) <= UNFOLDED else [],
         is_open=is_open,
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
@@ -224,15 +224,15 @@ def _parted(sentence: str, policies: Sequence[str]) -> tuple[str, str]:
     return (label, rest) if colon and label in policies else ("", sentence)
 
 
-def _warmup(
-    points: Points, policies: Sequence[str], proposed: Mapping[tuple[int, str], tuple[float, str]], warmup_s: float
-) -> str:
-    """State where MSER-5 would cut more than the scenario's warm-up."""
-    more = points.by_policy(policies, lambda *key: proposed.get(key, (0.0, ""))[0] > warmup_s)
-    unsteady = points.by_policy(policies, lambda *key: math.isnan(proposed.get(key, (0.0, ""))[0]))
+def _warmup(tables: Run, points: Points, proposed: Mapping[tuple[int, str], tuple[float, str]]) -> str:
+    """State where MSER-5 would cut more than the warm-up of the point."""
+    cut_s = [terms.warmup_s for terms in tables.terms.values()]
+    more = points.by_policy(tables.policies, lambda *key: proposed.get(key, (0.0, ""))[0] > cut_s[key[0]])
+    unsteady = points.by_policy(tables.policies, lambda *key: math.isnan(proposed.get(key, (0.0, ""))[0]))
     clauses = [f"would cut more under {more}"] if more else []
     clauses += [f"finds no steady state (its cut lies past half of the run) under {unsteady}"] if unsteady else []
-    return f"MSER-5 {'; it '.join(clauses) if clauses else f'would cut no more than the {warmup_s:g} s of warm-up'}."
+    no_more = f"would cut no more than the {tables.window_words[0]} s of warm-up"
+    return f"MSER-5 {'; it '.join(clauses) if clauses else no_more}."
 
 
 def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:

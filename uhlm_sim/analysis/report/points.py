@@ -149,9 +149,7 @@ class Points:
 
 def verdicts_of(results: Run) -> dict[tuple[int, str], tuple[str, str]]:
     """Return for each point and policy the verdict on whether the cell kept up: its word, "" for none, and why."""
-    start_s, end_s = results.window_s
-    is_open = results.is_open
-    judged = verdicts(results.replications, window_s=end_s - start_s, open_arrivals=is_open)
+    judged = verdicts(results.replications, results.terms)
     place = places_of(results)
     return {(place[row["point"]], row["policy"]): (row["verdict"], row["words"]) for row in judged.to_dict("records")}
 
@@ -215,11 +213,15 @@ def forced_where(results: Run, points: Points) -> str:
 
 def warmups_of(results: Run) -> dict[tuple[int, str], tuple[float, str]]:
     """Return for each point and policy what MSER-5 would cut, NaN where it finds no steady state, and why."""
-    start_s, end_s = results.window_s
-    proposed = propose_warmup(results.requests, warmup_s=start_s, duration_s=end_s)
-    place = places_of(results)
+    place, terms = places_of(results), results.terms
+    proposed = [
+        propose_warmup(rows, warmup_s=terms[point].warmup_s, duration_s=terms[point].duration_s)
+        for point, rows in results.requests.groupby("point", sort=False)
+    ]
     return {
-        (place[row["point"]], row["policy"]): (row["proposed_s"], row["words"]) for row in proposed.to_dict("records")
+        (place[row["point"]], row["policy"]): (row["proposed_s"], row["words"])
+        for of_point in proposed
+        for row in of_point.to_dict("records")
     }
 
 

@@ -56,9 +56,11 @@ def _overload(results: Run, points: Points) -> Iterator[str]:
     where = points.by_policy(results.policies, lambda *key: judged.get(key, ("", ""))[0] == "OVERLOADED")
     if where:
         yield f"More requests arrive than are answered (OVERLOADED) under {where}."
+    at = [terms.is_open for terms in results.terms.values()]
+    where = "" if all(at) else points.where(at)
     yield (
-        "Arrivals are open: a cell that keeps up commits the tokens of the answers it is asked for, so its throughput "
-        "is the load offered; policies are compared by the rate at which an answering phone gets its tokens."
+        f"Arrivals are open{where}: a cell that keeps up commits the tokens of the answers it is asked for, so its "
+        "throughput is the load offered; policies are compared by the rate at which an answering phone gets its tokens."
     )
 
 

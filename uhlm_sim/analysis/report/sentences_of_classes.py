@@ -110,7 +110,11 @@ def of_near_and_far(results: Run, points: Points) -> Iterator[str]:
 
 def _means_s(results: Run, ends: dict[object, str]) -> pd.DataFrame:
     """Return the mean TPOT [s] at each end, "far" and "near", by point, policy and replication."""
-    requests = results.requests[in_window(results.requests["arrived_s"], *results.window_s)]
+    terms = results.terms
+    inside = [
+        rows[in_window(rows["arrived_s"], *terms[point][:2])] for point, rows in results.requests.groupby("point")
+    ]
+    requests = pd.concat(inside)
     gaps = (requests["tokens"] - 1).where(requests["tokens"] > 1)
     tpot_s = (requests["finished_s"] - requests["first_token_s"]) / gaps
     end = pd.Series(pd.MultiIndex.from_frame(requests[[*CELL, "device"]]).map(ends), requests.index, name="end")

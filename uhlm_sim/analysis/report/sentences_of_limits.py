@@ -17,17 +17,17 @@ def limits(results: Run, points: Points) -> Iterator[str]:
     arrivals the load limits a cell that keeps up; then the station that fills first as arrivals grow is named.
     """
     table = bottleneck_table(results)
-    is_open = results.is_open
+    is_open = [terms.is_open for terms in results.terms.values()]
     by_limit: dict[tuple[str, ...], pd.DataFrame] = {}
     for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
         names = tuple(rows.loc[rows["limits"], "station"])
         by_limit[names] = pd.concat([by_limit.get(names, rows.head(0)), rows])
     order = [station.name for station in STATIONS] + [PHONES]
     for names in sorted(by_limit, key=lambda names: (len(names), [order.index(name) for name in names])):
-        for would_be in (False, True) if is_open else (False,):
+        for would_be in (False, True):
             rows = by_limit[names]
             its = rows[rows["station"] == names[0]]
-            its = its[(its["load"] < FULL) == would_be] if is_open else its
+            its = its[(its["point"].map(is_open.__getitem__) & (its["load"] < FULL)) == would_be]
             here = set(zip(its["point"], its["policy"], strict=True))
             where = points.by_policy(results.policies, lambda *key, here=here: key in here)
             rows = rows[[key in here for key in zip(rows["point"], rows["policy"], strict=True)]]

@@ -66,11 +66,11 @@ def summary_text(tables: Run) -> str:
 def _heading(tables: Run) -> list[str]:
     """Return what was run: name and question, replications and window."""
     scenario = tables.scenario
-    start_s, end_s = tables.window_s
+    start_s, end_s = tables.window_words
     return [
         f"{scenario['name']}: {scenario['description']}" if scenario["description"] else scenario["name"],
         *(["SYNTHETIC TOKENS: drawn from a law fitted to given statistics; no model was run"] if tables.source else ()),
-        f"{replications_of(tables)} of {end_s:g} s, the first {start_s:g} s cut, seed {scenario['seed']}"
+        f"{replications_of(tables)} of {end_s} s, the first {start_s} s cut, seed {scenario['seed']}"
         + ("; ± and (low to high) are 95 % intervals" if tables.summary["replications"].max() > 1 else ""),
     ]
 
