@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 
 from channel_models.fading import FadingModel, Gains, constant, jakes, jakes_field, nakagami, rayleigh, rician
 from channel_models.geometry import Drop, drop_phones, transmit_power_dbm, uplink_snr_db
-from channel_models.link import db_to_linear, ergodic_spectral_efficiency, linear_to_db, spectral_efficiency
+from channel_models.link import (
+    RateLaw,
+    db_to_linear,
+    ergodic_spectral_efficiency,
+    linear_to_db,
+    spectral_efficiency,
+)
 from channel_models.modulation import (
     MCS_EFFICIENCY,
     best_mcs,
@@ -18,7 +24,7 @@ from channel_models.modulation import (
     snr_threshold,
 )
 from channel_models.path_loss import PATH_LOSS, rma, shadowing_sd_db, sight_probability, uma, umi
-from channel_models.recorded import read_recording, trace
+from channel_models.recorded import RecordingFormat, read_recording, trace
 
 CHANNELS: dict[str, Callable[..., Iterator[Gains]]] = {
     "constant": constant,
@@ -35,6 +41,8 @@ __all__ = [
     "PATH_LOSS",
     "Drop",
     "FadingModel",
+    "RateLaw",
+    "RecordingFormat",
     "best_mcs",
     "block_error",
     "constant",

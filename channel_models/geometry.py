@@ -71,13 +71,13 @@ def drop_phones(
     seen = rng.random(count) < sight_probability(model, distance_m)
     in_sight = seen if sight == "drawn" else np.full(count, sight == "always")
     station_m = BASE_STATION_HEIGHT_M[model] if base_station_height_m is None else base_station_height_m
-    told = {"carrier_hz": carrier_hz, "base_station_height_m": station_m, "phone_height_m": phone_height_m}
-    shadow_db = rng.standard_normal(count) * shadowing_sd_db(model, distance_m, in_sight, **told)
+    options = {"carrier_hz": carrier_hz, "base_station_height_m": station_m, "phone_height_m": phone_height_m}
+    shadow_db = rng.standard_normal(count) * shadowing_sd_db(model, distance_m, in_sight, **options)
     return Drop(
         x_m,
         y_m,
         in_sight,
-        path_loss_db=PATH_LOSS[model](distance_m, in_sight, **told),
+        path_loss_db=PATH_LOSS[model](distance_m, in_sight, **options),
         shadowing_db=shadow_db if shadowing else np.zeros(count),
     )
 
@@ -113,8 +113,8 @@ def transmit_power_dbm(
     loss = np.asarray(loss_db, dtype=np.float64)
     if p0_dbm is None:
         return np.full(loss.shape, max_power_dbm)
-    asked = p0_dbm + 10.0 * np.log10(bandwidth_hz / RESOURCE_BLOCK_HZ) + alpha * loss
-    return np.asarray(np.minimum(max_power_dbm, asked))
+    power_dbm = p0_dbm + 10.0 * np.log10(bandwidth_hz / RESOURCE_BLOCK_HZ) + alpha * loss
+    return np.asarray(np.minimum(max_power_dbm, power_dbm))
 
 
 def uplink_snr_db(

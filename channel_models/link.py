@@ -1,6 +1,7 @@
 """Link rate: how many bits per second a hertz carries at an SNR."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,32 @@ def spectral_efficiency(
     if ratio.size and ratio.item(ratio.argmin()) < floor:  # looking first is cheaper than masking always
         rate = rate * (ratio >= floor)
     return np.asarray(rate)
+
+
+@dataclass(frozen=True)
+class RateLaw:
+    """The law between SNR and rate in a whole band: its width [Hz], and what `spectral_efficiency` takes."""
+
+    bandwidth_hz: float
+    min_snr: float = 0.0
+    snr_gap: float = 1.0
+    max_spectral_efficiency: float = math.inf
+
+    def snr(self, rate_bit_per_s: ArrayLike) -> NDArray[np.float64]:
+        """Return the linear SNR at which the whole band has a rate, elementwise: gap (2^(rate / bandwidth) - 1).
+
+        Raises ValueError for a rate that the law never gives: below 0, above the cap, or more than 0 under `min_snr`.
+        """
+        rate = np.asarray(rate_bit_per_s, dtype=np.float64)
+        most = self.max_spectral_efficiency * self.bandwidth_hz
+        least = math.log1p(self.min_snr / self.snr_gap) / LN_2 * self.bandwidth_hz
+        is_given = (rate == 0.0) | ((rate >= least * (1.0 - 1e-12)) & (rate <= most * (1.0 + 1e-12)))
+        if not is_given.all():
+            raise ValueError(
+                f"{rate[~is_given].flat[0] / 1e6:.6g} Mbit/s: {self.bandwidth_hz / 1e6:g} MHz carry 0, or "
+                f"{least / 1e6:.6g} Mbit/s at the least SNR to {most / 1e6:.6g} Mbit/s at the cap"
+            )
+        return np.asarray(self.snr_gap * np.expm1(rate / self.bandwidth_hz * LN_2))
 
 
 def ergodic_spectral_efficiency(mean_snr: float) -> float:

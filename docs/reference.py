@@ -40,8 +40,10 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
             sections.append((f"What {seam.heading.lower()} may ask for", "By the name of a parameter.", seam.offers))
     taken = [function for seam in SEAMS for function in seam.functions.values()]
     physics = [(name, getattr(channel_models, name)) for name in channel_models.__all__]
-    others = {name: each for name, each in physics if inspect.isroutine(each) and each not in taken}
-    found["channel.md"][1].append(("Functions", "Of `channel_models`, with the simulator or without.", others))
+    others = {name: each for name, each in physics if callable(each) and each not in taken}
+    found["channel.md"][1].append(
+        ("Functions and classes", "Of `channel_models`, with the simulator or without.", others)
+    )
     presets = [(f"{key}: {name}", told) for key, each in load_presets().items() for name, told in each.items()]
     found["presets.md"] = ("Presets", [("Presets", "For `device.slm` and `base_station.llm`.", dict(presets))])
     dash = "A dash: no default, or one that a preset or another key gives. In brackets: keys of one kind alone."

@@ -13,7 +13,7 @@ from scipy import stats
 
 import channel_models
 import uhlm_sim.cell.engine
-import uhlm_sim.cell.gpus.base_station
+import uhlm_sim.cell.gpus.line
 import uhlm_sim.cell.radio.downlink
 import uhlm_sim.cell.radio.fading
 from uhlm_sim.analysis.measures import energy, intervals
@@ -155,7 +155,7 @@ def the_last_to_come_is_served_first(patch: Patch) -> None:
         def popleft(self) -> Any:
             return self.pop()
 
-    patch.setattr(uhlm_sim.cell.gpus.base_station, "deque", Stack)
+    patch.setattr(uhlm_sim.cell.gpus.line, "deque", Stack)
 
 
 @defect(caught_by={"least batch or patience"}, missed_by={"least batch"})
@@ -284,8 +284,7 @@ def a_phones_streams_go_by_its_number_on_the_cell(patch: Patch) -> None:
     def numbered(scenario: Scenario) -> list[Who]:
         return [replace(who, name=(who.device,)) for who in honest(scenario)]
 
-    for module in (uhlm_sim.cell.engine, uhlm_sim.cell.radio.fading):
-        patch.setattr(module, "population", numbered)
+    patch.setattr(uhlm_sim.cell.engine, "population", numbered)
 
 
 @defect(caught_by={"one phone, energy"}, missed_by={"one phone, metrics"})

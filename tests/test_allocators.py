@@ -293,7 +293,7 @@ def test_an_allocator_of_ones_own_is_handed_what_it_names(own):
     def stay_s(allocator, **params):
         scenario = of_three(allocator=allocator, params=params)
         check_scenario(scenario, [ready()], with_own(scenario))
-        tokens = simulate(scenario, ready(), 0, found=with_own(scenario)).tokens.dropna(subset="committed_s")
+        tokens = simulate(scenario, ready(), 0, functions=with_own(scenario)).tokens.dropna(subset="committed_s")
         return (tokens["airtime_s"] + tokens["uplink_wait_s"]).groupby(tokens["device"]).mean()
 
     equal = stay_s("equal-share")

@@ -103,7 +103,7 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
             values = pd.DataFrame({"tpot_s.mean": load + common + rng.normal(0, 0.3, 10), "arrival_rate": 1.0})
             rows = values.rename_axis("replication").reset_index().melt("replication", var_name="metric")
             table = rows.assign(point=0, policy="hlm")
-            return SimpleNamespace(replications=table, provenance={"any": 1}, closed_loop=False)
+            return SimpleNamespace(replications=table, provenance={"any": 1}, is_open=True)
 
         limit = Objective("tpot_s.mean", True, 20.5)
         search = Search(

@@ -80,7 +80,7 @@ def test_no_signal_at_all_is_a_gain_of_zero(tmp_path):
     [
         ("", "no rows"),
         ("near,far\n", "no rows"),
-        ("1,2\n3\n", "columns changed"),
+        ("1,2\n3\n", "line 2, column 2: is missing"),
         ("1\ntwo\n", "two"),
         ("1\nnan\n", "not a number"),
         ("1\ninf\n", "above 300 dB"),

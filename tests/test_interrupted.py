@@ -1,5 +1,6 @@
 """A run that is killed, at whatever moment and however often, ends like one that wasn't."""
 
+import os
 import random
 import subprocess
 import sys
@@ -84,3 +85,29 @@ def test_a_damaged_part_is_made_again(scenario_file: Path, tmp_path: Path) -> No
     flipped.write_bytes(flipped.read_bytes().replace(b"PAR1", b"PAR2"))
     run(scenario, out=out, jobs=1, resume=True)
     assert (out / "summary.csv").read_bytes() == (unbroken / "summary.csv").read_bytes()
+
+
+def test_a_second_run_in_one_folder_is_told_who_has_it(scenario_file: Path, tmp_path: Path) -> None:
+    scenario, out = read_scenario(scenario_file), tmp_path / "out"
+    refused = []
+
+    def run_beside(what: str, done: int, _total: int) -> None:
+        if what == "simulating" and done == 1 and not refused:
+            refused.append(True)
+            with pytest.raises(InputError, match=rf"out: process {os.getpid()} is writing there"):
+                run(scenario, out=out, jobs=1, resume=True)
+
+    run(scenario, out=out, jobs=1, progress=run_beside)
+    assert refused
+    run(scenario, out=out, jobs=1, resume=True)  # finished: nothing to hold
+
+
+@pytest.mark.parametrize("name", ["json", "simpy"])
+def test_workers_do_not_import_what_lies_in_the_present_folder(scenario_file: Path, tmp_path: Path, name: str) -> None:
+    marks = tmp_path / "imported"
+    (tmp_path / f"{name}.py").write_text(f"open({str(marks)!r}, 'w').close()\nraise ImportError('planted')\n")
+    command = Path(sys.executable).with_name("uhlm-sim")
+    arguments = ["run", str(scenario_file), "--jobs", "2", "--out", str(tmp_path / "out"), "--set", "duration_s=4"]
+    done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not marks.exists()

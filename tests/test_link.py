@@ -283,7 +283,7 @@ def test_an_allocator_of_ones_own_and_the_equal_share_are_one_if_they_say_the_sa
         uplink = {"allocator": allocator, "tti_s": 0.002, "link": {"kind": "adaptive"}}
         scenario = cell(traffic={"devices": 4, "think_time_s": 0.2}, uplink=uplink, duration_s=3.0, warmup_s=1.0)
         check_scenario(scenario, [ready()], with_own(scenario))
-        return simulate(scenario, ready(), 0, found=with_own(scenario)).tokens
+        return simulate(scenario, ready(), 0, functions=with_own(scenario)).tokens
 
     pd.testing.assert_frame_equal(tokens("own_equal:same"), tokens("equal-share"), check_exact=True)
 

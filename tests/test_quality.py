@@ -160,8 +160,8 @@ def test_a_trace_of_version_1_is_read_with_quality_unknown(tmp_path):
 def test_a_run_says_what_its_quality_is(tmp_path):
     traces = read_trace(tmp_path), Trace.read(as_version_1(write_trace(tmp_path / "old.parquet")))
     scenario = cell()
-    found = find_names(scenario)
-    ready = [ready_policy(0, scenario, trace, found) for trace in traces]
+    functions = find_names(scenario)
+    ready = [ready_policy(0, scenario, trace, functions) for trace in traces]
     both = zip(traces, ready, strict=True)
     said, unsaid = (" ".join(assumptions(scenario, trace, [policy], 0)) for trace, policy in both)
     assert "whole recorded answers, up to 12 tokens" in said

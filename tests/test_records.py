@@ -125,11 +125,11 @@ def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_ow
     thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.8)]
     kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.tokens.gates:keep_as_recorded"}]
     scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
-    found = with_own(scenario)
-    policies = [ready_policy(i, scenario, trace, found) for i in range(len(kinds))]
+    functions = with_own(scenario)
+    policies = [ready_policy(i, scenario, trace, functions) for i in range(len(kinds))]
     assert [policy.exact for policy in policies] == [True, True, False, True, False]
     for policy in policies:
-        requests = simulate(scenario, policy, 0, found=found).requests
+        requests = simulate(scenario, policy, 0, functions=functions).requests
         assert len(requests) > 10
         known = requests[["quality_cosine", "quality_cosine_reference"]].to_numpy()
         if not policy.exact:

@@ -112,7 +112,7 @@ def test_a_function_named_as_ones_own_gives_the_same_numbers(key: str, name: str
     elif key == "traffic.kind":
         tables["traffic"]["presence"] = {"mean_present_s": 2.0, "mean_absent_s": 0.5}
     built_in, own = (with_value(key, each, **tables) for each in (name, f"{function.__module__}:{function.__name__}"))
-    here, there = (simulate(each, ready(tokens=10), 0, found=with_own(each)) for each in (built_in, own))
+    here, there = (simulate(each, ready(tokens=10), 0, functions=with_own(each)) for each in (built_in, own))
     for table in ("requests", "tokens", "stations"):
         pd.testing.assert_frame_equal(getattr(here, table), getattr(there, table), check_exact=True)
 
@@ -147,11 +147,11 @@ def test_a_closed_loop_of_ones_own_is_reported_as_one(scenario_file: Path, tmp_p
     scenario = load(scenario_file, {"traffic.kind": "own_seams:thinks", "uplink.allocator": "own_seams:alike"})
     mine = run(scenario, jobs=1, out=tmp_path / "mine", allow_plugins=True)
     pd.testing.assert_frame_equal(mine.summary, built_in.summary)
-    assert mine.closed_loop
-    assert built_in.closed_loop
+    assert not mine.is_open
+    assert not built_in.is_open
     assert answers(mine) == answers(built_in)
     assert "Arrivals are open" not in (tmp_path / "mine" / "report.html").read_text(encoding="utf-8")
-    assert Results.read(tmp_path / "mine").closed_loop
+    assert not Results.read(tmp_path / "mine").is_open
     unsaid = run(load(scenario_file, {"traffic.kind": "own_seams:pauses"}), jobs=1, allow_plugins=True)
     assert not unsaid.closed_loop
 

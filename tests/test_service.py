@@ -56,7 +56,7 @@ def test_own_times_see_the_scenarios_numbers_and_the_replications_stream(own):
 
 def test_own_times_are_what_the_base_station_takes(own):
     scenario = served_by(f"{own}:exponential", duration_s=60.0)
-    records = simulate(scenario, ready(), 0, found=with_own(scenario))
+    records = simulate(scenario, ready(), 0, functions=with_own(scenario))
     drawn_s = records.tokens["verify_s"].dropna().unique()
     assert agrees(0.02, drawn_s, within=0.15)
     assert np.std(drawn_s) == pytest.approx(0.02, rel=0.15)
@@ -154,6 +154,8 @@ def test_a_table_is_straight_lines_between_its_rows_and_beyond_the_last(tmp_path
     [
         ("new_tokens,second\n1,0.1", "columns new_tokens, seconds"),
         ("new_tokens,seconds\n1,fast", "columns new_tokens, seconds"),
+        ("new_tokens,seconds\n1,0,1", "line 2: has 3 fields"),
+        ("new_tokens,seconds\n1,0.1\n\n2,0.2", "line 3: is blank"),
         ("new_tokens,seconds\n2,0.1\n1,0.2", "rising"),
         ("new_tokens,seconds\n", "at least one"),
         ("new_tokens,seconds\n1,0.0", "greater than 0"),
@@ -191,4 +193,4 @@ def test_own_times_need_leave(own):
 def test_times_that_are_none_are_refused_by_name(own, kind, params, told):
     scenario = served_by(f"{own}:{kind}", **params)
     with pytest.raises(SimulationError, match=told):
-        simulate(scenario, ready(), 0, found=with_own(scenario))
+        simulate(scenario, ready(), 0, functions=with_own(scenario))

@@ -61,10 +61,10 @@ def test_the_memorys_metrics_are_sums_over_the_tokens():
     """Half of what eight requests need: the LLM works on what it has lost, most of the time."""
     scenario = busy_cell(kv_tokens=600)
     records = simulate(scenario, ready(), 0)
-    found = replication_metrics(*records.tables, warmup_s=3.0, duration_s=12.0, devices=8, slo={}, output_law=True)
+    metrics = replication_metrics(*records.tables, warmup_s=3.0, duration_s=12.0, devices=8, slo={}, output_law=True)
     rounds = records.rounds.query("3 <= committed_s <= 12")
-    assert found["recomputed_share"] == rounds["recomputed_tokens"].sum() / rounds["llm_tokens"].sum() > 0.5
-    assert 0.5 < found["kv_cache_usage"] <= 1.0
+    assert metrics["recomputed_share"] == rounds["recomputed_tokens"].sum() / rounds["llm_tokens"].sum() > 0.5
+    assert 0.5 < metrics["kv_cache_usage"] <= 1.0
     again = records.rounds.query("recomputed_tokens > 0")
     assert len(again) <= records.stations.query("station == 'kv_cache'")["departures"].max()
     unlimited = simulate(busy_cell(), ready(), 0)
@@ -179,7 +179,7 @@ def test_a_rule_and_an_order_of_ones_own_run_from_a_scenario_file(own, trace_fil
     tokens = run(read_scenario(file), jobs=1, allow_plugins=True).tokens
     assert tokens is not None
     scenario = read_scenario(file)
-    whole = simulate(scenario, ready(), 0, found=with_own(scenario)).tokens.dropna(subset="committed_s")
+    whole = simulate(scenario, ready(), 0, functions=with_own(scenario)).tokens.dropna(subset="committed_s")
     start_s = whole[["started_s", "device_s", "uplink_wait_s", "airtime_s", "bs_wait_s"]].sum(axis=1).round(9)
     waited_s = whole["bs_wait_s"].groupby(start_s).max()
     jobs = whole["batch_jobs"].groupby(start_s).first()
@@ -191,7 +191,7 @@ def test_a_rule_and_an_order_of_ones_own_run_from_a_scenario_file(own, trace_fil
 def test_a_rule_that_gives_no_number_is_refused_by_name():
     scenario = busy_cell(batch_rule="own_serving:nonsense")
     with pytest.raises(SimulationError, match="own_serving:nonsense: gave 'soon'"):
-        simulate(scenario, ready(), 0, found=with_own(scenario))
+        simulate(scenario, ready(), 0, functions=with_own(scenario))
 
 
 @pytest.mark.parametrize(

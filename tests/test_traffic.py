@@ -233,7 +233,7 @@ def test_traffic_of_ones_own_runs_from_a_scenario_file(scenario_file: Path, tmp_
 def test_what_traffic_of_ones_own_gives_is_looked_at(kind, says):
     scenario = cell(traffic={"kind": f"wrong_traffic:{kind}", "devices": 1, "max_tokens": 2})
     with pytest.raises(SimulationError, match=says):
-        simulate(scenario, ready(), 0, found=with_own(scenario))
+        simulate(scenario, ready(), 0, functions=with_own(scenario))
 
 
 # -- every kind ---------------------------------------------------------------------------------------------------

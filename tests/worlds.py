@@ -16,7 +16,7 @@ from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
-from uhlm_sim.seams import Found
+from uhlm_sim.seams import NamedFunctions
 from uhlm_sim.tokens.trace import TokenPath
 
 NUMBERS = {"u-hlm": {"threshold": 0.5}, "rand-hlm": {"skip_rate": 0.5}}  # a made-up path has decided by its own
@@ -90,7 +90,7 @@ def cell(**changes: Any) -> Scenario:
     return parse_scenario(values, "test")
 
 
-def with_own(scenario: Scenario) -> Found:
+def with_own(scenario: Scenario) -> NamedFunctions:
     """Return what a scenario names, code of the user's own among it."""
     return find_names(scenario, allow_plugins=True)
 

@@ -35,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what the front door names when it is first asked for, so that `uhlm-sim --help` needn't wait."""
+    """Import a public name on its first use, so that `uhlm-sim --help` needn't wait."""
     if name not in _HOMES:
         raise AttributeError(f"module 'uhlm_sim' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -164,7 +164,7 @@ def capacity_command(args: argparse.Namespace) -> None:
     scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
     out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
     with progress_bar() as progress:
-        found = capacity(
+        result = capacity(
             scenario,
             args.vary,
             args.slo,
@@ -176,7 +176,7 @@ def capacity_command(args: argparse.Namespace) -> None:
             allow_plugins=args.allow_plugins,
             progress=progress,
         )
-    print(found.text())
+    print(result.text())
     print(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
 
 
@@ -188,7 +188,7 @@ def _check_jobs_and_path(args: argparse.Namespace) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Make a folder for what is to come and try it, before the work. Raises InputError."""
+    """Make the output folder and check that it can be written, before the work. Raises InputError."""
     import tempfile
 
     try:
@@ -214,7 +214,7 @@ def record_command(args: argparse.Namespace) -> None:
 
 
 def validate_command(args: argparse.Namespace) -> None:
-    """Print every claim beside what was simulated and write the page; exit with 1 if the model fails."""
+    """Print every claim with its simulated value and write the page; exit with 1 if the model fails."""
     from uhlm_sim.validation.page import write_page
     from uhlm_sim.validation.validate import validate
 
@@ -224,10 +224,10 @@ def validate_command(args: argparse.Namespace) -> None:
         raise InputError(f"--seed {args.seed}: must be at least 0")
     _check_folder(args.out)
     with progress_bar() as progress:
-        found = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
-    print(found.text())
-    print(f"{write_page(found, args.out)}, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
-    if not found.passed:
+        result = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
+    print(result.text())
+    print(f"{write_page(result, args.out)}, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    if not result.passed:
         sys.exit(1)
 
 
@@ -303,7 +303,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def calibrate_command(args: argparse.Namespace) -> None:
-    """Print the law, the thresholds and their risk on a trace, and draw the law; of synthetic tokens what they are."""
+    """Print a trace's law, thresholds and risks and draw the law; of synthetic tokens print the fitted law."""
     from uhlm_sim.analysis.figures.style import save
     from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
     from uhlm_sim.names import find_scenario, scenario_folder

@@ -10,6 +10,7 @@ import inspect
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, writing
+from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, writing
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
@@ -30,7 +31,7 @@ from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
-from uhlm_sim.seams import Found, Named, own_modules
+from uhlm_sim.seams import Named, NamedFunctions, own_modules
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.recording import RecordingSettings, record
@@ -59,7 +60,7 @@ def run(
 
     On `jobs` processes of this machine (-1: all cores), on the Dask `cluster` whose scheduler has that address, or on
     whatever joblib backend is active. Everything that the user can have got wrong is checked before a folder is made or
-    an event happens. A point at which a simulation fails is left out and told in `Results.failed`; then the folder has
+    an event happens. A point at which a simulation fails is left out, see `Results.failed`; then the folder has
     no `summary.csv`, and `resume` repeats what failed. `resume` goes on with an interrupted run of the same scenario,
     and returns a finished one at once.
 
@@ -71,15 +72,31 @@ def run(
     out = None if out is None else Path(out)
     points = sweep_points(scenario)
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
-    named = [named for each in ready for named in each.found.values()]
-    own = own_modules(named)
+    named = [named for point in ready for named in point.functions.values()]
+    modules = own_modules(named)
     parts = Parts(None if out is None else out / PARTS)
-    with cluster_of(cluster, [str(module.__file__) for module in own]):
-        identity = _identity(scenario, [each.tokens for each in ready], named)
+    identity = _identity(scenario, [point.tokens for point in ready], named)
+    with cluster_of(cluster, [str(module.__file__) for module in modules]):
         if out is not None and _claim(out, scenario, identity, resume=resume):
             shutil.rmtree(out / PARTS, ignore_errors=True)
             return Results.read(out)
-        tasks, failures = _simulate(points, ready, parts, jobs, progress)
+        with nullcontext() if out is None else locked(out / PARTS):
+            tasks, failures = _simulate(points, ready, parts, jobs, progress)
+            return _finish(scenario, points, ready, tasks, failures, parts, out, began_s, progress)
+
+
+def _finish(
+    scenario: Scenario,
+    points: Sequence[Point],
+    ready: Sequence["Ready"],
+    tasks: list[Task],
+    failures: list[Failure],
+    parts: Parts,
+    out: Path | None,
+    began_s: float,
+    progress: Progress,
+) -> Results:
+    """Make tables, figures and report of what the simulations left. Raises SimulationError if no point is left."""
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""
@@ -108,15 +125,15 @@ def _simulate(
     have = dict.fromkeys(range(len(points)), 0)
     more = {number: _first_replications(point.scenario) for number, point in enumerate(points)}
     while more:
-        wanted = [
+        new_tasks = [
             Task(number, policy, replication, scenario, ready[number].tokens.digest)
             for number, added in more.items()
             for scenario in [portable(points[number].scenario)]
             for policy in range(len(scenario.policy))
             for replication in range(have[number], have[number] + added)
         ]
-        failures += simulate_missing(wanted, parts, jobs, progress, known=len(tasks))
-        tasks += wanted
+        failures += simulate_missing(new_tasks, parts, jobs, progress, known=len(tasks))
+        tasks += new_tasks
         for number, added in more.items():
             have[number] += added
         broken = {failure.task.point for failure in failures}
@@ -133,14 +150,14 @@ def _more(scenario: Scenario, point: int, tasks: Sequence[Task], parts: Parts) -
     """Return how many more replications, of all its policies, a point needs for its precision."""
     if scenario.precision is None:
         return 0
-    wanted = scenario.precision
+    precision = scenario.precision
     labels = [policy.label for policy in scenario.policy]
     here = [task for task in tasks if task.point == point]
     values = pd.DataFrame(
-        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][wanted.metric]) for task in here],
+        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][precision.metric]) for task in here],
         columns=["policy", "replication", "value"],
     ).pivot(index="replication", columns="policy", values="value")[labels]
-    return more_replications(values, labels[0], wanted.relative, wanted.max_replications)
+    return more_replications(values, labels[0], precision.relative, precision.max_replications)
 
 
 def _results(
@@ -153,25 +170,25 @@ def _results(
     out: Path | None,
     began_s: float,
 ) -> Results:
-    """Put together what the simulations left."""
+    """Join the parts that the simulations left into Results."""
 
     def label(task: Task) -> str:
         return ready[task.point].policies[task.policy].label
 
-    told = [parts.metrics(task) for task in tasks]
+    metrics = [parts.metrics(task) for task in tasks]
     rows = [
         (task.point, *points[task.point].cells, label(task), task.replication, metric, value)
-        for task, each in zip(tasks, told, strict=True)
-        for metric, value in each["metrics"].items()
+        for task, values in zip(tasks, metrics, strict=True)
+        for metric, value in values["metrics"].items()
     ]
     keys = ["point", *points[0].values, "policy", "replication"]
     replications = pd.DataFrame(rows, columns=[*keys, "metric", "value"])
     clamped: dict[str, int] = {}
-    for task, each in zip(tasks, told, strict=True):
-        clamped[label(task)] = clamped.get(label(task), 0) + each["clamped_uploads"]
-    # What a policy is, is told as of the first point; it is exact if it is so at every one.
-    policies = {policy.label: policy for each in reversed(ready) for policy in reversed(each.policies)}
-    forced = {policy.label for each in ready for policy in each.policies if not policy.exact}
+    for task, values in zip(tasks, metrics, strict=True):
+        clamped[label(task)] = clamped.get(label(task), 0) + values["clamped_uploads"]
+    # Policies are described as at the first point; one is exact if it is so at every point.
+    policies = {policy.label: policy for point in reversed(ready) for policy in reversed(point.policies)}
+    forced = {policy.label for point in ready for policy in point.policies if not policy.exact}
     origin = provenance(
         points[0].scenario,
         ready[0].tokens,
@@ -179,7 +196,7 @@ def _results(
         list(clamped.values()),
         time.perf_counter() - began_s,
     )
-    origin["closed_loop"] = ready[0].found["traffic.kind"].states("closed_loop")
+    origin["closed_loop"] = ready[0].functions["traffic.kind"].states("closed_loop")
     if failures:
         origin["failed"] = [
             {
@@ -205,26 +222,26 @@ def _results(
 
 @dataclass(frozen=True)
 class Ready:
-    """A point with names and tokens found and policies resolved: all that can be wrong with it was looked at."""
+    """A checked point: its functions and tokens looked up, its policies resolved."""
 
-    found: Found
+    functions: NamedFunctions
     tokens: TokenSet
     policies: list[ReadyPolicy]
 
 
 def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
-    settings, found = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
+    settings, functions = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
     tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
     tokens.check_max_tokens(scenario.traffic.max_tokens)
-    policies = [ready_policy(index, scenario, tokens, found) for index in range(len(scenario.policy))]
-    check_scenario(scenario, policies, found)
+    policies = [ready_policy(index, scenario, tokens, functions) for index in range(len(scenario.policy))]
+    check_scenario(scenario, policies, functions)
     metric = "" if scenario.precision is None else scenario.precision.metric
     if metric in ENERGY and not scenario.tells_energy:
         raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")
     if scenario.precision is not None and metric not in UNITS:
         hint = did_you_mean(metric, UNITS) or f", such as {', '.join(list(UNITS)[:3])} or ttft_s.p95"
         raise ScenarioError(f"precision.metric = '{metric}': must be a metric of summary.csv{hint}")
-    return Ready(found, tokens, policies)
+    return Ready(functions, tokens, policies)
 
 
 def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:
@@ -265,20 +282,20 @@ def _gather(name: str, tasks: Sequence[Task], parts: Parts, folder: Path | None)
 
 
 def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Named]) -> str:
-    """Return what two runs must have in common to be one: the resolved scenario, the program, the files it uses.
+    """Return the hash that identifies a run: of the resolved scenario, the version, the tokens and the files used.
 
     Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of service times,
     at any point, make another run.
     """
-    files = sorted({file for each in named for file in each.files if Path(file).is_file()})
+    files = sorted({file for function in named for file in function.files if Path(file).is_file()})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
     sources = [inspect.getsource(module) for module in own_modules(named)]
-    parts = [VERSION, write_scenario(scenario), *(each.digest for each in tokens), *sources, *digests]
+    parts = [VERSION, write_scenario(scenario), *(token_set.digest for token_set in tokens), *sources, *digests]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> bool:
-    """Make the run folder ours; return whether the run in it is finished already. Raises InputError."""
+    """Claim the run folder; return whether the run in it is finished. Raises InputError."""
     marker = out / SCENARIO
     try:
         there = out.exists() and (not out.is_dir() or any(out.iterdir()))

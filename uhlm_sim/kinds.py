@@ -1,4 +1,4 @@
-"""Every name that a scenario may use, by its key: `uhlm-sim list`, the reference pages and the tests walk here."""
+"""Every name that a scenario may use, by its key, for `uhlm-sim list`, the reference pages and the tests."""
 
 import tomllib
 from collections.abc import Callable, Iterator
@@ -41,6 +41,11 @@ WORDS: dict[str, dict[str, str]] = {
         "risk-prone": "The u at which it predicts a rejection with probability Delta, (Delta - b) / a.",
     },
     "policy.skip_rate": {"matched": "Skip as often as the policy that `match` names, the first u-hlm if unset."},
+    "traffic.time_unit": {
+        "s": "Arrivals in a request file are seconds.",
+        "ms": "They are milliseconds.",
+        "us": "They are microseconds.",
+    },
     "traffic.burst.of": {
         "device": "Each phone has bursts of its own.",
         "cell": "All phones have the same bursts.",
@@ -84,7 +89,7 @@ WORDS: dict[str, dict[str, str]] = {
 
 
 def names_and_lines() -> Iterator[tuple[str, dict[str, str]]]:
-    """Give heading -> name -> one line, of everything that a scenario or a command may name.
+    """Yield (heading, {name: one line}) for everything that a scenario or a command may name.
 
     Raises TraceError for a built-in trace that is damaged.
     """
@@ -113,7 +118,7 @@ def _of_trace(header: TraceHeader) -> str:
     """Say which pair was recorded, and how much of it."""
     models = [header.models[role] for role in ("llm", "slm")]
     llm, slm = (
-        each["name"] + (f" less {len(each['dropped_layers'])} layers" if each.get("dropped_layers") else "")
-        for each in models
+        model["name"] + (f" less {len(model['dropped_layers'])} layers" if model.get("dropped_layers") else "")
+        for model in models
     )
     return f"LLM {llm}, SLM {slm}: {len(header.prompts)} prompts, {len(header.paths)} recorded paths."

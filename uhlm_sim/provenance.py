@@ -1,5 +1,6 @@
-"""Provenance: what a run was made of, and every assumption that its figures rest on, in words."""
+"""Provenance: the inputs of a run, and every assumption behind its figures, in sentences."""
 
+import hashlib
 import platform
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from typing import Any
 from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import population
-from uhlm_sim.cell.phones.request_file import read_requests
+from uhlm_sim.cell.phones.request_file import rows_of
+from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes
@@ -53,8 +55,8 @@ def provenance(
             for key, kind, name, used in (
                 ("device.slm", "slm", scenario.device.slm, scenario.device),
                 *(
-                    (f"device_class.{each.name}.slm", "slm", each.slm, each.device(scenario.device))
-                    for each in scenario.device_class
+                    (f"device_class.{group.name}.slm", "slm", group.slm, group.device(scenario.device))
+                    for group in scenario.device_class
                 ),
                 ("base_station.llm", llm_table, scenario.base_station.llm, scenario.base_station.service),
             )
@@ -65,10 +67,10 @@ def provenance(
 
 
 def _source(preset: Mapping[str, Any], used: Mapping[str, Any]) -> str:
-    """Return where a preset comes from, and what the scenario put in its place."""
+    """Return a preset's source, and which of its values the scenario overrides."""
     others = [f"{key} = {used[key]:g}" for key, value in preset.items() if key in used and used[key] != value]
-    said = f"{preset['source']}."
-    return f"{said} Not from there, but given in the scenario: {', '.join(others)}." if others else said
+    source = f"{preset['source']}."
+    return f"{source} Not from there, but given in the scenario: {', '.join(others)}." if others else source
 
 
 def git_revision() -> str | None:
@@ -77,22 +79,22 @@ def git_revision() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        told = [
+        outputs = [
             subprocess.run(["git", "-C", str(root), *ask], capture_output=True, text=True, check=True).stdout
             for ask in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.CalledProcessError):
         return None
-    return told[0].strip() + ("+" if told[1].strip() else "")
+    return outputs[0].strip() + ("+" if outputs[1].strip() else "")
 
 
 def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy], clamped: int) -> list[str]:
-    """Say in sentences what the figures of this run take for granted."""
+    """Return the assumptions behind the figures of this run, as sentences."""
     channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
     payload, own_vocabulary = uplink.payload, policies[0].source.vocabulary_size
     vocabulary = scenario.tokens.vocabulary_size or own_vocabulary
     matched = any(policy.skip_rate == "matched" for policy in scenario.policy)
-    said = [
+    sentences = [
         f"Metrics are cut by time: tokens count by when they are committed, requests by when they arrive, both "
         f"in [{scenario.warmup_s:g}, {scenario.duration_s:g}] s; the tables hold the whole run, which stops "
         f"hard at its end. The warm-up of {scenario.warmup_s:g} s is the scenario's, not estimated.",
@@ -105,7 +107,7 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
         + ("." if vocabulary == own_vocabulary else ", billed for another vocabulary than the trace's."),
     ]
-    said += [
+    sentences += [
         f"{policy.label} is teacher-forced where the trace has no path of its own: there it decides along the text of "
         "HLM, whose answers stay; what depends on its own text, as its quality, is left empty."
         for policy in policies
@@ -113,19 +115,21 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
     ]
     shannon = uplink.link.kind == "shannon"
     if channel.kind == "constant":
-        said.append("The channel is constant at its mean SNR: no fading.")
+        sentences.append("The channel is constant at its mean SNR: no fading.")
     elif channel.coherence_s == "per-upload":
-        said.append(
+        sentences.append(
             f"Each upload has one gain for all its time; its SNR is clamped at {channel.min_snr_db:g} dB, since the "
             f"mean upload time would not exist without a floor. {clamped:,} uploads were clamped."
         )
     else:
-        said.append(
+        sentences.append(
             f"Fading ({channel.kind}) is constant for {channel.coherence_s:g} s at a time, in blocks that begin "
             f"together for all phones"
             + (f"; below {channel.min_snr_db:g} dB nothing is sent." if shannon else ", looked at once a slot.")
         )
-    said += [
+    if channel.kind == "trace":
+        sentences.append(_of_the_recording(scenario))
+    sentences += [
         _of_the_link(scenario),
         "The SNR is that of the power density, whatever share of the band a phone has (per-hertz)."
         if uplink.snr_rule == "per-hertz"
@@ -140,11 +144,29 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         *about_traffic(scenario),
         *about_energy(scenario),
     ]
-    return said + _of_the_gpus(scenario)
+    return sentences + _of_the_gpus(scenario)
+
+
+def _of_the_recording(scenario: Scenario) -> str:
+    """Say which recording is played, how long it is, and that it repeats."""
+    channel, file = scenario.channel, Path(str(scenario.channel.params["path"]))
+    blocks, columns = recording_of(scenario).shape
+    lasts_s = blocks * float(channel.coherence_s)
+    whose = "one for all phones, each from a block of its own on" if columns == 1 else "a column each phone"
+    rates = (
+        " Its rates, of the whole band, are taken as the SNR that gives them."
+        if channel.params.get("unit") == "mbit/s"
+        else ""
+    )
+    return (
+        f"The gains are recorded: {file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}) has "
+        f"{blocks:,} blocks, {lasts_s:g} s, {whose}, and repeats: the run is {scenario.duration_s / lasts_s:.3g} times "
+        f"as long.{rates}"
+    )
 
 
 def _of_the_link(scenario: Scenario) -> str:
-    """Say how bits become a signal."""
+    """Describe the link of the uplink."""
     channel, link = scenario.channel, scenario.uplink.link
     if link.kind == "shannon":
         return (
@@ -161,91 +183,90 @@ def _of_the_link(scenario: Scenario) -> str:
 
 
 def _of_the_gpus(scenario: Scenario) -> list[str]:
-    """Say where verification times come from, and what the GPUs are taken to remember."""
+    """Describe where verification times come from, and what the GPUs remember."""
     station, service = scenario.base_station, scenario.base_station.service
-    said = []
+    sentences = []
     if service.kind == "roofline":
-        said.append(
+        sentences.append(
             "Verification times are a roofline: a step reads all weights once, or computes 2 FLOP a parameter and "
             f"position, the first {station.max_batch} positions as in decoding and others as in prefill, whichever "
             "takes longer; attention, launches and imperfect bandwidth are left out, so they are optimistic."
         )
     elif service.kind == "table":
-        said.append(
-            f"Verification times come from the table {service.path}: straight lines between its rows, the first row's "
-            "seconds below it, and beyond the last its last slope, an extrapolation."
+        sentences.append(
+            f"Verification times come from the table {Path(str(service.path)).name}: straight lines between its rows, "
+            "the first row's seconds below it, and beyond the last its last slope, an extrapolation."
         )
     elif service.kind != "fitted":
-        said.append(f"Verification times are drawn by the user's own code, {service.kind}.")
+        sentences.append(f"Verification times are drawn by the user's own code, {service.kind}.")
     elif service.max_fitted_tokens is not None:
-        said.append(
+        sentences.append(
             f"Verification times are fitted up to {service.max_fitted_tokens} new tokens a batch and extrapolated "
             "beyond."
         )
     if scenario.tokens.context_tokens:
-        said.append(
+        sentences.append(
             f"Before every prompt stand {scenario.tokens.context_tokens:,} positions that cost time and bits as a "
             "prompt's do, though the recorded answers are those without."
         )
     if station.kv_capacity_tokens is not None:
         together = ", and they share them" if station.gpus > 1 and station.queue == "shared" else ""
-        said.append(
+        sentences.append(
             f"Each GPU remembers {station.kv_capacity_tokens:,} positions{together}; whoever is evicted is processed "
             "again from the prompt on with its next job."
         )
     elif station.gpus > 1:
-        said.append("Every GPU is taken to remember every request: a job goes to any of them at no cost.")
-    return said
+        sentences.append("Every GPU is taken to remember every request: a job goes to any of them at no cost.")
+    return sentences
 
 
 def about_traffic(scenario: Scenario) -> list[str]:
-    """Say what users do that isn't plain: bursts, a request file, coming and going, classes."""
-    traffic, said = scenario.traffic, []
+    """Describe traffic beyond the defaults: bursts, a request file, presence, device classes."""
+    traffic, sentences = scenario.traffic, []
     if traffic.kind == "bursty" and traffic.burst is not None:
         burst = traffic.burst
         whose = "all phones have the same bursts" if burst.of == "cell" else "each phone has bursts of its own"
-        said.append(
+        sentences.append(
             f"Requests come in bursts of {burst.mean_burst_s:g} s at {burst.factor:g} times the mean rate, between "
             f"calms of {burst.mean_calm_s:g} s at {burst.calm_factor:.3g} times it, both exponential; {whose}."
         )
     if traffic.kind == "replay" and traffic.file is not None:
-        rows = read_requests(traffic.file)
+        rows = rows_of(traffic)
         longer = int((rows.output_tokens > traffic.max_tokens).sum())
-        whose = "in turn" if rows.device is None else "by the file's own column"
         within = int((rows.arrived_s <= scenario.duration_s).sum())
-        said.append(
-            f"Requests are the {len(rows):,} of {Path(traffic.file).name} (SHA-256 {rows.digest[:16]}), given to "
-            f"phones {whose}; {within:,} arrive within the run. Prompts are billed by the file's tokens; answers are "
+        sentences.append(
+            f"Requests are the {len(rows):,} of {Path(traffic.file).name} (SHA-256 {rows.digest[:16]}), "
+            f"{rows.words}; {within:,} arrive within the run. Prompts are billed by the file's tokens; answers are "
             f"recorded ones that are long enough, cut to the file's. {longer:,} rows ask for more than max_tokens = "
             f"{traffic.max_tokens} and are cut there."
         )
     elif ":" in traffic.kind:
-        said.append(f"Requests come as the user's own code says, {traffic.kind}.")
+        sentences.append(f"Requests come as the user's own code says, {traffic.kind}.")
     if traffic.presence is not None:
         there = traffic.presence
-        said.append(
+        sentences.append(
             f"Phones are on the cell for {there.mean_present_s:g} s and away for {there.mean_absent_s:g} s in the "
             "mean, both exponential. What they would ask while away is lost to the cell; an answer begun is finished."
         )
     sizes = class_sizes(scenario.device_class, traffic.devices)
-    told = [
-        f"{count} {each.name}" + (f", always under {each.policy}" if each.policy else "")
-        for each, count in zip(scenario.device_class, sizes, strict=True)
+    classes = [
+        f"{count} {device_class.name}" + (f", always under {device_class.policy}" if device_class.policy else "")
+        for device_class, count in zip(scenario.device_class, sizes, strict=True)
     ]
-    return said + ([f"Phones by class: {'; '.join(told)}."] if told else [])
+    return sentences + ([f"Phones by class: {'; '.join(classes)}."] if classes else [])
 
 
 def about_energy(scenario: Scenario) -> list[str]:
-    """Say what a joule counts, where a phone's power is known at all."""
+    """Say which energy is counted; nothing where no phone's power is known."""
     groups = population(scenario)
     powers = powers_of(scenario, [who.group for who in groups])
     if powers is None:
         return []
     phones = sorted({f"{power:g} W" if power == power else "an unknown power" for power in powers.device_w})
     radio, station = scenario.device.radio, scenario.base_station
-    said = [f"A phone draws {' or '.join(phones)} while it computes, and nothing is counted while it waits."]
+    sentences = [f"A phone draws {' or '.join(phones)} while it computes, and nothing is counted while it waits."]
     if radio is None:
-        said.append("What the radio draws isn't known, so it isn't counted and no total is given.")
+        sentences.append("What the radio draws isn't known, so it isn't counted and no total is given.")
     else:
         share = (
             "all of it whatever its share of the band"
@@ -255,21 +276,21 @@ def about_energy(scenario: Scenario) -> list[str]:
         geometry = scenario.channel.geometry
         controlled = geometry is not None and geometry.p0_dbm is not None
         power = f"{'what power control asks, at most ' if controlled else ''}{scenario.transmit_power_w:.3g} W"
-        said.append(
+        sentences.append(
             f"A phone that sends radiates {power}, {share}, from an amplifier with an "
             f"efficiency of {radio.amplifier_efficiency:g}; the radio's circuits draw {radio.circuit_power_w:g} W. An "
             "upload in outage that holds its share counts as sending."
         )
     if station.gpu_power_w is None:
-        said.append("What a GPU draws isn't known, so it isn't counted and no total is given.")
+        sentences.append("What a GPU draws isn't known, so it isn't counted and no total is given.")
     else:
         idle = (
             "nothing while it waits"
             if station.gpu_idle_power_w is None
             else f"{station.gpu_idle_power_w:g} W while it waits, shared by all tokens"
         )
-        said.append(
+        sentences.append(
             f"A GPU counts {station.gpu_power_w:g} W while it serves, shared by the jobs of its batch, and {idle}. A "
             "preset's figure is the thermal design power: an upper bound."
         )
-    return said
+    return sentences

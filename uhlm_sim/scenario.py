@@ -20,25 +20,16 @@ from uhlm_sim.settings.traffic import Burst, Presence, Traffic
 from uhlm_sim.settings.uplink import Link, Payload, Uplink
 
 __all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Downlink", "Geometry", "Link", "ModelsTokens"]
-__all__ += [
-    "Output",
-    "Payload",
-    "Policy",
-    "Precision",
-    "Presence",
-    "Radio",
-    "Scenario",
-    "Section",
-    "Service",
-    "SkipRate",
-]
-__all__ += ["Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
+__all__ += ["Output", "Payload", "Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service"]
+__all__ += ["SkipRate", "Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
 READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "think_time_s": ("closed",),
     "rate_per_s": ("poisson", "bursty"),
     "burst": ("bursty",),
     "file": ("replay",),
+    "time_unit": ("replay",),
+    "skip_empty": ("replay",),
 }
 MAX_STEPS = 1e8  # tokens or fading blocks in one simulation: beyond it a machine of today runs out of memory or time
 
@@ -75,7 +66,7 @@ class Policy(Section):
 
     @property
     def label(self) -> str:
-        """What tables and figures call it: its name, or its kind with what tells it apart."""
+        """Its label in tables and figures: its name, else kind(threshold) or kind(skip_rate), else its kind."""
         if self.name is not None:
             return self.name
         if self.threshold is not None:
@@ -131,12 +122,12 @@ class Scenario(Section):
     @model_validator(mode="before")
     @classmethod
     def count_classes(cls, values: Any) -> Any:
-        """Let the classes' counts say how many phones there are, where the traffic doesn't."""
+        """Set traffic.devices to the sum of the classes' counts, where it is not given."""
         classes = values.get("device_class") if isinstance(values, dict) else None
         traffic = values.get("traffic", {}) if isinstance(values, dict) else None
         if not isinstance(classes, list) or not isinstance(traffic, dict) or "devices" in traffic:
             return values
-        counts = [each.get("count") if isinstance(each, dict) else None for each in classes]
+        counts = [entry.get("count") if isinstance(entry, dict) else None for entry in classes]
         if not counts or not all(isinstance(count, int) for count in counts):
             return values
         return {**values, "traffic": {**traffic, "devices": sum(counts)}}
@@ -149,9 +140,9 @@ class Scenario(Section):
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"two policies are called '{label}'; give one a name")
-        for key, each in (("channel.mean_snr_db", self.channel.mean_snr_db), ("uplink.weights", self.uplink.weights)):
-            if isinstance(each, list) and len(each) != self.traffic.devices:
-                raise ValueError(f"{key} has {len(each)} values for traffic.devices = {self.traffic.devices}")
+        for key, given in (("channel.mean_snr_db", self.channel.mean_snr_db), ("uplink.weights", self.uplink.weights)):
+            if isinstance(given, list) and len(given) != self.traffic.devices:
+                raise ValueError(f"{key} has {len(given)} values for traffic.devices = {self.traffic.devices}")
         for policy in self.policy:
             if policy.skip_rate == "matched":
                 self.matched(policy)
@@ -174,13 +165,13 @@ class Scenario(Section):
     def groups(self) -> list["Scenario"]:
         """Return the scenario as each class meets it, with its device and traffic; without classes, itself."""
         return [
-            self.model_copy(update={"device": each.device(self.device), "traffic": each.traffic(self.traffic)})
-            for each in self.device_class
+            self.model_copy(update={"device": group.device(self.device), "traffic": group.traffic(self.traffic)})
+            for group in self.device_class
         ] or [self]
 
     @property
     def ignored_of_classes(self) -> list[str]:
-        """Return the keys of a class that nothing would read."""
+        """Return the keys of a class that have no effect in this scenario."""
         kind = self.traffic.kind
         unread = [key for key, kinds in READ_BY.items() if kind not in kinds and ":" not in kind]
         one_each = {"mean_snr_db": self.channel.mean_snr_db, "weight": self.uplink.weights}
@@ -198,12 +189,12 @@ class Scenario(Section):
         if traffic.kind in READ_BY["rate_per_s"]:
             rate = max(group.traffic.rate_per_s for group in self.groups)
             most["traffic.devices x rate_per_s x duration_s: requests"] = traffic.devices * self.duration_s * rate
-        for each in (group.traffic for group in self.groups):
-            cycles_s = {}
-            if each.presence is not None:
-                cycles_s["presence: comings and goings"] = each.presence.mean_present_s + each.presence.mean_absent_s
-            if each.burst is not None:
-                cycles_s["burst: bursts and calms"] = each.burst.mean_burst_s + each.burst.mean_calm_s
+        for group in self.groups:
+            cycles_s, presence, burst = {}, group.traffic.presence, group.traffic.burst
+            if presence is not None:
+                cycles_s["presence: comings and goings"] = presence.mean_present_s + presence.mean_absent_s
+            if burst is not None:
+                cycles_s["burst: bursts and calms"] = burst.mean_burst_s + burst.mean_calm_s
             for what, cycle_s in cycles_s.items():
                 changes = 2 * traffic.devices * self.duration_s / cycle_s
                 most[f"traffic.{what}"] = max(changes, most.get(f"traffic.{what}", 0.0))
@@ -237,7 +228,7 @@ class Scenario(Section):
 
     @property
     def transmit_power_w(self) -> float:
-        """Return what a phone radiates with the whole band for itself, at most where power control asks for less."""
+        """Return a phone's transmit power over the whole band; with power control, the most it may use."""
         geometry, radio = self.channel.geometry, self.device.radio
         power_dbm = POWER_DBM if geometry is None else geometry.max_power_dbm
         if radio is not None and radio.transmit_power_dbm is not None:
@@ -246,7 +237,7 @@ class Scenario(Section):
 
     @property
     def own_s(self) -> float:
-        """Return the least time that a kept token and its part of the pause before the answer take a phone."""
+        """Return the least seconds of a kept token, its part of the pause before the answer included."""
         traffic, device = self.traffic, self.device
         pauses_s = {"closed": traffic.think_time_s} | dict.fromkeys(READ_BY["rate_per_s"], 1 / traffic.rate_per_s)
         before_s = pauses_s.get(traffic.kind, 0.0) + device.slm_prefill_token_s
@@ -255,17 +246,17 @@ class Scenario(Section):
     def matched(self, policy: Policy) -> Policy:
         """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""
         if policy.match is None:
-            found = [other for other in self.policy if other.threshold is not None][:1]
+            candidates = [other for other in self.policy if other.threshold is not None][:1]
         else:
-            found = [other for other in self.policy if other.label == policy.match]
-            found = found or [other for other in self.policy if other.kind == policy.match]
-        if len(found) != 1 or found[0].threshold is None:
+            candidates = [other for other in self.policy if other.label == policy.match]
+            candidates = candidates or [other for other in self.policy if other.kind == policy.match]
+        if len(candidates) != 1 or candidates[0].threshold is None:
             labels = ", ".join(f"'{other.label}'" for other in self.policy if other.threshold is not None)
             key = f"match = '{policy.match}'" if policy.match else "skip_rate = 'matched'"
             raise ValueError(
                 f"{policy.label}: {key} must name one policy with a threshold; there are {labels or 'none'}"
             )
-        return found[0]
+        return candidates[0]
 
 
 def _refuse_beyond_any_machine(what: str, count: float) -> None:

@@ -1,8 +1,9 @@
-"""Scenario files: TOML in, overrides, TOML out, and what is wrong in words. The only place that knows file syntax."""
+"""Scenario files: reads TOML with overrides, writes TOML, words errors. The only place that knows file syntax."""
 
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import ValidationError
 
-from uhlm_sim.errors import ScenarioError, did_you_mean
+from channel_models.text_table import decode, read_content
+from uhlm_sim.errors import ScenarioError, TraceError, did_you_mean
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
 from uhlm_sim.scenario import (
     DeviceClass,
@@ -23,17 +25,30 @@ from uhlm_sim.scenario import (
     SyntheticTokens,
     TraceTokens,
 )
+from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 
 TOKENS: dict[str, type[Section]] = {"trace": TraceTokens, "models": ModelsTokens, "synthetic": SyntheticTokens}
 LISTED: dict[Any, type[Section]] = {"policy": Policy, "device_class": DeviceClass, "skip_rates": SkipRate}
+FILES = {  # keys that name a file -> the kind that reads it, and the key of that kind
+    "tokens.path": ("trace", "tokens.kind"),
+    "tokens.prompts": ("models", "tokens.kind"),
+    "channel.params.path": ("trace", "channel.kind"),
+    "traffic.file": ("replay", "traffic.kind"),
+    "base_station.service.path": ("table", "base_station.service.kind"),
+}
 ONE_KIND = f"must be one of {', '.join(TOKENS)}"
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
-    """Read a scenario file, with `a.b=value` overrides and a seed. Raises ScenarioError that says what is wrong."""
+    """Read a scenario file, with `a.b=value` overrides and a seed. Raises ScenarioError that says what is wrong.
+
+    A relative path in it is looked for in the file's folder, then in the working directory; one in an override the
+    other way round. The scenario has the whole path.
+    """
     values = _read_toml(path)
     for override in overrides:
         _override(values, override)
+    find_files(values, [Path.cwd(), path.parent], _called(path))
     if seed is not None:
         values["seed"] = seed
     try:
@@ -48,12 +63,13 @@ def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = 
 def load(scenario: str | Path, overrides: Mapping[str, Any] | None = None, *, seed: int | None = None) -> Scenario:
     """Load a built-in scenario by name, or a file, with values of its dotted keys replaced: {"traffic.devices": 40}.
 
-    Raises ScenarioError that says what is wrong.
+    Relative paths are looked for as in `read_scenario`. Raises ScenarioError that says what is wrong.
     """
     path = find_scenario(str(scenario))
     values = _read_toml(path)
     for key, value in (overrides or {}).items():
-        _assign(values, _key_path(values, key), value, key)
+        _assign(values, _key_path(values, key), deepcopy(value), key)
+    find_files(values, [Path.cwd(), path.parent], _called(path))
     return parse_scenario(values if seed is None else {**values, "seed": seed}, _called(path))
 
 
@@ -62,11 +78,11 @@ def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        told: dict[str, list[str]] = {}
+        messages: dict[str, list[str]] = {}
         for entry in error.errors(include_url=False):
             subject, message = _explain(dict(entry), values)
-            told.setdefault(subject, []).append(message)
-        lines = (f"{where}: {subject}: {_either(said)}" for subject, said in told.items())
+            messages.setdefault(subject, []).append(message)
+        lines = (f"{where}: {subject}: {_either(alternatives)}" for subject, alternatives in messages.items())
         raise ScenarioError("\n".join(lines)) from None
 
 
@@ -115,37 +131,100 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         rows = list(product(*columns))
     seen = set()
     for row in rows:
-        told = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
-        if told in seen:
+        cells = tuple(repr(value) if isinstance(value, list | dict) else value for value in row)
+        if cells in seen:
             same = ", ".join(f"{key} = {value}" for key, value in zip(lists, row, strict=True))
             raise ScenarioError(f"sweep: the point {same} is there twice")
-        seen.add(told)
+        seen.add(cells)
     points = []
+    named = {key: [Path(str(value)).name for value in given] for key, given in zip(lists, columns, strict=True)}
+    short = [key for key, names in named.items() if key in FILES and len(set(names)) == len(names)]
     for row in rows:
         swept = dict(zip(lists, row, strict=True))
         values: dict[str, Any] = scenario.model_dump(mode="json", exclude_none=True, exclude={"sweep"})
         paths = {key: _key_path(values, key) for key in swept}
         for key, value in swept.items():
             _assign(values, paths[key], value, f"sweep.{key}")
+        swept |= {key: Path(str(swept[key])).name for key in short}  # tables say the same wherever the files lie
         words = Point(swept, scenario).words
         points.append(Point(swept, parse_scenario(values, f"sweep point {words}")))
     return points
 
 
 def _called(path: Path) -> str:
-    """Return what messages call a scenario: the path of a file, the name of a built-in one."""
+    """Return the name of a scenario in messages: the path of a file, the name of a built-in one."""
     return f"scenario {path.stem}" if path.parent == scenario_folder() else str(path)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: can't be read ({error})") from None
+        text = decode(read_content(path))
+    except ValueError as error:
+        raise ScenarioError(f"{path}: {error}") from None
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ScenarioError(f"{path}: not valid TOML: {error}") from None
+    find_files(values, [path.parent, Path.cwd()])
+    return values
+
+
+def find_files(values: dict[str, Any], folders: Sequence[Path], where: str | None = None) -> None:
+    """Make every relative path of a file whole, swept ones too: it is in the first of the folders that has it.
+
+    A trace that is still to be recorded comes into the working directory. With `where`, the name of the scenario, a
+    file that is in none of the folders raises ScenarioError.
+    """
+    kinds = {kind_key: _value_at(values, kind_key.split(".")) for _, kind_key in FILES.values()}
+    for key, (kind, kind_key) in FILES.items():
+        *parents, name = key.split(".")
+        table, here = _value_at(values, parents), kinds[kind_key]
+        value = table.get(name) if isinstance(table, dict) else None
+        if not isinstance(value, str) or not value or (key, value) == ("tokens.prompts", "built-in"):
+            continue
+        if key == "tokens.path" and _exists(BUILT_IN / f"{value}.parquet"):
+            continue
+        there = next((folder / value for folder in folders if _exists(folder / value)), None)
+        if there is not None:
+            table[name] = str(there.absolute())
+        elif (key, here) == ("tokens.path", "models"):
+            table[name] = str(Path(value).absolute()) if where else value
+        elif where and (here == kind or (key == "tokens.path" and here is None)):
+            _refuse_file(key, value, folders, where)
+    swept = values.get("sweep")
+    for key, given in swept.items() if isinstance(swept, dict) else ():
+        if not isinstance(given, list) or not any(f"{file}.".startswith(f"{key}.") for file in FILES):
+            continue
+        for index, value in enumerate(given):
+            point: dict[str, Any] = {}
+            for kind_key, kind in (kinds | {key: value}).items():
+                _assign(point, kind_key.split("."), kind, f"sweep.{key}")
+            find_files(point, folders, where)
+            given[index] = _value_at(point, key.split("."))
+
+
+def _refuse_file(key: str, value: str, folders: Sequence[Path], where: str) -> None:
+    places = ", nor in ".join(dict.fromkeys(str(folder.absolute()) for folder in folders))
+    try:
+        reason = f"{key} = '{value}': no such file"
+        if key == "tokens.path":
+            locate(value)
+    except TraceError as error:
+        reason = str(error)
+    raise ScenarioError(f"{where}: {reason}; it is not in {places}")
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _value_at(values: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -160,7 +239,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str) -> None:
-    """Set a key; a preset's name takes what the former preset filled in with it."""
+    """Set a key; a new preset's name first removes what the former preset filled in."""
     table: Any = values
     *parents, last = path
     for parent in parents:
@@ -187,11 +266,11 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
     if key.startswith("device_class."):
         _, name, *parts = key.split(".")
         entries = values.get("device_class", [])
-        found = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
-        if len(found) != 1:
+        places = [index for index, entry in enumerate(entries) if isinstance(entry, dict) and entry.get("name") == name]
+        if len(places) != 1:
             names = ", ".join(str(entry.get("name")) for entry in entries if isinstance(entry, dict))
             raise ScenarioError(f"{key}: no single device class is called '{name}'; there are {names or 'none'}")
-        return ["device_class", found[0], *parts]
+        return ["device_class", places[0], *parts]
     if not key.startswith("policy."):
         return key.split(".")
     rest = key.removeprefix("policy.")
@@ -209,11 +288,11 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
 
 
 def _label(entry: dict[str, Any]) -> str:
-    """Return what a policy that may be wrong is called (`Policy.label` is for those that are right)."""
-    told_apart = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
-    told_apart = float(told_apart) if isinstance(told_apart, int) else told_apart
+    """Return the label of a policy's plain values, which may be invalid (`Policy.label` is for checked ones)."""
+    number = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
+    number = float(number) if isinstance(number, int) else number
     return str(entry.get("name") or entry.get("kind")) + (
-        f"({told_apart})" if told_apart is not None and not entry.get("name") else ""
+        f"({number})" if number is not None and not entry.get("name") else ""
     )
 
 
@@ -266,7 +345,7 @@ def _either(messages: list[str]) -> str:
 
 
 def _is_branch(part: Any) -> bool:
-    """Tell pydantic's names for the branches of a union from the keys of the file."""
+    """Say whether a part of an error's path is pydantic's name for a union's branch, not a key of the file."""
     return isinstance(part, str) and (part in (*TOKENS, "float", "str") or "[" in part or "-" in part)
 
 

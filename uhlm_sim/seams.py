@@ -139,20 +139,20 @@ class Named:
         return dict(list(self._signature.parameters.items())[len(self.seam.arguments) :])
 
 
-Found = Mapping[str, Named]  # by dotted key
+NamedFunctions = Mapping[str, Named]  # what a scenario names, by dotted key
 
 
 def own_modules(named: Iterable[Named]) -> list[ModuleType]:
     """Return the user's own modules that some functions come from, each once."""
-    modules = dict.fromkeys(each.name.partition(":")[0] for each in named if each.is_own)
+    modules = dict.fromkeys(function.name.partition(":")[0] for function in named if function.is_own)
     return [sys.modules[module] for module in modules]
 
 
 def _tables(value: Any, parts: list[str], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted key and a dot, table) for the tables at a path: each of a list by its index, none where unset."""
     if isinstance(value, list):
-        for number, each in enumerate(value):
-            yield from _tables(each, parts, f"{above}{number}.")
+        for number, entry in enumerate(value):
+            yield from _tables(entry, parts, f"{above}{number}.")
     elif value is not None and parts:
         yield from _tables(getattr(value, parts[0]), parts[1:], f"{above}{parts[0]}.")
     elif value is not None:

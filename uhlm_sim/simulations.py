@@ -61,21 +61,21 @@ class Task:
         return f"{self.point:05d}-{self.policy:03d}-{self.replication:05d}"
 
     def seal(self, part: bytes) -> bytes:
-        """Return what goes before a part in its file: a SHA-256 that no other part has, nor this one of another run."""
-        told = (self.name, self.scenario.model_dump_json(), self.tokens_digest, self.version)
-        return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
+        """Return the SHA-256 at the beginning of a part's file: of the part, its simulation and the version."""
+        identity = (self.name, self.scenario.model_dump_json(), self.tokens_digest, self.version)
+        return hashlib.sha256("\n".join(identity).encode("utf-8", "surrogatepass") + part).hexdigest().encode()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A simulation that came to no end, and why."""
+    """A simulation that failed, and why."""
 
     task: Task
     reason: str
 
 
 class Parts:
-    """What finished simulations left: zip files in a folder, or in memory without one."""
+    """The parts of finished simulations: zip files in a folder, or in memory without one."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -104,8 +104,8 @@ class Parts:
     def metrics(self, task: Task) -> dict[str, Any]:
         """Return a part's `metrics` by name, and its `clamped_uploads`."""
         with self._open(task) as part:
-            told: dict[str, Any] = json.loads(part.read(METRICS))
-        return told
+            metrics: dict[str, Any] = json.loads(part.read(METRICS))
+        return metrics
 
     def table(self, task: Task, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return one of a part's tables."""
@@ -136,22 +136,40 @@ def simulate_missing(
     workers = max(1, min(joblib.effective_n_jobs(jobs), len(missing)))
     failures = []
     # Unordered, so that no finished part waits in memory for a slower one to be kept before it.
-    arriving = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
-        joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
-    )
     try:
-        for number, part in arriving:
-            if isinstance(part, bytes):
-                parts.keep(missing[number], part)
-            else:
-                failures.append(Failure(missing[number], part))
-            done += 1
-            progress("simulating", done, total)
+        with _safe_path():
+            arriving = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
+                joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
+            )
+            for number, part in arriving:
+                if isinstance(part, bytes):
+                    parts.keep(missing[number], part)
+                else:
+                    failures.append(Failure(missing[number], part))
+                done += 1
+                progress("simulating", done, total)
     except BrokenProcessPool as error:
         raise SimulationError(
             f"a worker process died, perhaps for want of memory; --resume goes on ({str(error).partition(chr(10))[0]})"
         ) from None
     return sorted(failures, key=lambda failure: failure.task.name)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start processes that import nothing from the present folder by its being there.
+
+    A worker gets the parent's path once it runs, so a user's own modules are found where the parent finds them.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager
@@ -205,10 +223,10 @@ def _part(task: Task) -> bytes:
     tokens = find_tokens(scenario.tokens)
     if (tokens.digest, VERSION) != (task.tokens_digest, task.version):
         raise SimulationError("this worker has other tokens, or another version of uhlm-sim, than the experiment")
-    found = find_names(scenario, allow_plugins=True)  # the experiment asked whether they are, and found them
-    policy = ready_policy(task.policy, scenario, tokens, found)
-    of_class = class_policies(scenario, tokens, found)
-    records = simulate(scenario, policy, task.replication, of_class=of_class, found=found)
+    functions = find_names(scenario, allow_plugins=True)  # the experiment has checked that they are
+    policy = ready_policy(task.policy, scenario, tokens, functions)
+    of_class = class_policies(scenario, tokens, functions)
+    records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)
     people = population(scenario)
     groups = [who.group for who in people]
     metrics = replication_metrics(
@@ -217,7 +235,7 @@ def _part(task: Task) -> bytes:
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
-        output_law=policy.exact and all(each.exact for each in of_class.values()),
+        output_law=policy.exact and all(class_policy.exact for class_policy in of_class.values()),
         powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication, people)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )
@@ -238,7 +256,7 @@ def _part(task: Task) -> bytes:
 
 
 def find_tokens(settings: TraceTokens | ModelsTokens | SyntheticTokens) -> TokenSet:
-    """Return tokens that are there: a trace is read once per process and version of its file, synthetic ones are made.
+    """Return the tokens of a scenario: a trace, read once per process and version of its file, or synthetic ones.
 
     Raises TraceError or ScenarioError.
     """
@@ -255,7 +273,7 @@ def _trace(file: Path, _mtime_ns: int, _size: int) -> Trace:
 
 
 def portable(scenario: Scenario) -> Scenario:
-    """Return a scenario whose trace any worker finds: a built-in one by name, a file by its whole path."""
+    """Return the scenario with its trace named so that any worker finds it: a built-in name, or an absolute path."""
     tokens = scenario.tokens
     if isinstance(tokens, SyntheticTokens) or locate(tokens.path).parent == BUILT_IN:
         return scenario

@@ -1,4 +1,4 @@
-"""The tables' columns under one name for both sides: what the cell writes and the analysis reads."""
+"""The names of the tables' columns, which the cell writes and the analysis reads."""
 
 import pandas as pd
 

@@ -6,6 +6,7 @@ run is whole. `summary.partial.csv` stands in its place where failed points were
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,11 @@ from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import ESTIMATE, SUMMARY_COLUMNS, Run
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 SUMMARY, PARTIAL = "summary.csv", "summary.partial.csv"
 PROVENANCE, SCENARIO = "provenance.json", "scenario.resolved.toml"
@@ -97,6 +103,30 @@ def writing(run: Run, folder: Path) -> Iterator[None]:
     being_written.replace(folder / summary)
     if not run.failed:
         (folder / PARTIAL).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run's folder, or say which one has it. Raises InputError.
+
+    The operating system takes the lock back when a process ends, however it does. Left out: systems without `flock`.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (folder / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = f"process {file.read().strip() or 'unknown'}"
+            raise InputError(
+                f"{folder.parent}: {holder} is writing there; wait for its end, or name another folder"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def sealed(provenance: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What happens when: the SimPy processes of one cell."""
+"""One cell: the SimPy processes of phones, radio and GPUs."""

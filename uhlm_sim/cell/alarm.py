@@ -1,4 +1,4 @@
-"""The alarm clock of a station's process: it sleeps until a time of its own, or until others have a reason."""
+"""The alarm clock of a station's process: an event at a time that others may bring forward."""
 
 from math import inf
 
@@ -7,7 +7,7 @@ from simpy.events import NORMAL, EventCallbacks, EventPriority
 
 
 class Alarm:
-    """What processes wait for with `yield alarm.until(at_s)`, and others may bring forward.
+    """An alarm for processes that wait with `yield alarm.until(at_s, now)`; others may bring it forward.
 
     It rings once at the earliest time that was set, for all who wait; among events of one instant by `priority`. An
     alarm that is brought forward takes those who wait along to another event and leaves the old one with nobody to
@@ -21,7 +21,7 @@ class Alarm:
         self._ring = Ring(env, [], inf, priority, 0.0)
 
     def until(self, at_s: float, now: float) -> simpy.Event:
-        """Return the event to wait for, which happens at a time at the latest (inf: when others have a reason)."""
+        """Return the event to wait for: at `at_s`, or earlier if others bring it forward (inf: only then)."""
         has_rung = self._ring.callbacks is None
         if has_rung:
             self._ring = Ring(self._env, [], at_s, self._priority, now)
@@ -38,7 +38,7 @@ class Alarm:
 
 
 class Ring(simpy.Event):
-    """An event at a time, with those who already wait for it; never, at infinity."""
+    """An event at a time, with the callbacks of those who wait already; at infinity it never happens."""
 
     def __init__(
         self, env: simpy.Environment, waiting: EventCallbacks, at_s: float, priority: EventPriority, now: float

@@ -1,4 +1,4 @@
-"""What a scenario names is found and tried before the first event."""
+"""Checks of a scenario with its policies, before the first event."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,35 +18,35 @@ from uhlm_sim.cell.radio.setup import downlink_snr_db
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.seams import Found, Named
+from uhlm_sim.seams import Named, NamedFunctions
 
 Floats = NDArray[np.float64]
 
 
-def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], found: Found | None = None) -> None:
-    """Try everything that the scenario names, before the first event. Raises ScenarioError.
+def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], functions: NamedFunctions | None = None) -> None:
+    """Check what needs the functions, files and tokens of a scenario, before the first event. Raises ScenarioError.
 
-    `found` is what it names (None: built-in functions only, found here).
+    `functions` are those that it names (None: built-in ones only, looked up here).
     """
-    found, people = find_names(scenario) if found is None else found, population(scenario)
-    for named in found.values():
+    functions, people = find_names(scenario) if functions is None else functions, population(scenario)
+    for named in functions.values():
         if named.seam.params and named.seam is not CHANNEL:  # whose parameters hang on the rest of its table
             named.check(named.asks)
-    rows = requests_of(scenario, found["traffic.kind"])
+    rows = requests_of(scenario, functions["traffic.kind"])
     if rows is not None:
         _check_requests(scenario, policies, rows)
-    _check_allocator(scenario, found["uplink.allocator"], scenario.uplink.tti_s, people)
+    _check_allocator(scenario, functions["uplink.allocator"], scenario.uplink.tti_s, people)
     if scenario.downlink.kind == "shared":
-        _check_allocator(scenario, found["downlink.allocator"], scenario.downlink.tti_s, people)
+        _check_allocator(scenario, functions["downlink.allocator"], scenario.downlink.tti_s, people)
     _check_radio(scenario)
-    _check_channel(scenario, found["channel.kind"])
+    _check_channel(scenario, functions["channel.kind"])
     for replication in range(scenario.replications if scenario.channel.kind == "constant" else 1):
         snr_db = mean_snr_db(scenario, replication, people)
         if scenario.channel.kind == "constant":
             _check_reach(scenario, snr_db)
-    if not found["base_station.service.kind"].is_own:
-        service_times(scenario, 0, found["base_station.service.kind"])
-    check_base_station(scenario, policies, people, found)
+    if not functions["base_station.service.kind"].is_own:
+        service_times(scenario, 0, functions["base_station.service.kind"])
+    check_base_station(scenario, policies, people, functions)
 
 
 def _check_channel(scenario: Scenario, named: Named) -> None:
@@ -71,6 +71,15 @@ def _check_radio(scenario: Scenario) -> None:
     if adaptive and scenario.uplink.tti_s is None:
         raise ScenarioError("uplink.tti_s: the adaptive link needs the length of a slot, such as 0.001")
     moving = scenario.channel.kind != "constant"
+    if scenario.channel.kind == "trace" and scenario.channel.params.get("unit") == "mbit/s":
+        if adaptive:
+            raise ScenarioError("channel.params.unit = 'mbit/s': needs the rates of uplink.link.kind = 'shannon'")
+        for group in scenario.device_class:
+            if group.mean_snr_db is not None:
+                raise ScenarioError(
+                    f"device_class.{group.name}.mean_snr_db: another mean SNR would change the rates of "
+                    "channel.params.unit = 'mbit/s'; leave it out"
+                )
     for key, here in (("uplink.link.kind = 'adaptive'", adaptive), ("downlink.kind = 'shared'", shared)):
         if here and moving and scenario.channel.coherence_s == "per-upload":
             raise ScenarioError(
@@ -104,7 +113,9 @@ def _check_requests(scenario: Scenario, policies: list[ReadyPolicy], requests: R
     traffic = scenario.traffic
     named = 0 if requests.device is None else int(requests.device.max()) + 1
     if named > traffic.devices:
-        raise ScenarioError(f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices")
+        raise ScenarioError(
+            f"traffic.devices = {traffic.devices}: {traffic.file} has requests of {named} devices, from 0 on"
+        )
     if requests.arrived_s[0] > scenario.duration_s:
         raise ScenarioError(
             f"{traffic.file}: its first request arrives at {requests.arrived_s[0]:g} s, after duration_s = "

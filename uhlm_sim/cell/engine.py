@@ -23,7 +23,7 @@ from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.seams import Found
+from uhlm_sim.seams import NamedFunctions
 from uhlm_sim.tokens.trace import TokenPath
 
 
@@ -33,12 +33,12 @@ def simulate(
     replication: int,
     *,
     of_class: Mapping[str, ReadyPolicy] | None = None,
-    found: Found | None = None,
+    functions: NamedFunctions | None = None,
 ) -> Records:
     """Simulate one cell for `duration_s` under one policy and return what happened, checked.
 
-    `found` is what the scenario names (None: built-in functions only, found here). Phones of a class that always runs a
-    policy of its own run that one, which `of_class` has by its label.
+    `functions` are those that the scenario names (None: built-in ones only, looked up here). `of_class` has, by label,
+    the policies that some device class always runs.
     What the world brings (fades, think times, prompts) hangs on (seed, replication, device) and not on the policy, so
     policies of one replication can be compared in pairs. Raises SimulationError if a law of conservation is broken.
     """
@@ -46,21 +46,23 @@ def simulate(
     traffic, seed = scenario.traffic, scenario.seed
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     people, groups = population(scenario), scenario.groups
-    runs = [(of_class or {}).get(each.policy or "", policy) for each in scenario.device_class] or [policy]
+    runs = [(of_class or {}).get(group.policy or "", policy) for group in scenario.device_class] or [policy]
     paths: list[TokenPath] = []
     costs = [payload_costs(group, vocabulary_size) for group in groups]
-    answers = [Answers(own, cost, paths) for own, cost in zip(runs, costs, strict=True)]
-    found = find_names(scenario) if found is None else found
-    arrivals = found["traffic.kind"]
+    answers = [Answers(run, cost, paths) for run, cost in zip(runs, costs, strict=True)]
+    functions = find_names(scenario) if functions is None else functions
+    arrivals = functions["traffic.kind"]
     rows = requests_of(scenario, arrivals)
-    fading_of = find_fading(scenario, found["channel.kind"])
+    fading_of = find_fading(scenario, functions["channel.kind"])
     snr_db = mean_snr_db(scenario, replication, people)
-    downlink = make_downlink(env, scenario, replication, snr_db, people=people, found=found, fading_of=fading_of)
+    downlink = make_downlink(
+        env, scenario, replication, snr_db, people=people, functions=functions, fading_of=fading_of
+    )
     base_station = make_base_station(
         env,
         scenario,
         replication,
-        found=found,
+        functions=functions,
         send_down=None if downlink is None else downlink.send,
     )
     uplink, air = make_uplink(
@@ -69,7 +71,7 @@ def simulate(
         replication,
         snr_db,
         people=people,
-        found=found,
+        functions=functions,
         fading_of=fading_of,
         deliver=base_station.submit,
     )
@@ -132,7 +134,7 @@ def simulate(
 
 @dataclass(frozen=True)
 class SeenCell:
-    """What schemes see of the cell that choose round by round, by the counters of its stations."""
+    """The state of the cell as schemes with `looks_at_cell` read it, from the stations' counters."""
 
     env: simpy.Environment
     uplink: Counters
@@ -152,12 +154,12 @@ class SeenCell:
 
 
 def next_answers(rows: Requests | None, answers: Answers, rng: np.random.Generator) -> Callable[[], Answer]:
-    """Return what a phone's next request asks for: any prompt, or what the phone's rows of a request file say."""
+    """Return the function that gives a phone's next answer: to any prompt, or to its next row of a request file."""
     return answers.asked_by(rng) if rows is None else answers.of_rows(rows, rng)
 
 
 def station_row(name: str, counters: Counters, servers: int, at_s: float) -> dict[str, object]:
-    """Return a station's counters as a row; its `servers` may be the positions that a memory has room for."""
+    """Return a station's counters as a row; of a memory, `servers` is its capacity in positions."""
     return {
         "station": name,
         "at_s": at_s,

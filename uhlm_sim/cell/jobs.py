@@ -1,4 +1,4 @@
-"""What travels through the cell: one token's draft on its way from a phone to a verdict of the LLM."""
+"""Jobs, which phones send to the base station, and the counters that stations keep of them."""
 
 import simpy
 from simpy.events import NORMAL, EventPriority
@@ -16,7 +16,7 @@ class Wakeup(simpy.Event):
 
 
 class Request:
-    """What a station may know of the request that a job belongs to: the phone keeps it up to date.
+    """A request as the stations see it; its phone keeps it up to date.
 
     `arrived_s` is when it arrived at the phone, `first_token_s` when its first token was there (NaN before), `uploads`
     how many of its tokens went over the uplink, the present one included.
@@ -31,7 +31,7 @@ class Request:
 
 
 class Job:
-    """One sent token: the phone fills in what it asks, each station what it did and when.
+    """One visit to the base station; the phone fills in its sizes, each station its times.
 
     Times are in seconds of the run and NaN until they are known. `gain` is the power gain of this upload alone, for
     fading drawn per upload; with block fading the uplink looks at its own table instead. `returned_s` is when the
@@ -41,8 +41,8 @@ class Job:
 
     `llm_tokens` are the new positions that the LLM must process, of which `recomputed_tokens` are those that its memory
     has lost. The job has taken part in `steps` of a GPU, as a rule one; `batch_jobs` and `batch_tokens` are the jobs
-    and new positions of that step. Of several they are such means that verify time over `batch_jobs` is the job's share
-    of the GPU's time, and `steps` times `batch_tokens` over `batch_jobs` its share of the positions.
+    and new positions of that step. Over several steps they are means: `batch_jobs` is verify time over the job's share
+    of GPU time (a harmonic mean), and `steps` x `batch_tokens` / `batch_jobs` is its share of the positions.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Job:
 
 
 class Counters:
-    """What a station counts for itself, so that the records can be held against it (Little's law, conservation).
+    """A station's own counters, against which the records are checked (Little's law, conservation).
 
     `present_s` is the integral of jobs present and `busy_s` of the servers (or the share of the band) in use, over
     time; `bits` are those of finished uploads. A station adds to them only at its own events and brings them up to

@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 
 def check_records(records: Records) -> None:
-    """Hold the tables against each other and against the stations' own counters. Raises SimulationError.
+    """Check the tables against each other and against the stations' own counters. Raises SimulationError.
 
     Each round's and each token's legs add up, and a round's are those of its tokens; a request's rounds and positions
     count from 0 and its commit times rise; a kept draft has no bits and no LLM work; the requests' table agrees with
@@ -52,40 +52,42 @@ def check_records(records: Records) -> None:
     answers = records.answers[is_sent]
     spans["downlink"] = (all_jobs, verified_s, answers["returned_s"].to_numpy(), answers["bits"].to_numpy())
 
-    for told in records.stations[records.stations["station"] != "kv_cache"].to_dict("records"):
-        at_s, station = told["at_s"], told["station"]
+    for reading in records.stations[records.stations["station"] != "kv_cache"].to_dict("records"):
+        at_s, station = reading["at_s"], reading["station"]
         here, began_s, ended_s, carried_bits = spans[station]
         blur_s = 1e-9 * (1.0 + at_s)
         came, maybe_came = here & (began_s < at_s - blur_s), here & (began_s <= at_s + blur_s)
         went, maybe_went = here & (ended_s < at_s - blur_s), here & (ended_s <= at_s + blur_s)
         stay_s = np.fmin(ended_s, at_s) - began_s
         where = f"{station} at {at_s:g} s"
-        _within(f"{where}: jobs come", came.sum(), told["arrivals"], maybe_came.sum())
-        _within(f"{where}: jobs go", went.sum(), told["departures"], maybe_went.sum())
-        _near(f"{where}: jobs present (Little's law)", stay_s[came].sum(), told["present_s"])
+        _within(f"{where}: jobs come", came.sum(), reading["arrivals"], maybe_came.sum())
+        _within(f"{where}: jobs go", went.sum(), reading["departures"], maybe_went.sum())
+        _near(f"{where}: jobs present (Little's law)", stay_s[came].sum(), reading["present_s"])
         sums = carried_bits[went].sum(), carried_bits[maybe_went].sum(), carried_bits[maybe_came].sum()
-        _within(f"{where}: bits in are bits out", sums[0], told["bits"], sums[1])
+        _within(f"{where}: bits in are bits out", sums[0], reading["bits"], sums[1])
         if station == "uplink":
-            if told["blocks"]:
-                _within(f"{where}: bits of blocks are those of uploads", sums[0], told["block_bits"], sums[2])
+            if reading["blocks"]:
+                _within(f"{where}: bits of blocks are those of uploads", sums[0], reading["block_bits"], sums[2])
             airtime_s, on_its_way_s = leg["airtime_s"][went].sum(), stay_s[came & ~went].sum()
-            _within(f"{where}: airtime is band in use", airtime_s, told["busy_s"], min(airtime_s + on_its_way_s, at_s))
+            _within(
+                f"{where}: airtime is band in use", airtime_s, reading["busy_s"], min(airtime_s + on_its_way_s, at_s)
+            )
         elif station == "downlink":
             in_use_s = _covered_s(began_s[came], np.fmin(ended_s, at_s)[came])
-            _within(f"{where}: the band is in use for answers", 0.0, told["busy_s"], in_use_s)
+            _within(f"{where}: the band is in use for answers", 0.0, reading["busy_s"], in_use_s)
         else:
             in_service = came & (verify_started_s <= at_s)
             service_s = np.fmin(verified_s, at_s) - verify_started_s
             split = in_service & (steps > 1) & ~(verified_s <= at_s)
             gpu_s = (service_s / np.maximum(jobs, 1))[in_service & ~split].sum()
             if split.any():
-                _within(f"{where}: GPU time", gpu_s, told["busy_s"], gpu_s + service_s[split].sum())
+                _within(f"{where}: GPU time", gpu_s, reading["busy_s"], gpu_s + service_s[split].sum())
             else:
-                _near(f"{where}: GPU time", gpu_s, told["busy_s"])
+                _near(f"{where}: GPU time", gpu_s, reading["busy_s"])
 
 
 def _covered_s(began_s: Floats, ended_s: Floats) -> float:
-    """Return how long at least one of some spans lasted."""
+    """Return the length of the union of time spans."""
     order = began_s.argsort()
     latest_s = np.maximum.accumulate(ended_s[order])
     new_s = latest_s - np.maximum(began_s[order], np.r_[-np.inf, latest_s[:-1]])
@@ -93,7 +95,7 @@ def _covered_s(began_s: Floats, ended_s: Floats) -> float:
 
 
 def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s: Floats) -> None:
-    """Hold the memory's books against the positions that jobs brought and the time until their requests ended."""
+    """Check the memory's counters against the positions of jobs, held until their requests end."""
     recomputed = sent["recomputed_tokens"].to_numpy()
     read = records.stations[records.stations["station"] == "kv_cache"]
     if read.empty:
@@ -110,16 +112,16 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
     # A request whose last verdict is still on the downlink at the end may have ended with it, or not.
     ended = last[["started_s", *LEGS[:-1]]].sum(axis=1, skipna=False).fillna(np.inf)
     place = pd.MultiIndex.from_frame(sent[keys])
-    freed_s = [each.reindex(place).to_numpy() for each in (ended, ended.where(finished, np.inf))]
-    for told in read.to_dict("records"):
-        at_s, capacity, where = told["at_s"], told["servers"], f"kv_cache at {told['at_s']:g} s"
+    freed_s = [times_s.reindex(place).to_numpy() for times_s in (ended, ended.where(finished, np.inf))]
+    for reading in read.to_dict("records"):
+        at_s, capacity, where = reading["at_s"], reading["servers"], f"kv_cache at {reading['at_s']:g} s"
         here = begun_s <= at_s
-        least, most = ((new * (np.minimum(each_s, at_s) - begun_s))[here].sum() for each_s in freed_s)
+        least, most = ((new * (np.minimum(until_s, at_s) - begun_s))[here].sum() for until_s in freed_s)
         cut = here & np.isnan(ended_s) & (sent["steps"] > 0)  # its positions are still being counted, step by step
         most += capacity * (at_s - begun_s)[cut].sum()
-        _within(f"{where}: memory in use", 0.0 if told["departures"] else least, told["busy_s"], most)
-        _within(f"{where}: memory is never overfull", 0.0, told["busy_s"], capacity * at_s)
-        if not told["departures"]:
+        _within(f"{where}: memory in use", 0.0 if reading["departures"] else least, reading["busy_s"], most)
+        _within(f"{where}: memory is never overfull", 0.0, reading["busy_s"], capacity * at_s)
+        if not reading["departures"]:
             before_then = begun_s < at_s - 1e-9 * (1.0 + at_s)
             _true(f"{where}: nothing is lost without an eviction", not recomputed[before_then].any())
 

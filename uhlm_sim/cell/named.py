@@ -1,4 +1,4 @@
-"""The list of all seams, and what one scenario names at them: found once, and handed down."""
+"""The list of all seams, and the look-up of the functions that a scenario names at them."""
 
 from uhlm_sim.cell.gpus.batching import BATCH_RULE, ORDER
 from uhlm_sim.cell.gpus.service import SERVICE
@@ -9,12 +9,12 @@ from uhlm_sim.cell.radio.fading import CHANNEL
 from uhlm_sim.cell.radio.mean_snr import PATH
 from uhlm_sim.cell.radio.setup import LINK
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.seams import Found
+from uhlm_sim.seams import NamedFunctions
 
 SEAMS = (POLICY, TRAFFIC, CHANNEL, PATH, ALLOCATOR, LINK, BATCH_RULE, ORDER, SERVICE)
 
 
-def find_names(scenario: Scenario, *, allow_plugins: bool = False) -> Found:
+def find_names(scenario: Scenario, *, allow_plugins: bool = False) -> NamedFunctions:
     """Return dotted key -> the function that the scenario names there, a user's own only if plugins are allowed.
 
     Raises ScenarioError for a name that there isn't, or a user's own that may not or can't be imported.

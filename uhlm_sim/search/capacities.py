@@ -30,7 +30,7 @@ COLUMNS += ["knee", "limited_by", "words"]
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a search found.
+    """The result of a capacity search.
 
     `capacities` has a row per policy: `capacity`, the largest load found to keep all objectives; `bound`, ">=" where no
     load up to the search's end broke one and "<" where the least load did; `ci95_low`, `ci95_high`; `ratio_to_first`
@@ -60,12 +60,12 @@ class Capacity:
 
     def text(self) -> str:
         """Return the table that a terminal shows, and what must be known to read it."""
-        told = self.scenario
+        cell = self.scenario
         lines = [
-            f"{told['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}"
+            f"{cell['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}"
             + (f"; {self.source.upper()} TOKENS" if self.source else ""),
-            f"{told['replications']} replications of {told['duration_s']:g} s, the first {told['warmup_s']:g} s cut, "
-            f"seed {told['seed']}; (low, high) are 95 % intervals",
+            f"{cell['replications']} replications of {cell['duration_s']:g} s, the first {cell['warmup_s']:g} s cut, "
+            f"seed {cell['seed']}; (low, high) are 95 % intervals",
             "a ratio's joins the ends of both, at least 95 %; the knee is where throughput over delay is greatest",
             *([f"left aside: {' and '.join(self.left_aside)} of the scenario"] if self.left_aside else []),
             "",
@@ -157,16 +157,16 @@ def capacity(
 def _searched(search: Search, began_s: float) -> Capacity:
     labels = [policy.label for policy in search.scenario.policy]
     ends = search.follow({label: search.capacity_of(label) for label in labels})
-    found = pd.DataFrame([ends[label] for label in labels])
-    search.refuse_what_helps(is_found="" in set(found["bound"]))
-    widest = found.loc[found["bound"] != ">=", "capacity"].max()
-    drawn = found["capacity"].mask(found["bound"] == ">=", search.start if isnan(widest) else widest)
+    capacities = pd.DataFrame([ends[label] for label in labels])
+    search.refuse_what_helps(is_found="" in set(capacities["bound"]))
+    widest = capacities.loc[capacities["bound"] != ">=", "capacity"].max()
+    drawn = capacities["capacity"].mask(capacities["bound"] == ">=", search.start if isnan(widest) else widest)
     search.follow({label: search.curve_of(label, load) for label, load in zip(labels, drawn, strict=True)})
     search.refuse_what_changes_nothing()
     loads = search.table()
     knees = [knee(loads[loads["policy"] == label]) for label in labels]
     return Capacity(
-        _compared(found).assign(knee=knees)[COLUMNS],
+        _compared(capacities).assign(knee=knees)[COLUMNS],
         loads,
         search.vary,
         search.objectives,
@@ -176,36 +176,36 @@ def _searched(search: Search, began_s: float) -> Capacity:
     )
 
 
-def write_capacity(found: Capacity, folder: Path | str) -> None:
+def write_capacity(result: Capacity, folder: Path | str) -> None:
     """Write loads.csv, the figure with its data, the scenario and the provenance, and last capacity.csv.
 
     Raises InputError for a folder that holds something.
     """
     folder = Path(folder)
     _claim(folder)
-    source = found.source
-    write_table(found.loads, folder / "loads.csv", source)
-    (folder / "provenance.json").write_text(json.dumps(found.provenance, indent=2) + "\n", encoding="utf-8")
-    asked = "".join(f"# --slo {objective}\n" for objective in found.objectives)
-    resolved = write_scenario(Scenario.model_validate(found.scenario))
-    (folder / "scenario.resolved.toml").write_text(f"# --vary {found.vary}\n{asked}{resolved}", encoding="utf-8")
-    save(found.figure(), folder / "figures", "capacity", source)
-    drawn = capacity_table(found.capacities, found.loads, found.objectives)
+    source = result.source
+    write_table(result.loads, folder / "loads.csv", source)
+    (folder / "provenance.json").write_text(json.dumps(result.provenance, indent=2) + "\n", encoding="utf-8")
+    flags = "".join(f"# --slo {objective}\n" for objective in result.objectives)
+    resolved = write_scenario(Scenario.model_validate(result.scenario))
+    (folder / "scenario.resolved.toml").write_text(f"# --vary {result.vary}\n{flags}{resolved}", encoding="utf-8")
+    save(result.figure(), folder / "figures", "capacity", source)
+    drawn = capacity_table(result.capacities, result.loads, result.objectives)
     write_table(drawn, folder / "figures" / "capacity.csv", source)
     being_written = folder / "capacity.tmp"
-    write_table(found.capacities, being_written, source)
+    write_table(result.capacities, being_written, source)
     being_written.replace(folder / "capacity.csv")
 
 
-def _compared(found: pd.DataFrame) -> pd.DataFrame:
+def _compared(capacities: pd.DataFrame) -> pd.DataFrame:
     """Add each capacity's ratio to the first policy's, with the ends of both intervals, where both were found."""
-    first = found.iloc[0]
-    both = (found["bound"] == "") & (first["bound"] == "")
-    itself = found.index == 0
-    return found.assign(
-        ratio_to_first=(found["capacity"] / first["capacity"]).where(both),
-        ratio_low=(found["ci95_low"] / first["ci95_high"]).mask(itself, 1.0).where(both),
-        ratio_high=(found["ci95_high"] / first["ci95_low"]).mask(itself, 1.0).where(both),
+    first = capacities.iloc[0]
+    both = (capacities["bound"] == "") & (first["bound"] == "")
+    itself = capacities.index == 0
+    return capacities.assign(
+        ratio_to_first=(capacities["capacity"] / first["capacity"]).where(both),
+        ratio_low=(capacities["ci95_low"] / first["ci95_high"]).mask(itself, 1.0).where(both),
+        ratio_high=(capacities["ci95_high"] / first["ci95_low"]).mask(itself, 1.0).where(both),
     )
 
 
@@ -229,9 +229,9 @@ def _claimed(folder: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in made:
+        for path in made:
             with suppress(OSError):  # something was written there
-                each.rmdir()
+                path.rmdir()
 
 
 def _claim(folder: Path) -> list[Path]:
@@ -239,7 +239,7 @@ def _claim(folder: Path) -> list[Path]:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: is there already; --out names another folder")
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be made ({error})") from None

@@ -58,20 +58,20 @@ def capacity_table(capacities: pd.DataFrame, loads: pd.DataFrame, objectives: Se
     for objective in objectives:
         metric, limit = objective.metric, objective.limit
         rows.append((metric, LIMIT, "", nan, nan, nan, limit, nan, nan))
-        for told in capacities.to_dict("records"):
-            here = loads[(loads["policy"] == told["policy"]) & (loads["metric"] == metric)].sort_values("load")
-            start = (metric, CURVE, told["policy"])
+        for row in capacities.to_dict("records"):
+            here = loads[(loads["policy"] == row["policy"]) & (loads["metric"] == metric)].sort_values("load")
+            start = (metric, CURVE, row["policy"])
             values = here[["load", "mean", "ci95_low", "ci95_high"]].itertuples(index=False)
             rows += [(*start, load, nan, nan, *estimate) for load, *estimate in values]
-            if told["bound"] == "" and str(objective) in told["limited_by"].split(" and "):
-                interval = (told["ci95_low"], told["ci95_high"])
-                rows.append((metric, CAPACITY, told["policy"], told["capacity"], *interval, limit, nan, nan))
-            if told["bound"]:
-                mark = BEYOND if told["bound"] == ">=" else BELOW
-                rows.append((metric, mark, told["policy"], told["capacity"], nan, nan, limit, nan, nan))
-            if not isnan(told["knee"]):
-                mean = float(np.interp(told["knee"], here["load"], here["mean"]))
-                rows.append((metric, KNEE, told["policy"], told["knee"], nan, nan, mean, nan, nan))
+            if row["bound"] == "" and str(objective) in row["limited_by"].split(" and "):
+                interval = (row["ci95_low"], row["ci95_high"])
+                rows.append((metric, CAPACITY, row["policy"], row["capacity"], *interval, limit, nan, nan))
+            if row["bound"]:
+                mark = BEYOND if row["bound"] == ">=" else BELOW
+                rows.append((metric, mark, row["policy"], row["capacity"], nan, nan, limit, nan, nan))
+            if not isnan(row["knee"]):
+                mean = float(np.interp(row["knee"], here["load"], here["mean"]))
+                rows.append((metric, KNEE, row["policy"], row["knee"], nan, nan, mean, nan, nan))
     names = ["metric", "mark", "policy", "load", "load_low", "load_high", "mean", "ci95_low", "ci95_high"]
     return pd.DataFrame(rows, columns=names)
 
@@ -97,13 +97,13 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         points = apart * ((len(styles) - 1) / 2 - number)
         here = ax.transData + ScaledTranslation(0, points / 72, ax.figure.dpi_scale_trans)
         rows = table[table["policy"] == policy]
-        curve, found, bend = (rows[rows["mark"] == mark] for mark in (CURVE, CAPACITY, KNEE))
+        curve, capacity, bend = (rows[rows["mark"] == mark] for mark in (CURVE, CAPACITY, KNEE))
         ax.fill_between(
             curve["load"], curve["ci95_low"], curve["ci95_high"], color=look.colour, alpha=0.18, linewidth=0
         )
         ax.plot(curve["load"], curve["mean"], color=look.colour, linestyle=look.line, linewidth=widths[number])
         ax.plot(bend["load"], bend["mean"], "D", markersize=4.5, color="white", markeredgecolor=look.colour, zorder=4)
-        for row in found.to_dict("records"):
+        for row in capacity.to_dict("records"):
             ends = [row["load"] - row["load_low"]], [min(row["load_high"], 2 * widest) - row["load"]]
             ax.errorbar(
                 row["load"], row["mean"], xerr=ends, fmt="o", markersize=3.5, color=look.colour, elinewidth=1.3,
@@ -122,8 +122,8 @@ def capacity_figure(
     """Draw each objective's metric against the load, a panel each, with the limits, capacities and knees."""
     table = capacity_table(capacities, loads, objectives)
     styles = looks([str(name) for name in capacities["policy"]])
-    found = capacities.loc[capacities["bound"] == "", "capacity"]
-    widest = ROOM * float(found.max()) if len(found) else float(loads["load"].max())
+    known = capacities.loc[capacities["bound"] == "", "capacity"]
+    widest = ROOM * float(known.max()) if len(known) else float(loads["load"].max())
     metrics = list(dict.fromkeys(objective.metric for objective in objectives))
     columns = min(len(metrics), 3)
     rows = -(-len(metrics) // columns)

@@ -1,4 +1,4 @@
-"""Objectives: a metric and the limit that it must keep, as in "tpot_s.p95<=0.2", and whether what was seen keeps it."""
+"""Objectives: a metric and its limit, as in "tpot_s.p95<=0.2", and whether simulated values keep it."""
 
 import re
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ class Objective:
 
         Raises InputError for anything else, and for a limit that no value of the metric keeps, or that none breaks.
         """
-        found = _TEXT.fullmatch(text)
-        if found is None:
+        match = _TEXT.fullmatch(text)
+        if match is None:
             raise InputError(f"--slo '{text}': write it as metric<=value or metric>=value, as in tpot_s.p95<=0.2")
-        metric, sign, value = found.groups()
+        metric, sign, value = match.groups()
         if metric not in METRICS:
             statistics = [name for name in METRICS if name.startswith(f"{metric}.")]
             hint = f"; it has {', '.join(statistics)}" if statistics else did_you_mean(metric, METRICS)

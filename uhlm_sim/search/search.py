@@ -1,4 +1,4 @@
-"""The search for the largest load that keeps a set of objectives, all its simulations shared and kept."""
+"""The search for the largest load that keeps a set of objectives; policies share its simulations."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from math import inf, isnan, nan, sqrt
@@ -30,7 +30,7 @@ Holds = Callable[[Sequence[Objective], Seen], bool]
 
 
 class Search:
-    """Loads tried with what was seen there, and where they lead: one generator of wanted loads per policy.
+    """Bisection for the largest load; one generator per policy yields loads to simulate.
 
     `simulate` runs a scenario of one point and some of the policies.
     Raises InputError for a key that holds no number above 0, a scenario that sweeps something else, and bounds that
@@ -62,31 +62,31 @@ class Search:
         self.left_aside = [*sweep, *(["the precision"] if scenario.precision else [])]
         self.scenario = scenario.model_copy(update={"sweep": {}, "precision": None, "output": Output(tokens=False)})
         self.vary, self.objectives = vary, tuple(objectives)
-        own = self._own_load()
-        self.whole = isinstance(own, int)
-        least = (1 if self.whole else own / 1024) if low is None else low
-        most = self._reach(own) if high is None else high
+        own_load = self._own_load()
+        self.whole = isinstance(own_load, int)
+        least = (1 if self.whole else own_load / 1024) if low is None else low
+        most = self._reach(own_load) if high is None else high
         self.low, self.high = self._bound("--low", least), self._bound("--high", most)
         if self.low >= self.high:
             raise InputError(f"--low {least:g}{UNSET[low is None]}: must be below --high {most:g}{UNSET[high is None]}")
-        self.start = min(max(own, self.low), self.high)
+        self.start = min(max(own_load, self.low), self.high)
         self.seen: dict[tuple[float, str], Seen] = {}
         self.provenance: dict[str, Any] = {}
         self._helped: dict[str, str] = {}
         self._tolerance, self._run, self._progress = tolerance, simulate, progress
 
     def follow(self, searches: Mapping[str, Steps]) -> dict[str, Any]:
-        """Simulate what all policies' searches want, together where they want the same load; return their ends."""
+        """Run all policies' searches, each load once for all that need it; return label -> a search's result."""
         ends: dict[str, Any] = {}
         while len(ends) < len(searches):
-            wanted: dict[float, list[str]] = {}
+            labels_at: dict[float, list[str]] = {}
             for label, steps in searches.items():
                 if label not in ends:
                     try:
-                        wanted.setdefault(next(steps), []).append(label)
+                        labels_at.setdefault(next(steps), []).append(label)
                     except StopIteration as stop:
                         ends[label] = stop.value
-            for load, labels in wanted.items():
+            for load, labels in labels_at.items():
                 self._simulate(load, [label for label in labels if (load, label) not in self.seen])
         return ends
 
@@ -121,7 +121,7 @@ class Search:
         }
 
     def curve_of(self, policy: str, capacity: float) -> Steps:
-        """Ask for the loads that a policy's curve lacks around a capacity."""
+        """Yield the loads that a policy's curve lacks around a capacity."""
         for share in CURVE:
             load = self._rounded(share * capacity)
             tried = [other for other, label in self.seen if label == policy]
@@ -131,8 +131,8 @@ class Search:
     def refuse_what_helps(self, *, is_found: bool) -> None:
         """Raise InputError if no policy's capacity is found and more of the key helps one."""
         if self._helped and not is_found:
-            told = next(iter(self._helped.values()))
-            raise InputError(f"--vary {self.vary}: {told}; a load is what makes things worse")
+            reason = next(iter(self._helped.values()))
+            raise InputError(f"--vary {self.vary}: {reason}; a load is what makes things worse")
 
     def refuse_what_changes_nothing(self) -> None:
         """Raise InputError if no metric of any policy differs between two loads; one load alone says nothing."""
@@ -167,16 +167,16 @@ class Search:
             raise InputError(f"--vary {self.vary}: belongs to {' or '.join(readers)} traffic, and this one is {kind}")
         if kind == "replay" and self.vary == "traffic.devices":
             raise InputError(f"--vary {self.vary}: a request file brings its own load, whoever its rows are given to")
-        own: Any = self.scenario.model_dump()
+        load: Any = self.scenario.model_dump()
         for part in self.vary.split("."):
-            if not isinstance(own, dict) or part not in own:
+            if not isinstance(load, dict) or part not in load:
                 self._point(1)  # says what is wrong with the key
-            own = own[part]
-        if isinstance(own, bool) or not isinstance(own, int | float):
-            raise InputError(f"--vary {self.vary}: holds {own!r}, not a number")
-        if own <= 0:
-            raise InputError(f"--vary {self.vary}: is {own:g}; the search needs a number above 0 to start from")
-        return own
+            load = load[part]
+        if isinstance(load, bool) or not isinstance(load, int | float):
+            raise InputError(f"--vary {self.vary}: holds {load!r}, not a number")
+        if load <= 0:
+            raise InputError(f"--vary {self.vary}: is {load:g}; the search needs a number above 0 to start from")
+        return load
 
     def _bound(self, flag: str, load: float) -> float:
         if not 0 < load < inf or (self.whole and load % 1):
@@ -204,7 +204,7 @@ class Search:
         return high
 
     def _edge(self, policy: str, holds: Holds, start: float, *, check: bool = False) -> Steps:
-        """Return neighbouring loads, the lower one of which holds and the upper one doesn't; None beyond a bound."""
+        """Return (largest load that holds, least load that doesn't); None for one beyond the bounds."""
         load = start
         least: float | None = None
         most: float | None = None
@@ -264,8 +264,8 @@ class Search:
                 helped[objective] = f"{metric} is {means[0]:.3g} at {small:g} and {means[1]:.3g} at {large:g}"
         if len(helped) < (len(self.objectives) if held else 1):
             return False
-        objective, told = next(iter(helped.items()))
-        self._helped[policy] = f"{policy} keeps {objective} the better the larger it is ({told})"
+        objective, reason = next(iter(helped.items()))
+        self._helped[policy] = f"{policy} keeps {objective} the better the larger it is ({reason})"
         return True
 
     def _limits(self, policy: str, load: float | None) -> tuple[str, list[str]]:
@@ -301,6 +301,6 @@ class Search:
             values = rows.pivot(index="metric", columns="replication", values="value").astype(np.float64)
             word, sentence = judged.loc[label, ["verdict", "words"]]
             self.seen[load, str(label)] = Seen(
-                {str(metric): each.to_numpy() for metric, each in values.iterrows()},
+                {str(metric): row.to_numpy() for metric, row in values.iterrows()},
                 f"it is {word}: {sentence}" if word in BAD else "",
             )

@@ -1,4 +1,4 @@
-"""The base station's GPUs: what they take when, what they remember, and how long a batch takes them."""
+"""The base station's GPUs: batching, order, memory and service times."""
 
 from typing import Annotated, Any, Literal
 
@@ -48,7 +48,7 @@ class Service(Section):
 
     @property
     def least_s(self) -> float:
-        """What a step takes at least; a table isn't read for it, and taken to have no step below 1 ms."""
+        """The least seconds of a step; 1 ms for a table, which isn't read for this."""
         if self.kind == "roofline" and self.parameters and self.bytes_per_parameter and self.memory_byte_per_s:
             return self.parameters * self.bytes_per_parameter / self.memory_byte_per_s
         return 1e-3 if self.c_s is None or self.kind == "table" else self.c_s
@@ -143,7 +143,7 @@ class BaseStation(Section):
 
     @property
     def kv_capacity_tokens(self) -> int | None:
-        """Positions that each GPU remembers; None for no limit, or where bytes can't be told apart."""
+        """Positions that each GPU remembers; None without a limit."""
         per_token = self._kv_bytes_of_a_position
         if self.kv_bytes is None or per_token is None:
             return self.kv_tokens

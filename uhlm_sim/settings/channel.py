@@ -1,4 +1,4 @@
-"""How the channel moves, and how strong it is."""
+"""The channel: fading, mean SNR, and the limits of the rate."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,7 @@ from uhlm_sim.settings.section import Decibels, Kind, Positive, Section
 
 
 class Geometry(Section):
-    """Where the phones are, drawn anew in every replication, and what arrives of their power: their mean SNR."""
+    """Mean SNR from places: phones are dropped anew in every replication, and path loss gives their SNR."""
 
     model: Literal["uma", "umi", "rma"] = Field("uma", description="TR 38.901: urban macro or micro, rural macro")
     shape: Literal["disc", "hexagon"] = Field("disc", description="of the cell, the base station in its middle")
@@ -44,7 +44,7 @@ class Channel(Section):
     snr_gap_db: Annotated[float, Field(ge=0, le=100)] = Field(0.0, description="loss against Shannon")
     max_spectral_efficiency: Positive = Field(7.4, description="bit/s/Hz, whatever the SNR")
     params: dict[str, float | str] = Field(
-        {}, description="arguments of the channel: k_factor_db, shape, speed_m_per_s"
+        {}, description="arguments of the channel: k_factor_db, shape, speed_m_per_s, path, column"
     )
 
     @model_validator(mode="before")
@@ -64,6 +64,8 @@ class Channel(Section):
             raise ValueError('mean_snr_db = "geometry" needs a table [channel.geometry]')
         if self.mean_snr_db == "recorded" and self.kind != "trace":
             raise ValueError(f'mean_snr_db = "recorded" belongs to kind = "trace", not to {self.kind}')
+        if self.kind == "trace" and self.params.get("unit") == "mbit/s" and self.mean_snr_db != "recorded":
+            raise ValueError("params.unit = 'mbit/s': another mean SNR would change the rates; leave mean_snr_db out")
         if isinstance(self.mean_snr_db, str):
             return self
         lowest_db = min(self.mean_snr_db) if isinstance(self.mean_snr_db, list) else self.mean_snr_db

@@ -1,4 +1,4 @@
-"""What a phone computes and sends with, and what power that takes."""
+"""The phone's hardware: SLM times, computing power and radio."""
 
 from typing import Any
 

@@ -30,9 +30,9 @@ def with_preset(
     also: AbstractSet[str] = frozenset(),
     table: str | None = None,
 ) -> Any:
-    """Fill the fields that a preset gives and the user doesn't, and those that some presets give `also`.
+    """Fill the fields that the user left out from a preset; those in `also` only some presets have.
 
-    `table` is where the presets stand, `key` if not said.
+    `table` is where the presets stand, `key` if None.
     """
     if not isinstance(values, dict):
         return values

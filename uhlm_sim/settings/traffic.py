@@ -1,4 +1,4 @@
-"""When phones are asked, how much they may answer, and when they are there at all."""
+"""Traffic: when requests arrive, how long answers may be, and when phones are in the cell."""
 
 from typing import Annotated, Any, Literal
 
@@ -49,7 +49,13 @@ class Traffic(Section):
     rate_per_s: float = Field(0.02, gt=0, le=1e6, description="poisson, bursty: requests per second of each device")
     max_tokens: int = Field(96, ge=1, le=100_000, description="an answer ends here at the latest")
     burst: Burst | None = Field(None, description="bursty: how its rate changes")
-    file: str | None = Field(None, min_length=1, description="replay: CSV with arrival time, prompt and output tokens")
+    file: str | None = Field(
+        None, min_length=1, description="replay: CSV or JSON lines with arrival time, prompt and output tokens"
+    )
+    time_unit: Literal["s", "ms", "us"] | None = Field(
+        None, description="replay: of arrivals that are numbers; ms in a file of Mooncake's, else s"
+    )
+    skip_empty: bool = Field(False, description="replay: leave out rows with no prompt or no output tokens")
     presence: Presence | None = Field(None, description="phones join and leave; always there if unset")
     params: dict[str, float] = Field({}, description="arguments of traffic of your own")
 

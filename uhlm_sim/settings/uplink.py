@@ -1,4 +1,4 @@
-"""The band that all uploads share, and what an upload holds."""
+"""The uplink: band, allocator, link, and the payload of an upload."""
 
 from typing import Annotated, Literal
 

@@ -33,7 +33,7 @@ def words(threshold: float, uncertainty_samples: int) -> str:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the calibration prompts say of a model pair, and what the evaluation prompts make of it.
+    """The law of a model pair from its calibration prompts, and its check on the evaluation prompts.
 
     ``intervals`` holds (low, high) for a, b, delta, risk_averse, risk_prone: percentiles of a bootstrap over
     prompts.
@@ -168,7 +168,7 @@ def _risk(trace: Trace, law: LinearLaw, fitted: pd.DataFrame, judged: pd.DataFra
     for level in range(-1, samples + 1):
         predicted = predicted_risk(law, fitted["uncertainty"], level / samples, samples)
         skips = (judged["level"] <= level).to_numpy()
-        own = trace.find(DecodingRule("u-hlm", threshold=level / samples))
+        own_path = trace.find(DecodingRule("u-hlm", threshold=level / samples))
         row: dict[str, Any] = {
             "level": level,
             "threshold": level / samples,
@@ -178,11 +178,11 @@ def _risk(trace: Trace, law: LinearLaw, fitted: pd.DataFrame, judged: pd.DataFra
         }
         row |= _realised(judged, skips, "skip_rate", "realised", "realised_low", "realised_high", "rejection_risk")
         names = ("own_skip_rate", "own_realised", "own_low", "own_high", "own_rejection_risk")
-        row["own_path"] = own
-        if own is None:
+        row["own_path"] = own_path
+        if own_path is None:
             row |= dict.fromkeys(names, math.nan)
         else:
-            table = trace.tokens(own)
+            table = trace.tokens(own_path)
             row |= _realised(table, table["skipped"].to_numpy(), *names)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -42,6 +42,11 @@ class DecodingRule:
         if self.skip_rate is not None and not 0 <= self.skip_rate <= 1:
             raise InputError(f"rule rand-hlm: skip_rate = {self.skip_rate}; it must lie in [0, 1]")
 
+    @property
+    def drafts(self) -> bool:
+        """Say whether the SLM drafts the tokens: not where the LLM generates them."""
+        return self.kind != "llm"
+
     def __str__(self) -> str:
         value = self.threshold if self.kind == "u-hlm" else self.skip_rate
         return self.kind if value is None else f"{self.kind}({value:.4g})"
@@ -72,3 +77,6 @@ class DecodingRule:
         if self.skip_rate is not None:
             return np.asarray(coin < self.skip_rate)
         return np.full(len(level), self.kind == "slm")
+
+
+HLM, SLM, LLM = DecodingRule("hlm"), DecodingRule("slm"), DecodingRule("llm")

@@ -1,4 +1,4 @@
-"""How wrong teacher forcing is: the same rule on its own recorded path and forced on the path of hlm."""
+"""The error of teacher forcing: a rule on its own recorded path against the same rule forced on the path of hlm."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from uhlm_sim.tokens.calibration import clustered_mean
-from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.decoding_rule import HLM, LLM, SLM
 from uhlm_sim.tokens.speculative import rejection_probability
 from uhlm_sim.tokens.trace import Trace, TraceSource
 
@@ -14,7 +14,7 @@ MEASURES = ("skip_rate", "rejection_risk", "kept_rate", "tokens_per_answer")
 
 
 def forcing_gap(trace: Trace) -> pd.DataFrame:
-    """Return both ways side by side for each recorded u-hlm and rand-hlm path, on the evaluation prompts.
+    """Return exact and forced measures of each recorded u-hlm and rand-hlm path, on the evaluation prompts.
 
     Columns: ``path``, and for each measure ``<measure>.exact``, ``<measure>.forced`` and, of their paired difference
     (forced - exact), ``<measure>.gap``, ``.gap_low``, ``.gap_high`` (95 % interval over prompts). Measures: share of
@@ -22,9 +22,9 @@ def forcing_gap(trace: Trace) -> pd.DataFrame:
     linearises both ratios; NaN where nothing is skipped. Raises TraceError if there is no path hlm.
     """
     rows = []
-    forced_on = trace.source(DecodingRule("hlm")).recorded
+    forced_on = trace.source(HLM).recorded
     for entry in trace.header.paths:
-        if entry.kind not in ("u-hlm", "rand-hlm"):
+        if entry.rule in (HLM, SLM, LLM):
             continue
         exact = _answers(TraceSource(trace, entry.rule, entry.name, exact=True))
         forced = _answers(TraceSource(trace, entry.rule, forced_on, exact=False))

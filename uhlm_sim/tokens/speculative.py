@@ -111,7 +111,7 @@ def rejection_probability(x_draft: ArrayLike, y_draft: ArrayLike) -> NDArray[np.
 
 
 def residual(x: Floats, y: Floats) -> Floats:
-    """Return norm(max(y - x, 0)), the law of what replaces a rejected draft; y where x = y (never asked)."""
+    """Return norm(max(y - x, 0)), the law of what replaces a rejected draft; y where x = y (none is rejected)."""
     excess = np.maximum(y - x, 0)
     total = excess.sum(axis=-1, keepdims=True)
     return np.where(total > 0, excess / np.where(total > 0, total, 1), y)
@@ -125,8 +125,8 @@ def inverse_cdf(weights: Floats, uniforms: Floats) -> NDArray[np.int64]:
     """
     cumulative = weights.reshape(-1, weights.shape[-1]).cumsum(axis=-1, dtype=np.float64)
     targets = np.asarray(uniforms, dtype=np.float64).reshape(-1) * cumulative[:, -1]
-    found = [row.searchsorted(target, side="right") for row, target in zip(cumulative, targets, strict=True)]
-    last = np.minimum(found, weights.shape[-1] - 1)
+    first = [row.searchsorted(target, side="right") for row, target in zip(cumulative, targets, strict=True)]
+    last = np.minimum(first, weights.shape[-1] - 1)
     return np.asarray(last, dtype=np.int64).reshape(weights.shape[:-1])
 
 

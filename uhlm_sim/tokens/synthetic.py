@@ -28,7 +28,7 @@ DRAWING = 1  # version of what a seed's tokens are; part of the digest
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """The answers under one rule: the same under all, but for what the rule skips."""
+    """The answers under one rule; all rules share them, and differ only in what they skip."""
 
     tokens: "Synthetic"
     rule: DecodingRule
@@ -61,8 +61,8 @@ class Synthetic:
     def __init__(self, settings: SyntheticTokens) -> None:
         self.settings = settings
         self.fitted = SyntheticLaw(settings)
-        told = json.dumps([DRAWING, settings.model_dump(mode="json")], sort_keys=True)
-        self.digest = hashlib.sha256(told.encode()).hexdigest()
+        identity = json.dumps([DRAWING, settings.model_dump(mode="json")], sort_keys=True)
+        self.digest = hashlib.sha256(identity.encode()).hexdigest()
 
     def source(self, rule: DecodingRule, *, forced: bool = False) -> SyntheticSource:  # noqa: ARG002
         """Return the answers under a rule. None is forced: no text depends on what is decided."""
@@ -96,17 +96,16 @@ class Synthetic:
         beta = self.fitted.rejections(level, stream(settings.seed, *name, "rejection").random((count, 2)))
         draws = answer_draws(settings.seed, f"synthetic {prompt}", sample, count, 0)
         unknown = np.full(count, np.nan)
-        drafted = rule.kind != "llm"
         return TokenPath(
             prompt=prompt,
             sample=sample,
             prompt_tokens=settings.prompt_tokens,
             draft=np.zeros(count, dtype=np.int32),
             committed=np.zeros(count, dtype=np.int32),
-            uncertainty=self.fitted.uncertainty[level] if drafted else unknown,
-            x_draft=np.ones(count) if drafted else unknown,
-            y_draft=1.0 - beta if drafted else unknown,
-            accept_coin=draws.coin if drafted else unknown,
+            uncertainty=self.fitted.uncertainty[level] if rule.drafts else unknown,
+            x_draft=np.ones(count) if rule.drafts else unknown,
+            y_draft=1.0 - beta if rule.drafts else unknown,
+            accept_coin=draws.coin if rule.drafts else unknown,
             skipped=rule.skips(level, draws.skip, settings.uncertainty_samples),
             entropy=unknown,
             top1_probability=unknown,
@@ -116,9 +115,9 @@ class Synthetic:
     def provenance(self) -> dict[str, Any]:
         """Return what `provenance.json` says of it, under the key "synthetic"."""
         law = self.fitted
-        told = {
+        summary = {
             "digest": self.digest,
-            "fit": [{"statistic": name, "wanted": wanted, "got": round(got, 9)} for name, wanted, got in law.fit()],
+            "fit": [{"statistic": name, "wanted": target, "got": round(got, 9)} for name, target, got in law.fit()],
             "a": self.settings.a,
             "b": self.settings.b,
             "uncertainty_mean": law.mean,
@@ -128,12 +127,12 @@ class Synthetic:
             "exponent": law.exponent,
             "correlation": self.settings.correlation,
         }
-        return {"synthetic": told}
+        return {"synthetic": summary}
 
     def assumptions(self, max_tokens: int, *, matched: bool) -> list[str]:  # noqa: ARG002
-        """Say what a run of it takes for granted."""
+        """Return the assumptions of a run with these tokens, as sentences."""
         settings, law = self.settings, self.fitted
-        met = "; ".join(f"{name} = {got:.4f}, wanted {wanted:g}" for name, wanted, got in law.fit())
+        met = "; ".join(f"{name} = {got:.4f}, wanted {target:g}" for name, target, got in law.fit())
         along = f"correlated along an answer (r = {settings.correlation:g})" if settings.correlation else "independent"
         mean = ", on average (geometric)," if settings.length_law == "geometric" else ""
         return [

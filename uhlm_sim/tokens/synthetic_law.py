@@ -102,17 +102,17 @@ class SyntheticLaw:
         return np.where(mean > 0, mean**exponent, 0.0)
 
     def _exponent(self) -> float:
-        wanted = self.settings.delta
-        if wanted is None:
+        target = self.settings.delta
+        if target is None:
             return PLAIN_EXPONENT
         least, most = self._delta(1.0), self._delta(0.0)
-        if not least <= wanted <= most:
+        if not least <= target <= most:
             raise ScenarioError(
-                f"tokens.delta = {wanted:g}: must lie in [{least:.4f}, {most:.4f}], from E[beta], which P(beta > 0) "
+                f"tokens.delta = {target:g}: must lie in [{least:.4f}, {most:.4f}], from E[beta], which P(beta > 0) "
                 "can't be below, to the share of tokens with a u + b > 0, as tokens.a, tokens.b and "
                 "tokens.skip_rates have them"
             )
-        return float(brentq(lambda exponent: self._delta(exponent) - wanted, 0.0, 1.0, xtol=1e-14))
+        return float(brentq(lambda exponent: self._delta(exponent) - target, 0.0, 1.0, xtol=1e-14))
 
     def levels(self, uniforms: Floats) -> NDArray[np.intp]:
         """Return K u as the quantile of uniform numbers in [0, 1)."""
@@ -143,7 +143,7 @@ class SyntheticLaw:
         return float(min(1.0, self.probability[skips].sum()))
 
     def risk(self, threshold: float) -> float:
-        """Return E[beta; u <= threshold]: how likely a token is skipped that would have been refused."""
+        """Return E[beta; u <= threshold]: the probability that a token is skipped and would have been rejected."""
         level = grid_level(threshold, self.settings.uncertainty_samples)
         return float((self.probability * self.mean_beta)[: level + 1].sum())
 
@@ -164,7 +164,7 @@ class SyntheticLaw:
             "SYNTHETIC: a law fitted to given statistics. No model was run, so there is nothing to calibrate.",
             "",
             "fitted to                wanted     got  residual",
-            *(f"{name:<22} {wanted:>8.4f} {got:>7.4f} {abs(got - wanted):>9.4f}" for name, wanted, got in self.fit()),
+            *(f"{name:<22} {target:>8.4f} {got:>7.4f} {abs(got - target):>9.4f}" for name, target, got in self.fit()),
             "",
             f"E[beta | u] = clip({settings.a:g} u {settings.b:+g}, 0, 1)",
             f"u ~ Beta-binomial({settings.uncertainty_samples}), mean {self.mean:.4f}, alpha + beta {self.spread:.4f}",

@@ -1,4 +1,4 @@
-"""The seam between where tokens come from and the cell that they are replayed in."""
+"""The interface between sources of tokens and the cell that replays them."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ class RuleSource(TokenSource, Protocol):
 
 
 class TokenSet(Protocol):
-    """The tokens of one model pair for a set of prompts, measured or made: what an experiment asks of them.
+    """The tokens of one model pair for a set of prompts, recorded or synthetic, as an experiment uses them.
 
     ``digest`` tells two sets apart: equal digests, equal tokens.
     """
@@ -25,7 +25,7 @@ class TokenSet(Protocol):
     def digest(self) -> str: ...
 
     def source(self, rule: DecodingRule, *, forced: bool = False) -> RuleSource:
-        """Return the answers under a rule; ``forced``: of a policy that decides otherwise along its text."""
+        """Return the answers under a rule; ``forced``: for a policy that decides otherwise along that text."""
         ...
 
     def law(self) -> LinearLaw:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.errors import TraceError
 from uhlm_sim.tables import QUALITY
-from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
+from uhlm_sim.tokens.decoding_rule import HLM, LLM, SLM, DecodingRule, RuleKind
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
@@ -65,7 +65,7 @@ class TokenPath:
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
-        """The coin's verdict, for skipped tokens too: what the LLM would have said had it been asked."""
+        """Whether the LLM accepts the draft, by the path's coin; known for skipped tokens too."""
         return self.accept_coin < self.accept_probability
 
 
@@ -122,8 +122,8 @@ class TraceSource:
         if self.exact:
             return answer
         # The text is another rule's, and so would be its quality.
-        own = {"skipped": self.trace.decide(self.rule, answer)} | dict.fromkeys(QUALITY, np.nan)
-        return TokenPath(**{**vars(answer), **own})
+        changed = {"skipped": self.trace.decide(self.rule, answer)} | dict.fromkeys(QUALITY, np.nan)
+        return TokenPath(**{**vars(answer), **changed})
 
 
 class Trace:
@@ -178,8 +178,8 @@ class Trace:
     def find(self, rule: DecodingRule) -> str | None:
         """Return the name of the recorded path that decodes exactly like the rule, or None."""
         grid = self.header.uncertainty_samples
-        wanted = rule.same_as(grid)
-        return next((entry.name for entry in self.header.paths if entry.rule.same_as(grid) == wanted), None)
+        key = rule.same_as(grid)
+        return next((entry.name for entry in self.header.paths if entry.rule.same_as(grid) == key), None)
 
     def source(self, rule: DecodingRule, *, forced: bool = False) -> TraceSource:
         """Return the rule's answers: exact where recorded, else teacher-forced on the path `hlm`.
@@ -187,14 +187,14 @@ class Trace:
         ``forced``: of a policy that decides otherwise along the rule's text, which makes them not exact. Raises
         TraceError if neither is possible: `llm` and `slm` write their own text and have no teacher-forced form.
         """
-        found = self.find(rule)
-        if found is not None:
-            return TraceSource(self, rule, found, exact=not forced)
+        name = self.find(rule)
+        if name is not None:
+            return TraceSource(self, rule, name, exact=not forced)
         names = ", ".join(entry.name for entry in self.header.paths)
-        kind = rule.same_as(self.header.uncertainty_samples)[0]
-        if kind in ("llm", "slm"):
+        grid = self.header.uncertainty_samples
+        if rule.same_as(grid) in (LLM.same_as(grid), SLM.same_as(grid)):
             raise TraceError(f"trace {self.file}: no path for the rule {rule}; it holds {names}")
-        forced_on = self.find(DecodingRule("hlm"))
+        forced_on = self.find(HLM)
         if forced_on is None:
             raise TraceError(
                 f"trace {self.file}: no path for the rule {rule}, nor hlm to force it on; it holds {names}"
@@ -207,15 +207,15 @@ class Trace:
         rows = None if number is None else self._answers.get((number, prompt, sample))
         if rows is None:
             raise TraceError(f"trace {self.file}: no answer of path '{name}' to prompt {prompt}, sample {sample}")
-        found: dict[str, Any] = {field: values[rows] for field, values in self._arrays.items()}
-        found |= {name: float(self._columns[name][rows.start]) for name in QUALITY}
-        return TokenPath(prompt, sample, self.header.prompts[prompt].tokens, **found)
+        fields: dict[str, Any] = {field: values[rows] for field, values in self._arrays.items()}
+        fields |= {name: float(self._columns[name][rows.start]) for name in QUALITY}
+        return TokenPath(prompt, sample, self.header.prompts[prompt].tokens, **fields)
 
     def decide(self, rule: DecodingRule, answer: TokenPath) -> NDArray[np.bool_]:
         """Return which tokens of an answer the rule would skip, given the answer's own prefixes."""
         grid = self.header.uncertainty_samples
         coin = np.empty(0)
-        if rule.kind == "rand-hlm":
+        if rule.skip_rate is not None:
             key = self.header.prompts[answer.prompt].id
             coin = answer_draws(self.header.seed, key, answer.sample, len(answer), grid).skip
         return rule.skips(np.rint(answer.uncertainty * grid), coin, grid)
@@ -245,7 +245,7 @@ class Trace:
 
     def hlm_tokens(self, split: str) -> pd.DataFrame:
         """Return the `tokens` of the hlm path on the prompts of a split. Raises TraceError where there are none."""
-        path = self.find(DecodingRule("hlm"))
+        path = self.find(HLM)
         table = self.tokens(path, split) if path else pd.DataFrame()
         if table.empty:
             raise TraceError(
@@ -287,7 +287,7 @@ class Trace:
     def provenance(self) -> dict[str, Any]:
         """Return what `provenance.json` says of it, under the key "trace"."""
         header = self.header
-        told = {
+        summary = {
             "file": Path(self.file).name,
             "digest": self.digest,
             "models": {role: dict(model) for role, model in header.models.items()},
@@ -300,12 +300,12 @@ class Trace:
             "encoder": None if header.encoder is None else dict(header.encoder),
             "how_to_make_again": header.how_to_make_again,
         }
-        return {"trace": told}
+        return {"trace": summary}
 
     def assumptions(self, max_tokens: int, *, matched: bool) -> list[str]:
-        """Say what a run that replays it up to ``max_tokens`` takes for granted."""
+        """Return the assumptions of a run that replays it up to ``max_tokens``, as sentences."""
         header = self.header
-        said = [
+        sentences = [
             f"Tokens are replayed from forward passes of {_called(header.models['llm'])} as LLM and "
             f"{_called(header.models['slm'])} as SLM at temperature {header.temperature:g}; how long they take comes "
             "from the scenario and its presets, not from these models.",
@@ -317,11 +317,11 @@ class Trace:
             else "The trace was recorded without a sentence encoder, so the cosines are left empty.",
         ]
         if matched and max_tokens < header.max_tokens:
-            said.append(
+            sentences.append(
                 f"A matched skip rate is that of whole recorded answers, up to {header.max_tokens} tokens; answers end "
                 f"at {max_tokens} here, so the rate that it was matched to may differ by a little."
             )
-        return said
+        return sentences
 
 
 def _called(model: Mapping[str, Any]) -> str:

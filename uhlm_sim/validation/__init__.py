@@ -1,1 +1,1 @@
-"""The model held against theory: claims, what the simulator makes of them, and one verdict over all."""
+"""Validation: claims of theory, the simulator's values for them, and one verdict over all."""

@@ -121,9 +121,9 @@ def round_robin(trial: Trial) -> Finding:
     )
     needs_s = bits / snr
     expected = np.minimum(needs_s, needs_s[:, np.newaxis]).sum(axis=1)
-    found = [job.received_s for job in sorted(ended, key=lambda job: job.device)]
+    ends_s = [job.received_s for job in sorted(ended, key=lambda job: job.device)]
     how = "20 uploads that begin together, slots of 1 ms: within two rounds"
-    return equals(expected, found, how, limit=2 * 20 * tti_s, scale=1.0)
+    return equals(expected, ends_s, how, limit=2 * 20 * tti_s, scale=1.0)
 
 
 def fair_slots(trial: Trial) -> Finding:

@@ -112,20 +112,20 @@ def long_uploads(trial: Trial) -> Finding:
 
 
 def path_loss(_trial: Trial) -> Finding:
-    found = [
+    simulated = [
         radio.uma(DISTANCES_M, seen, carrier_hz=5e9, base_station_height_m=25.0, phone_height_m=1.5)
         for seen in (True, False)
     ]
     how = "10 m to 5 km at 5 GHz, in sight and not"
-    return equals([IN_SIGHT_DB, HIDDEN_DB], found, how, limit=5.1e-4, scale=1.0)
+    return equals([IN_SIGHT_DB, HIDDEN_DB], simulated, how, limit=5.1e-4, scale=1.0)
 
 
 def link_budget(_trial: Trial) -> Finding:
     """SNR = P G / L over k T F B: 23 dBm, -174 dBm/Hz, 8 dBi, 5 dB; half the band, twice the SNR."""
     loss_db, lg_2 = np.array([80.0, 120.0]), 10 * math.log10(2)
     expected = 23 - loss_db + 8 + 174 - 70 - 5
-    found = [radio.uplink_snr_db(loss_db, bandwidth_hz=width_hz) for width_hz in (10e6, 5e6)]
-    return equals([expected, expected + lg_2], found, "80 and 120 dB of loss, 10 and 5 MHz")
+    simulated = [radio.uplink_snr_db(loss_db, bandwidth_hz=width_hz) for width_hz in (10e6, 5e6)]
+    return equals([expected, expected + lg_2], simulated, "80 and 120 dB of loss, 10 and 5 MHz")
 
 
 CLAIMS = (

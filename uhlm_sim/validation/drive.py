@@ -44,7 +44,7 @@ def serve(
 
 
 def flat_air(snr: Floats, efficiency_of: Callable[[Floats], Floats] = lambda snr: snr) -> Air:
-    """Return an air without fading; unless said otherwise a hertz carries as many bit/s as the SNR."""
+    """Return an air without fading; by default a hertz carries as many bit/s as the SNR."""
     return Air(snr, efficiency_of)
 
 
@@ -83,7 +83,7 @@ def upload(uploads: list[tuple[float, int, float]], air: Air, **options: Any) ->
 
 
 def at_once(job: Job) -> None:
-    """Let an upload's end be all that its phone waits for."""
+    """End the wait of an upload's phone."""
     job.done.after(0.0)
 
 

@@ -1,4 +1,4 @@
-"""What a validation draws: every claim's distance from theory, queues against load, the closed cell against phones."""
+"""Figures of a validation: each claim's distance from theory, queues against load, the closed cell against phones."""
 
 from pathlib import Path
 
@@ -25,15 +25,15 @@ MARKS = {  # by panel: curve -> marker, colour
 }
 
 
-def drawings(found: Validation) -> list[Drawing]:
+def drawings(result: Validation) -> list[Drawing]:
     """Return the figures of a validation, those without anything to show left out."""
-    made = [distances(found), queues(found.table), closed_cell(found.table)]
+    made = [distances(result), queues(result.table), closed_cell(result.table)]
     return [drawing for drawing in made if drawing is not None]
 
 
-def distances(found: Validation) -> Drawing | None:
+def distances(result: Validation) -> Drawing | None:
     """Draw each statistical claim's distance from theory in standard errors, between the limits of one and of all."""
-    table = found.table[found.table["p_value"].notna()][["station", "name", "p_value", "z", "verdict"]]
+    table = result.table[result.table["p_value"].notna()][["station", "name", "p_value", "z", "verdict"]]
     if table.empty:
         return None
     inner, outer = 1.96, float(stats.norm.isf(FAMILY / 4 / len(table)))
@@ -56,8 +56,8 @@ def distances(found: Validation) -> Drawing | None:
     return Drawing(
         "distances",
         "How far from theory each statistical claim lies",
-        f"Grey: the 95 % interval, beyond which up to {found.allowed} of {len(table)} may lie by chance. Dashed: where "
-        "one alone fails (Holm's first limit). In chi-square tests the sign says nothing.",
+        f"Grey: the 95 % interval, beyond which up to {result.allowed} of {len(table)} may lie by chance. Dashed: "
+        "where one alone fails (Holm's first limit). In chi-square tests the sign says nothing.",
         table,
         figure,
     )
@@ -129,10 +129,10 @@ def closed_cell(table: pd.DataFrame) -> Drawing | None:
     )
 
 
-def write_drawings(found: Validation, folder: Path) -> list[tuple[Drawing, Path]]:
+def write_drawings(result: Validation, folder: Path) -> list[tuple[Drawing, Path]]:
     """Write each figure as PNG, PDF and CSV of what is drawn; return them with their PNG."""
     written = []
-    for drawing in drawings(found):
+    for drawing in drawings(result):
         written.append((drawing, save(drawing.figure, folder, drawing.name)))
         write_table(drawing.table, folder / f"{drawing.name}.csv")
     return written

@@ -1,4 +1,4 @@
-"""What a claim is, and what comes out when the simulator is held against it."""
+"""Claims about the model, and the tests that compare simulation with theory."""
 
 import math
 from collections.abc import Callable
@@ -18,20 +18,20 @@ WIDEST = 0.2
 
 @dataclass(frozen=True)
 class Trial:
-    """What a check is given: random streams that are its own, and how much to simulate (1: quick)."""
+    """The inputs of a check: random streams of its own, and how much to simulate (1: quick)."""
 
     name: str
     seed: int
     size: int
 
     def rng(self, *name: str | int) -> np.random.Generator:
-        """Return the generator of a name, this claim's own."""
+        """Return this claim's generator for a name."""
         return stream(self.seed, "validate", self.name, *name)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Theory beside simulation.
+    """A value of theory beside its simulated value.
 
     `low` and `high` are the ends of the 95 % interval of what was simulated, `p_value` is the chance of a simulation at
     least so far from theory if theory is right, NaN for a claim that must hold exactly: there `error` may not exceed
@@ -84,18 +84,18 @@ def mean_is(theory: float, values: ArrayLike, how: str) -> Finding:
 
 def share_is(theory: float, hits: int, draws: int, how: str) -> Finding:
     """Hold a share of independent draws against a probability: the score test, with Wilson's interval."""
-    found = stats.binomtest(hits, draws).proportion_ci(LEVEL, method="wilson")
+    interval = stats.binomtest(hits, draws).proportion_ci(LEVEL, method="wilson")
     share = hits / draws
     p_value = float(2 * stats.norm.sf(abs(share - theory) / math.sqrt(theory * (1 - theory) / draws)))
-    too_wide = _too_wide((found.high - found.low) / 2, theory)
-    return Finding(theory, share, how, float(found.low), float(found.high), p_value, broken=too_wide)
+    too_wide = _too_wide((interval.high - interval.low) / 2, theory)
+    return Finding(theory, share, how, float(interval.low), float(interval.high), p_value, broken=too_wide)
 
 
 def share_is_at_least(theory: float, hits: int, draws: int, how: str) -> Finding:
     """Hold a share of independent draws against a probability that it must not fall below: the binomial test."""
-    found = stats.binomtest(hits, draws).proportion_ci(LEVEL, method="wilson")
+    interval = stats.binomtest(hits, draws).proportion_ci(LEVEL, method="wilson")
     p_value = float(stats.binom.cdf(hits, draws, theory))
-    return Finding(theory, hits / draws, how, float(found.low), float(found.high), p_value)
+    return Finding(theory, hits / draws, how, float(interval.low), float(interval.high), p_value)
 
 
 def counts_follow(law: ArrayLike, counts: ArrayLike, how: str) -> Finding:
@@ -127,14 +127,14 @@ def equals(
 
     The one that differs most is shown. Raises SimulationError if there are too many or too few.
     """
-    expected, found = np.asarray(theory, dtype=np.float64).ravel(), np.asarray(simulated, dtype=np.float64).ravel()
-    if expected.shape != found.shape or not len(expected):
-        raise SimulationError(f"{len(found)} numbers simulated where theory has {len(expected)}")
-    apart: NDArray[np.float64] = np.abs(found - expected)
+    expected, values = np.asarray(theory, dtype=np.float64).ravel(), np.asarray(simulated, dtype=np.float64).ravel()
+    if expected.shape != values.shape or not len(expected):
+        raise SimulationError(f"{len(values)} numbers simulated where theory has {len(expected)}")
+    apart: NDArray[np.float64] = np.abs(values - expected)
     apart[np.isnan(apart)] = np.inf
     worst = int(apart.argmax())
     size = (np.abs(expected).max() or 1.0) if scale is None else scale
-    return Finding(float(expected[worst]), float(found[worst]), how, error=float(apart[worst] / size), limit=limit)
+    return Finding(float(expected[worst]), float(values[worst]), how, error=float(apart[worst] / size), limit=limit)
 
 
 def _too_wide(half: float, theory: float) -> str:

@@ -38,8 +38,8 @@ def fails(bits_a_symbol: int, rate_1024: float, bits: float, snr: float, gap_db:
 
 def normal_approximation(_trial: Trial) -> Finding:
     expected = [fails(q, rate, bits, 10 ** (snr_db / 10), gap_db) for q, rate, _, bits, gap_db, snr_db in POINTS]
-    found = [float(radio.block_error(mcs, bits, 10 ** (snr_db / 10))) for _, _, mcs, bits, _, snr_db in POINTS]
-    return equals(expected, found, "7 blocks of 100, 500 and 2,000 bits, QPSK to 64-QAM")
+    simulated = [float(radio.block_error(mcs, bits, 10 ** (snr_db / 10))) for _, _, mcs, bits, _, snr_db in POINTS]
+    return equals(expected, simulated, "7 blocks of 100, 500 and 2,000 bits, QPSK to 64-QAM")
 
 
 def lowest_fails(snr: float) -> float:

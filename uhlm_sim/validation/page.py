@@ -13,7 +13,7 @@ from uhlm_sim.validation.validate import Validation, cells
 from uhlm_sim.version import VERSION
 
 
-def write_page(found: Validation, folder: Path | str) -> Path:
+def write_page(result: Validation, folder: Path | str) -> Path:
     """Write validation.csv, figures/ and validation.html into a folder, over an earlier one's; return the page.
 
     Same validation, same bytes. Raises InputError if the folder can't be made.
@@ -23,18 +23,18 @@ def write_page(found: Validation, folder: Path | str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be made ({error})") from None
-    write_table(found.table, folder / "validation.csv")
+    write_table(result.table, folder / "validation.csv")
     figures = [
         (drawing, base64.b64encode(png.read_bytes()).decode(), float(drawing.figure.get_figwidth()))
-        for drawing, png in write_drawings(found, folder / "figures")
+        for drawing, png in write_drawings(result, folder / "figures")
     ]
     stations = [
         (station, [(row, cells(row)) for row in rows.to_dict("records")])
-        for station, rows in found.table.groupby("station", sort=False)
+        for station, rows in result.table.groupby("station", sort=False)
     ]
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         files("uhlm_sim.validation").joinpath("validation.html.j2").read_text(encoding="utf-8")
     )
-    page = template.render(found=found, words=found.words(), stations=stations, figures=figures, version=VERSION)
+    page = template.render(result=result, words=result.words(), stations=stations, figures=figures, version=VERSION)
     (folder / "validation.html").write_text(page, encoding="utf-8")
     return folder / "validation.html"

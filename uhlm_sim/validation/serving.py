@@ -67,13 +67,13 @@ def shortest_work(trial: Trial) -> Finding:
     rate = rho / float(sizes @ share)
     up_to = np.cumsum(rate * sizes * share)
     waits = rate * float(sizes**2 @ share) / 2 / ((1 - np.r_[0.0, up_to[:-1]]) * (1 - up_to))
-    found, count = [], 800 * trial.size
+    mean_waits_s, count = [], 800 * trial.size
     for run in range(RUNS):
         rng = trial.rng(run)
         arrivals_s, tokens = np.cumsum(rng.exponential(1 / rate, count)), rng.choice(sizes, count, p=share)
         jobs = serve(arrivals_s, float, tokens, order=ORDERS["shortest-work"])[100:-100]
-        found.append(np.mean([job.verify_started_s - job.received_s for job in jobs]))
-    return mean_is(float(waits @ share), found, f"{RUNS} runs of {count:,} jobs")
+        mean_waits_s.append(np.mean([job.verify_started_s - job.received_s for job in jobs]))
+    return mean_is(float(waits @ share), mean_waits_s, f"{RUNS} runs of {count:,} jobs")
 
 
 def chunk_loop(
@@ -112,8 +112,8 @@ def chunks(trial: Trial) -> Finding:
     expected, busy_s = chunk_loop(arrivals_s, tokens, service_s, chunk, most)
     jobs = serve(arrivals_s, service_s, tokens, max_batch=most, chunk_tokens=chunk)
     shares_s = sum((job.verified_s - job.verify_started_s) / job.batch_jobs for job in jobs)
-    found = [*(job.verified_s for job in jobs), shares_s]
-    return equals([*expected, busy_s], found, f"{JOBS:,} jobs in chunks of {chunk}, every end; the GPU's busy time")
+    simulated = [*(job.verified_s for job in jobs), shares_s]
+    return equals([*expected, busy_s], simulated, f"{JOBS:,} jobs in chunks of {chunk}, every end; the GPU's busy time")
 
 
 PHONES, REQUESTS, VERIFICATIONS, CAPACITY, MOST = 6, 40, 10, 400, 4
@@ -130,8 +130,8 @@ def memory_loop(gaps_s: Floats, prompts: NDArray[np.int64]) -> tuple[Floats, Flo
         for job in sorted(job for job in due if job[0] <= now)[:MOST]:
             _, phone, number = job
             new = lost[phone] + (int(prompts[phone, number // VERIFICATIONS]) if number % VERIFICATIONS == 0 else 1)
-            taken = {other for _, other, _ in batch} | {phone}
-            idle = [other for other in recent if other not in taken]
+            busy = {other for _, other, _ in batch} | {phone}
+            idle = [other for other in recent if other not in busy]
             if sum(held.values()) - sum(held[other] for other in idle) + new > CAPACITY:
                 break
             while sum(held.values()) + new > CAPACITY:

@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from uhlm_sim.tokens import speculative
-from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.decoding_rule import HLM
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.validation.findings import Claim, Finding, Trial, counts_follow, equals, mean_is, share_is
 
@@ -112,13 +112,13 @@ def uncertainty_limits(trial: Trial) -> Finding:
 def thresholds(_trial: Trial) -> Finding:
     a, b, delta = 0.82, -0.06, 0.29
     law = speculative.LinearLaw(a, b, delta)
-    found = [law.risk_averse, law.risk_prone, *law.rejection([law.risk_averse, law.risk_prone, 0.5])]
-    return equals([0.06 / 0.82, 0.35 / 0.82, 0.0, 0.29, 0.35], found, "the paper's a, b and Delta")
+    simulated = [law.risk_averse, law.risk_prone, *law.rejection([law.risk_averse, law.risk_prone, 0.5])]
+    return equals([0.06 / 0.82, 0.35 / 0.82, 0.0, 0.29, 0.35], simulated, "the paper's a, b and Delta")
 
 
 def recorded_coins(_trial: Trial) -> Finding:
     """Along a path each coin is independent of the past, so sums of (accepted - probability) are a martingale."""
-    source = Trace.read("smollm2-pair").source(DecodingRule("hlm"))
+    source = Trace.read("smollm2-pair").source(HLM)
     paths = [source.path(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples)]
     chance = np.concatenate([path.accept_probability for path in paths])
     kept = np.concatenate([path.accepted for path in paths])

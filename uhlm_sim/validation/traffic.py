@@ -1,4 +1,4 @@
-"""Claims about who asks when, who is there, phones of several classes, and what a token costs in joules."""
+"""Claims about arrivals, presence, device classes and energy."""
 
 import math
 from functools import partial
@@ -36,24 +36,24 @@ def dispersion(high: float, low: float, high_s: float, low_s: float, window_s: f
     return 1 + 2 * share * (1 - share) * (high - low) ** 2 * lag_s / r / (mean * window_s)
 
 
-def bursts_of(own: bool) -> float:
-    """Return the theory for all phones together: with common bursts their rates add up, else their variances do."""
+def bursts_of(of_device: bool) -> float:
+    """Return the dispersion of all phones' counts: common bursts add up their rates, others only their variances."""
     high_s, low_s, factor = BURST["mean_burst_s"], BURST["mean_calm_s"], BURST["factor"]
     calm = (high_s + low_s - factor * high_s) / low_s
-    rate = RATE if own else PHONES * RATE
+    rate = RATE if of_device else PHONES * RATE
     return dispersion(factor * rate, calm * rate, high_s, low_s, WINDOW_S)
 
 
 def counts(scenario: Scenario, replications: int) -> Floats:
-    """Return how many requests all phones together are asked within the window, in each replication."""
+    """Return the number of all phones' requests within the window, for each replication."""
     people, traffic = population(scenario), find_names(scenario)["traffic.kind"]
-    found = np.zeros(replications)
+    requests = np.zeros(replications)
     for replication in range(replications):
         for who in people:
             next_arrival, arrived_s = arrivals_of(scenario, who, replication, traffic), 0.0
             while (arrived_s := next_arrival(arrived_s)) <= WINDOW_S:
-                found[replication] += 1
-    return found
+                requests[replication] += 1
+    return requests
 
 
 def bursty(of: str) -> dict[str, Any]:
@@ -74,24 +74,24 @@ def runs_of(trial: Trial, traffic: dict[str, Any]) -> tuple[Floats, str]:
 
 def mean_rate(trial: Trial, traffic: dict[str, Any], rate: float) -> Finding:
     """However requests are bundled, phones are asked at a mean rate."""
-    found, how = runs_of(trial, traffic)
-    return mean_is(rate, found / (PHONES * WINDOW_S), how)
+    requests, how = runs_of(trial, traffic)
+    return mean_is(rate, requests / (PHONES * WINDOW_S), how)
 
 
 def dispersion_is(trial: Trial, traffic: dict[str, Any], rate: float, theory: float) -> Finding:
     """Squares of counts off their mean, over it: 1 without bursts."""
-    (found, how), mean = runs_of(trial, traffic), PHONES * rate * WINDOW_S
-    return mean_is(theory, (found - mean) ** 2 / mean, how)
+    (requests, how), mean = runs_of(trial, traffic), PHONES * rate * WINDOW_S
+    return mean_is(theory, (requests - mean) ** 2 / mean, how)
 
 
 def classes_apart(trial: Trial) -> Finding:
     """On fixed parts of the band, with a GPU for each phone, a class can't tell who else is on the cell."""
-    own = {"name": "here", "count": 3, "mean_snr_db": 4.0, "slm_token_s": 0.03}
+    observed = {"name": "here", "count": 3, "mean_snr_db": 4.0, "slm_token_s": 0.03}
     others = (
-        [{"name": "there", "count": 5}, own],
-        [{"name": "elsewhere", "count": 2, "think_time_s": 0.1}, own, {"name": "farther", "count": 3}],
+        [{"name": "there", "count": 5}, observed],
+        [{"name": "elsewhere", "count": 2, "think_time_s": 0.1}, observed, {"name": "farther", "count": 3}],
     )
-    found = []
+    ends_s = []
     for classes in others:
         scenario = cell(
             trial, U_HLM,
@@ -103,9 +103,9 @@ def classes_apart(trial: Trial) -> Finding:
         )  # fmt: skip
         tokens = committed(run(scenario))
         mine = [who.device for who in population(scenario) if who.name[0] == "here"]
-        found.append(tokens.loc[tokens["device"].isin(mine), ["started_s", "committed_s"]].to_numpy())
-    how = f"{len(found[0]):,} tokens of 3 phones, both ends of each, beside 5 other phones of one kind or of two"
-    return equals(found[0], found[1], how)
+        ends_s.append(tokens.loc[tokens["device"].isin(mine), ["started_s", "committed_s"]].to_numpy())
+    how = f"{len(ends_s[0]):,} tokens of 3 phones, both ends of each, beside 5 other phones of one kind or of two"
+    return equals(ends_s[0], ends_s[1], how)
 
 
 def one_phone_energy(trial: Trial) -> Finding:
@@ -120,14 +120,14 @@ def one_phone_energy(trial: Trial) -> Finding:
         duration_s=5.0 + 100 * (SLM_S + UPLOAD_S + t(1) + DOWNLINK_S), warmup_s=5.0,
     )  # fmt: skip
     records = run(scenario)
-    found = replication_metrics(
+    metrics = replication_metrics(
         *records.tables, warmup_s=5.0,
         duration_s=scenario.duration_s, devices=1, slo={}, output_law=True, powers=powers_of(scenario, [0]),
     )  # fmt: skip
     idle_s = SLM_S + UPLOAD_S + DOWNLINK_S
     parts = [device_w * SLM_S, (amplifier_w + circuit_w) * UPLOAD_S, gpu_w * t(1) + idle_w * idle_s]
-    told = [found[name] for name in ENERGY]
-    return equals([sum(parts), *parts], told, "a run of a hundred tokens: the whole and its parts")
+    joules = [metrics[name] for name in ENERGY]
+    return equals([sum(parts), *parts], joules, "a run of a hundred tokens: the whole and its parts")
 
 
 MMPP = "Fischer and Meier-Hellstern 1993"

@@ -78,8 +78,8 @@ def blocks_end(trial: Trial) -> Finding:
     sizes = trial.rng("sizes").exponential(100_000.0, 4000)
     sizes = sizes[np.cumsum(sizes) < 0.99 * sent[-1]]
     expected = np.interp(np.cumsum(sizes), sent, coherence_s * np.arange(blocks + 1))
-    found = drive.one_after_another(sizes, air_of(gains, coherence_s), bandwidth_hz=bandwidth_hz)
-    return equals(expected, found, f"{len(sizes):,} uploads over blocks of 20 ms, every end")
+    ends_s = drive.one_after_another(sizes, air_of(gains, coherence_s), bandwidth_hz=bandwidth_hz)
+    return equals(expected, ends_s, f"{len(sizes):,} uploads over blocks of 20 ms, every end")
 
 
 def busy_uploads(trial: Trial, count: int = 3000, devices: int = 200) -> tuple[list[tuple[float, int, float]], Air]:
@@ -100,9 +100,9 @@ def conservation(trial: Trial) -> Finding:
     counted = band.counters
     airtime_s = sum(job.airtime_s for job in ended)
     stay_s = sum(job.received_s - job.sent_s for job in ended)
-    asked = [sum(bits for *_, bits in uploads), airtime_s, stay_s, len(uploads)]
-    told = np.array([counted.bits, counted.busy_s, counted.present_s, counted.departures])
-    return equals(np.ones(4), told / asked, f"{len(uploads):,} uploads of 200 phones, blocks of 20 ms", limit=1e-9)
+    sums = [sum(bits for *_, bits in uploads), airtime_s, stay_s, len(uploads)]
+    counters = np.array([counted.bits, counted.busy_s, counted.present_s, counted.departures])
+    return equals(np.ones(4), counters / sums, f"{len(uploads):,} uploads of 200 phones, blocks of 20 ms", limit=1e-9)
 
 
 def equal_again(left_bits: Floats, _snr: Floats) -> Floats:

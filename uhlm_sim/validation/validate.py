@@ -1,4 +1,4 @@
-"""All claims together: simulated side by side, judged as one family, and told."""
+"""All claims together: simulated in parallel, judged as one family, and reported."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -35,7 +35,7 @@ COLUMNS += ["error", "limit", "how", "verdict", "reason", "curve", "at"]
 
 @dataclass(frozen=True)
 class Validation:
-    """Every claim with what came out and its verdict.
+    """Every claim with its finding and verdict.
 
     `table` has a row per claim and the columns COLUMNS, which `Claim` and `Finding` define; `z` is the p-value as a
     signed number of standard errors. `allowed` is how many rows may lie outside their 95 % interval.
@@ -88,12 +88,12 @@ class Validation:
 
 def claims(only: Collection[str] = ()) -> list[tuple[str, Claim]]:
     """Return (station, claim) of all claims, or of those named. Raises InputError for a name that there isn't."""
-    found = [(station, claim) for station, group in STATIONS.items() for claim in group]
-    names = [claim.name for _, claim in found]
+    named = [(station, claim) for station, group in STATIONS.items() for claim in group]
+    names = [claim.name for _, claim in named]
     for name in only:
         if name not in names:
             raise InputError(f"no claim is called '{name}'{did_you_mean(name, names)}")
-    return [(station, claim) for station, claim in found if not only or claim.name in only]
+    return [(station, claim) for station, claim in named if not only or claim.name in only]
 
 
 def validate(
@@ -104,24 +104,24 @@ def validate(
     only: Collection[str] = (),
     progress: Progress = no_progress,
 ) -> Validation:
-    """Hold the simulator against theory, claim by claim, on `jobs` processes (-1: all cores).
+    """Compare the simulator with theory, claim by claim, on `jobs` processes (-1: all cores).
 
     Each claim has random streams of its own, named by the claim, so that rows are independent and a claim's result
     hangs on neither the others nor the number of processes. `only` names the claims to look at, all if empty.
     """
     chosen = claims(only)
     size = QUICK if quick else FULL
-    found: dict[int, Finding] = {}
+    findings: dict[int, Finding] = {}
     arriving = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
         joblib.delayed(_check)(number, claim, Trial(claim.name, seed, size)) for number, (_, claim) in enumerate(chosen)
     )
     progress("validating", 0, len(chosen))
     for number, finding in arriving:
-        found[number] = finding
-        progress("validating", len(found), len(chosen))
+        findings[number] = finding
+        progress("validating", len(findings), len(chosen))
     rows = [
         {"station": station, "name": claim.name, "claim": claim.text, "source": claim.source, "unit": claim.unit}
-        | asdict(found[number])
+        | asdict(findings[number])
         | {"curve": claim.curve, "at": claim.at}
         for number, (station, claim) in enumerate(chosen)
     ]
@@ -168,7 +168,7 @@ def cells(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _check(number: int, claim: Claim, trial: Trial) -> tuple[int, Finding]:
-    """Return a claim's number and finding; a model that breaks off has its reason there."""
+    """Return a claim's number and finding; if the simulation raises, the finding has the reason."""
     try:
         return number, claim.check(trial)
     except UhlmError as error:

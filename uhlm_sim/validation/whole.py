@@ -69,8 +69,8 @@ def cell(trial: Trial, policy: Mapping[str, Any], **changes: Any) -> Scenario:
 
 
 def run(scenario: Scenario, replication: int = 0) -> Records:
-    found = find_names(scenario, allow_plugins=True)
-    return simulate(scenario, ready_policy(0, scenario, answers(), found), replication, found=found)
+    functions = find_names(scenario, allow_plugins=True)
+    return simulate(scenario, ready_policy(0, scenario, answers(), functions), replication, functions=functions)
 
 
 def metrics(scenario: Scenario, records: Records) -> dict[str, float]:
@@ -92,15 +92,15 @@ def stays_s(tokens: pd.DataFrame) -> Floats:
 
 
 def new_positions(tokens: pd.DataFrame) -> list[tuple[int, int]]:
-    """Return of each sent token, in order, what the LLM has to process and how many ids it doesn't know."""
-    told, seen = [], -1
+    """Return for each sent token, in order, (positions that the LLM must process, ids that it doesn't know)."""
+    new, seen = [], -1
     columns = (tokens[name].tolist() for name in ("position", "decision", "prompt_tokens"))
     for position, decision, prompt in zip(*columns, strict=True):
         seen = -1 if position == 0 else seen
         if decision == "send":
-            told.append((prompt + position, prompt + position) if seen < 0 else (position - seen, position - seen - 1))
+            new.append((prompt + position, prompt + position) if seen < 0 else (position - seen, position - seen - 1))
             seen = position
-    return told
+    return new
 
 
 # -- one phone ----------------------------------------------------------------------------------------------------
@@ -121,21 +121,21 @@ def one_phone_metrics(trial: Trial) -> Finding:
     device = {"slm_token_s": SLM_S, "slm_prefill_token_s": 0.0}
     scenario = cell(trial, HLM, base_station={"sync": "free"}, device=device)
     records = run(scenario)
-    found = metrics(scenario, records)
+    measured = metrics(scenario, records)
     token_s = SLM_S + UPLOAD_S + t(1) + DOWNLINK_S
     names = ["tpot_s.mean", "ttft_s.p95", "token_delay_s.p50", "token_throughput_per_device", "mean_token_rate"]
     expected = np.array([token_s, token_s, token_s, 1 / token_s, 1 / token_s])
     how = "TPOT, TTFT, token delay and both token rates of a run"
-    return equals(np.ones(5), np.array([found[name] for name in names]) / expected, how)
+    return equals(np.ones(5), np.array([measured[name] for name in names]) / expected, how)
 
 
 def one_phone_billing(trial: Trial) -> Finding:
     """Bits are 8 V and 15 a new id; the LLM's positions are 1 + skipped since, or prompt + position at first."""
     tokens = committed(run(cell(trial, U_HLM)))
     sent = tokens[tokens["decision"] == "send"]
-    told = new_positions(tokens)
-    bits = [8 * V + ID_BITS * ids for _, ids in told]
-    ratio = np.concatenate([sent["payload_bits"] / bits, sent["llm_tokens"] / [n for n, _ in told]])
+    positions = new_positions(tokens)
+    bits = [8 * V + ID_BITS * ids for _, ids in positions]
+    ratio = np.concatenate([sent["payload_bits"] / bits, sent["llm_tokens"] / [n for n, _ in positions]])
     return equals(np.ones(len(ratio)), ratio, f"{len(sent):,} uploads, bits and LLM positions of each")
 
 
@@ -180,8 +180,8 @@ def own_fades(trial: Trial) -> Finding:
     sent, edges_s = np.concatenate([[0.0], np.cumsum(rate * 1e6 * coherence_s)]), coherence_s * np.arange(blocks + 1)
     began_s = tokens["started_s"] + tokens["device_s"]
     expected = np.interp(np.interp(began_s, edges_s, sent) + tokens["payload_bits"], sent, edges_s)
-    found = began_s + tokens["uplink_wait_s"] + tokens["airtime_s"]
-    return equals(expected, found, f"{len(tokens):,} uploads, the end of each")
+    ends_s = began_s + tokens["uplink_wait_s"] + tokens["airtime_s"]
+    return equals(expected, ends_s, f"{len(tokens):,} uploads, the end of each")
 
 
 # -- many phones --------------------------------------------------------------------------------------------------
@@ -223,8 +223,8 @@ def closed_cell(trial: Trial, phones: int) -> Finding:
             "max_batch": 1, "sync": "free",
         },
     )  # fmt: skip
-    found = [metrics(scenario, run(scenario, number))["token_throughput"] for number in range(RUNS)]
-    return mean_is(mean_value_analysis(phones), found, f"{RUNS} runs of {seconds:g} s")
+    throughputs = [metrics(scenario, run(scenario, number))["token_throughput"] for number in range(RUNS)]
+    return mean_is(mean_value_analysis(phones), throughputs, f"{RUNS} runs of {seconds:g} s")
 
 
 def busy_cell(trial: Trial) -> Scenario:
@@ -269,10 +269,10 @@ def same_world(trial: Trial) -> Finding:
     for policy, changes in ((HLM, {}), (LLM, {"traffic": traffic})):
         scenario = cell(trial, policy, traffic=traffic | {"devices": 25})
         scenario = cell(trial, policy, **changes) if changes else scenario
-        asked = run(scenario).requests
-        finished_s = asked.groupby("device")["finished_s"].shift(fill_value=0.0)
-        asked = asked.assign(think_s=asked["arrived_s"] - finished_s).set_index(["device", "request"])
-        worlds.append(asked[["prompt", "think_s"]].dropna())
+        requests = run(scenario).requests
+        finished_s = requests.groupby("device")["finished_s"].shift(fill_value=0.0)
+        requests = requests.assign(think_s=requests["arrived_s"] - finished_s).set_index(["device", "request"])
+        worlds.append(requests[["prompt", "think_s"]].dropna())
     common = worlds[0].index.intersection(worlds[1].index)
     first, second = (world.loc[common].to_numpy(dtype=np.float64) for world in worlds)
     return equals(first, second, f"prompt and think of {len(common):,} requests, HLM with 25 phones, LLM with 30")

@@ -5,18 +5,22 @@ from math import inf
 from operator import attrgetter
 
 import simpy
+from simpy.events import EventPriority
 
 from uhlm_sim.cell.gpus.batching import BatchRule, Order
 from uhlm_sim.cell.gpus.chunks import Split
 from uhlm_sim.cell.gpus.kv_cache import KvCache
-from uhlm_sim.cell.gpus.line import GOES_ON, Line
+from uhlm_sim.cell.gpus.line import FREE, GOES_ON, Line
 from uhlm_sim.cell.jobs import Counters, Job, Wakeup
+
+INSTANT = 1e-12  # as far as rounding may part what happens at once, relative to 1 s and the time of the run
 
 
 class BaseStation:
     """`gpus` identical servers that take jobs in batches of at most `max_batch`, from one queue or one each.
 
-    A free GPU looks at its queue after all other events of that instant and takes jobs in the queue's order: at once,
+    A free GPU looks at its queue after all other events of that instant (of a picosecond, since sums of times are
+    rounded) and takes jobs in the queue's order: at once,
     or when `rule(waiting, oldest_s)` says so (see `gpus/batching.py`). A step of n new positions, the sum of the
     jobs' `llm_tokens`, takes `service_s(n)` seconds and ends for all its jobs together: they go to `send_down`; without
     one `done` of each happens then, or its `rest_s` later. Nothing is preempted. `order(job)` is the queue's key,
@@ -89,15 +93,14 @@ class BaseStation:
             split = Split(chunk_tokens)
             split.join((yield from self._next_batch(line)), self._env.now)
             while split.jobs:
-                taken = split.next_tokens()
-                step_s = self._service_s(sum(taken))
-                split.step(taken, self._env.now, step_s)
+                new_tokens = split.next_tokens()
+                step_s = self._service_s(sum(new_tokens))
+                split.step(new_tokens, self._env.now, step_s)
                 yield self._env.timeout(step_s)
                 self._hand_on(line, split.finished())
                 if split.jobs:
-                    all_are_here = Wakeup(self._env)  # who comes or goes at this instant
-                    all_are_here.after(0.0, GOES_ON)
-                    yield all_are_here
+                    yield self._after(0.0, GOES_ON)  # who comes or goes at this instant
+                    yield from self._rest_of_instant(GOES_ON)
                     split.join(line.take(self._max_batch - len(split.jobs)), self._env.now)
 
     def _next_batch(self, line: Line) -> Generator[simpy.Event, object, list[Job]]:
@@ -108,6 +111,8 @@ class BaseStation:
         starts_s = now if line.queue else inf  # jobs may have come while it was busy
         while True:
             yield line.look.until(starts_s, now)
+            if self._env.peek() <= self._env.now + INSTANT * (1.0 + self._env.now):
+                yield from self._rest_of_instant(FREE)
             now = self.settle()
             starts_s = line.starts_s()
             if starts_s <= now:
@@ -117,6 +122,23 @@ class BaseStation:
                     self._busy_gpus += 1
                     return batch
                 starts_s = inf  # until memory is freed
+
+    def _rest_of_instant(self, priority: EventPriority) -> Generator[simpy.Event, object, None]:
+        """Wait for what belongs to this instant, but comes within a picosecond (of a second of the run) by rounding.
+
+        On a channel that stands still phones fall into step: uploads that end with a step of a GPU, or with each other,
+        do so at times whose sums were rounded apart.
+        """
+        now = self._env.now
+        end_s = now + INSTANT * (1.0 + now)
+        while now < (next_s := self._env.peek()) <= end_s:
+            yield self._after(next_s - now, priority)
+            now = self._env.now
+
+    def _after(self, delay_s: float, priority: EventPriority) -> Wakeup:
+        event = Wakeup(self._env)
+        event.after(delay_s, priority)
+        return event
 
     def submit(self, job: Job) -> None:
         """Take a job into a queue, now."""

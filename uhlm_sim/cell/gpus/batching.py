@@ -1,4 +1,4 @@
-"""Which jobs a GPU takes, and when: batch rules and orders, one plain function each, and the queue of an order.
+"""Batch rules (when a step starts) and orders (which job is next): one plain function each.
 
 A batch rule is asked when a GPU is free and jobs wait: again at every arrival and at every end of a step. It is given
 how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more
@@ -70,7 +70,7 @@ def shortest_work(job: Job) -> float:
 
 
 def earliest_deadline(job: Job, *, ttft_s: float, tpot_s: float) -> float:
-    """Serve the token first that its SLO wants first: TTFT for a request's first token, TPOT for all others.
+    """Serve the token with the earliest deadline by its SLO: TTFT for a request's first token, TPOT for all others.
 
     key = arrived_s + ttft_s at position 0, first_token_s + position x tpot_s at others (Jackson, Scheduling a
     production line to minimize maximum tardiness, 1955). Left out: the downlink, and giving up what is late already.
@@ -80,7 +80,7 @@ def earliest_deadline(job: Job, *, ttft_s: float, tpot_s: float) -> float:
 
 
 def fewest_uploads(job: Job) -> float:
-    """Serve the request that has sent the fewest tokens so far: whoever asked little goes before whoever asked much.
+    """Serve the request with the fewest uploads so far: short requests pass long ones.
 
     key = the request's uploads, this one included (least attained service first, counted in uploads: Nuyens and
     Wierman, The foreground-background queue, Performance Evaluation 2008). Left out: what each of them cost.
@@ -115,7 +115,7 @@ ORDER = Seam(
 
 
 def bound(named: Named, values: Mapping[str, object]) -> Callable[..., float]:
-    """Return a rule or an order with its constants, of the user's own one whose numbers are looked at.
+    """Return a rule or an order with its constants; each number that a user's own function returns is checked.
 
     Raises ScenarioError if it can't be called so, or asks for what the scenario lacks.
     """
@@ -136,7 +136,7 @@ def checked(function: Callable[..., float], name: str) -> Callable[..., float]:
 
 
 class Ordered:
-    """A queue by a key: least first, of equal ones the first to come. What it has of a deque is what a station uses."""
+    """A priority queue: the least key first, ties in order of arrival. It has the deque's methods that `Line` uses."""
 
     def __init__(self, key: Callable[[Job], float]) -> None:
         self._key = key

@@ -13,14 +13,14 @@ def pieces(left: Sequence[int], chunk_tokens: int) -> list[int]:
     mix prompts with decoding so; there decoding comes first whatever it needs). At most as many jobs as the chunk has
     tokens.
     """
-    part = chunk_tokens // len(left)
-    taken = [min(tokens, part) for tokens in left]
-    spare = chunk_tokens - sum(taken)
+    equal = chunk_tokens // len(left)
+    processed = [min(tokens, equal) for tokens in left]
+    spare = chunk_tokens - sum(processed)
     for place, tokens in enumerate(left):
-        more = min(tokens - taken[place], spare)
-        taken[place] += more
+        more = min(tokens - processed[place], spare)
+        processed[place] += more
         spare -= more
-    return taken
+    return processed
 
 
 class Split:
@@ -33,7 +33,7 @@ class Split:
         self._shares: list[tuple[float, float]] = []  # of each job, in the GPU's seconds and positions so far
 
     def join(self, jobs: Sequence[Job], now: float) -> None:
-        """Let jobs begin with the next step, which starts now. What they count as processed grows step by step."""
+        """Let jobs begin with the next step, which starts now; their `llm_tokens` grow step by step."""
         for job in jobs:
             job.verify_started_s = now
             self.jobs.append(job)
@@ -45,14 +45,14 @@ class Split:
         """Return the positions of each job that the next step will process."""
         return pieces(self._left, self._chunk_tokens)
 
-    def step(self, taken: Sequence[int], now: float, seconds: float) -> None:
+    def step(self, processed: Sequence[int], now: float, seconds: float) -> None:
         """Write down a step that starts now: each job has an equal share of its time and of its positions."""
-        count, tokens = len(self.jobs), sum(taken)
+        count, tokens = len(self.jobs), sum(processed)
         for place, job in enumerate(self.jobs):
             gpu_s, positions = self._shares[place]
             self._shares[place] = gpu_s, positions = gpu_s + seconds / count, positions + tokens / count
-            self._left[place] -= taken[place]
-            job.llm_tokens += taken[place]
+            self._left[place] -= processed[place]
+            job.llm_tokens += processed[place]
             job.steps += 1
             job.batch_jobs, job.batch_tokens = count, tokens
             if job.steps > 1:
@@ -60,7 +60,7 @@ class Split:
                 job.batch_tokens = positions * job.batch_jobs / job.steps
 
     def finished(self) -> list[Job]:
-        """Return the jobs of which nothing is left, and keep the others."""
+        """Remove and return the jobs that are processed."""
         done = [job for job, left in zip(self.jobs, self._left, strict=True) if left == 0]
         going = [place for place, left in enumerate(self._left) if left]
         self.jobs = [self.jobs[place] for place in going]

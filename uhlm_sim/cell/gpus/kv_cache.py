@@ -1,4 +1,4 @@
-"""What the LLM remembers of each request: memory that holds so many positions, and what happens when it is full."""
+"""The LLM's KV cache: room for so many positions, and eviction of the least recently used request."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ class KvCache:
         return len(self._tokens)
 
     def admit(self, job: Job) -> bool:
-        """Make room for a job that is about to start, and say whether there was any."""
+        """Make room for a job that is about to start; return whether it fits."""
         lost = self._lost.get(job.device, 0)
         short = self.held_tokens + job.llm_tokens + lost - self._capacity_tokens
         if short > 0 and not self._evict(short, job.device):

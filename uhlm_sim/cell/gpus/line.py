@@ -39,7 +39,7 @@ class Line:
             self.look.no_later_than(now, now)
 
     def starts_s(self) -> float:
-        """Return when the rule lets the next step start: never, if nobody waits or it wants more jobs first."""
+        """Return when the rule lets the next step start; infinity if no job waits, or it waits for more jobs."""
         queue = self.queue
         if not queue:
             return inf

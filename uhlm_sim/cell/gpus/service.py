@@ -1,13 +1,12 @@
 """How long a batch takes at the base station: fitted times, a roofline, a table, or a function of the user's own."""
 
-import csv
 from collections.abc import Callable
 from math import inf, isfinite
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from channel_models.text_table import read_table
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario, Service
@@ -120,15 +119,11 @@ def service_times(scenario: Scenario, replication: int, named: Named) -> Times:
 def _read_table(path: str) -> tuple[list[float], list[float]]:
     where = f"base_station.service.path = '{path}'"
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        read = [[float(row[name]) for name in COLUMNS] for row in rows]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{where}: can't be read ({error})") from None
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        rows = read_table(path)
+        tokens, seconds = (rows.numbers(rows.column(name)).tolist() for name in COLUMNS)
+    except ValueError as error:
         raise ScenarioError(f"{where}: must have numbers in the columns {', '.join(COLUMNS)} ({error})") from None
-    tokens, seconds = [row[0] for row in read], [row[1] for row in read]
-    if not read or not all(later > sooner >= 0 for sooner, later in zip(tokens, [*tokens[1:], inf], strict=True)):
+    if not tokens or not all(later > sooner >= 0 for sooner, later in zip(tokens, [*tokens[1:], inf], strict=True)):
         raise ScenarioError(f"{where}: new_tokens must be at least one number of 0 or more, rising from row to row")
     if not all(isfinite(value) and value > 0 for value in seconds) or seconds[-1] < seconds[-2:][0]:
         raise ScenarioError(f"{where}: seconds must be finite, greater than 0, and not fall with the last row")

@@ -1,4 +1,4 @@
-"""The scenario's base station as an object: its rule, its order, its memory and its times, found and bound."""
+"""Makes the scenario's base station: batch rule, order, memory and service times."""
 
 from collections.abc import Callable, Sequence
 from math import inf
@@ -16,7 +16,7 @@ from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.seams import Found, Named
+from uhlm_sim.seams import Named, NamedFunctions
 
 
 def make_base_station(
@@ -24,19 +24,19 @@ def make_base_station(
     scenario: Scenario,
     replication: int,
     *,
-    found: Found,
+    functions: NamedFunctions,
     send_down: Callable[[Job], None] | None = None,
 ) -> BaseStation:
     """Return the base station of one replication. Raises ScenarioError for functions that can't be called so."""
     station = scenario.base_station
     return BaseStation(
         env,
-        service_s=service_times(scenario, replication, found["base_station.service.kind"]),
+        service_s=service_times(scenario, replication, functions["base_station.service.kind"]),
         gpus=station.gpus,
         max_batch=station.max_batch,
         join_shortest=station.queue == "join-shortest",
-        rule=bind_rule(scenario, found["base_station.batch_rule"]),
-        order=bind_order(scenario, found["base_station.order"]),
+        rule=bind_rule(scenario, functions["base_station.batch_rule"]),
+        order=bind_order(scenario, functions["base_station.order"]),
         kv_tokens=station.kv_capacity_tokens,
         chunk_tokens=station.chunk_tokens,
         send_down=send_down,
@@ -57,16 +57,18 @@ def bind_order(scenario: Scenario, named: Named) -> Order | None:
     return None if named.function is first_come else order
 
 
-def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who], found: Found) -> None:
-    """Raise ScenarioError for a rule or order that can't be had, jobs that can never meet, or memory too small for one.
+def check_base_station(
+    scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who], functions: NamedFunctions
+) -> None:
+    """Raise ScenarioError for a rule or order that can't be bound, a batch that never fills, or too little memory.
 
     Whoever waits for `min_batch` jobs in a queue of its own may find the others in front of other GPUs: with N phones,
     of which each has one job at a time, some of G queues has ceil(N / G) at least when all of them wait. Phones of a
     class that is always under `slm` never have one.
     """
     station, phones = scenario.base_station, _fewest_senders(scenario, policies, people)
-    rule = bind_rule(scenario, found["base_station.batch_rule"])
-    bind_order(scenario, found["base_station.order"])
+    rule = bind_rule(scenario, functions["base_station.batch_rule"])
+    bind_order(scenario, functions["base_station.order"])
     queues = station.gpus if station.queue == "join-shortest" else 1
     together = -(-phones // queues)
     waits_for_ever = rule is not None and station.batch_rule != "wait"
@@ -79,7 +81,7 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: 
         )
     capacity = inf if station.kv_capacity_tokens is None else station.kv_capacity_tokens * station.gpus // queues
     for policy in policies if station.kv_capacity_tokens is not None else ():
-        most = _most_positions(scenario, policy, requests_of(scenario, found["traffic.kind"]))
+        most = _most_positions(scenario, policy, requests_of(scenario, functions["traffic.kind"]))
         if most > capacity:
             key = "kv_bytes" if station.kv_tokens is None else "kv_tokens"
             raise ScenarioError(
@@ -89,7 +91,7 @@ def check_base_station(scenario: Scenario, policies: list[ReadyPolicy], people: 
 
 
 def _fewest_senders(scenario: Scenario, policies: list[ReadyPolicy], people: Sequence[Who]) -> int:
-    """Return how many phones have jobs at all, under the policy with the fewest that have any."""
+    """Return the least number of phones that send jobs under any policy; policies that send none don't count."""
     scheme_of = {policy.label: policy.scheme for policy in policies}
     class_schemes = [scheme_of.get(group.policy or "") for group in scenario.device_class] or [None]
     counts = [sum(not (class_schemes[who.group] or policy.scheme).never_asks for who in people) for policy in policies]
@@ -100,8 +102,8 @@ def _most_positions(scenario: Scenario, policy: ReadyPolicy, rows: Requests | No
     """Return the most positions that a request makes the LLM remember: its prompt's and all but its last token's."""
     traffic, context_tokens = scenario.traffic, scenario.tokens.context_tokens
     if rows is not None:
-        asked = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
-        return int(asked.max()) - 1 + context_tokens
+        positions = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
+        return int(positions.max()) - 1 + context_tokens
     return max(
         path.prompt_tokens + min(len(path), traffic.max_tokens) - 1 + context_tokens
         for prompt in range(policy.source.prompts)

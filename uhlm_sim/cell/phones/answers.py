@@ -1,7 +1,7 @@
 """The answers that phones ask for: drawn prompt by prompt, planned once, kept for the records."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from uhlm_sim.tokens.trace import TokenPath
 
 
 class Answers:
-    """A policy's answers at given costs; `paths` is the run's list, to which the paths of those asked for are added."""
+    """A policy's answers at given costs, each planned once; their paths are added to the run's list `paths`."""
 
     def __init__(self, policy: ReadyPolicy, costs: Costs, paths: list[TokenPath]) -> None:
         self._paths = paths
@@ -25,7 +25,7 @@ class Answers:
         self._path_of: dict[int, TokenPath] = {}
 
     def asked_by(self, rng: np.random.Generator) -> Callable[[], Answer]:
-        """Return what a phone's next request asks for, call by call: a prompt and a sample, drawn uniformly."""
+        """Return a function that draws the answer to a phone's next request: prompt and sample are uniform."""
 
         def next_answer() -> Answer:
             chosen = int(rng.integers(self._choices))
@@ -36,7 +36,7 @@ class Answers:
         return next_answer
 
     def of_rows(self, rows: Requests, rng: np.random.Generator) -> Callable[[], Answer]:
-        """Return what the rows of a request file ask for, call by call.
+        """Return a function that gives the answers to the rows of a request file, one a call.
 
         A row's prompt has its prompt tokens. Its answer is a recorded one that is long enough, cut to its output tokens
         (to max_tokens at most, which some answer of every policy must have): the first such answer in an order drawn
@@ -45,8 +45,8 @@ class Answers:
         pairs = zip(rows.prompt_tokens.tolist(), rows.output_tokens.tolist(), strict=True)
 
         def next_answer() -> Answer:
-            prompt_tokens, wanted = next(pairs, (1, 1))  # after the last row nothing arrives
-            tokens = min(wanted, self._costs.max_tokens)
+            prompt_tokens, output_tokens = next(pairs, (1, 1))  # after the last row nothing arrives
+            tokens = min(output_tokens, self._costs.max_tokens)
             order = rng.permutation(self._choices).tolist()
             path = next(path for path in map(self._path, order) if len(path) >= tokens)
             return self._plan(replace(_cut(path, tokens), prompt_tokens=prompt_tokens))
@@ -66,6 +66,7 @@ class Answers:
 
 def _cut(path: TokenPath, tokens: int) -> TokenPath:
     """Return an answer's first tokens."""
-    own: dict[str, Any] = {field.name: getattr(path, field.name) for field in fields(path)}
-    own |= {name: each[:tokens] for name, each in own.items() if isinstance(each, np.ndarray)}
-    return TokenPath(**own)
+    arrays: dict[str, Any] = {
+        name: values[:tokens] for name, values in vars(path).items() if isinstance(values, np.ndarray)
+    }
+    return replace(path, **arrays)

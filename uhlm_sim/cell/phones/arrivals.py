@@ -1,4 +1,4 @@
-"""When phones are asked: one function for each kind of traffic, and phones that come and go.
+"""Arrivals of requests at the phones: one function for each kind of traffic, and phones that join and leave.
 
 A kind takes the scenario and the device's own generator and returns next_arrival(free_s): the time of the device's
 next request, `free_s` being when its last answer was whole (infinity at the end of the run, so that open arrivals that
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.cell.phones.population import Who
-from uhlm_sim.cell.phones.request_file import Requests, read_requests
+from uhlm_sim.cell.phones.request_file import Requests, rows_of
 from uhlm_sim.errors import SimulationError
 from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario
@@ -85,15 +85,14 @@ def bursty(scenario: Scenario, rng: np.random.Generator, *, who: Who, replicatio
 
 
 def replay(scenario: Scenario, rng: np.random.Generator, *, who: Who) -> NextArrival:  # noqa: ARG001
-    """Ask what a file says and when it says so: a recorded trace of requests, row by row.
+    """Replay a recorded trace of requests, row by row.
 
     arrival_n = the device's n-th row: trace-driven simulation (Jain, The Art of Computer Systems Performance Analysis,
     1991, chapter 24). A row's prompt and output tokens are honoured, see `phones/request_file.py`. Left out: what
     was asked, since a trace has no text, and a user who would wait for an answer before asking on.
     """
-    file = scenario.traffic.file
-    assert file is not None  # the scenario sees to it
-    arrived_s = iter(read_requests(file).of_device(who.device, scenario.traffic.devices).arrived_s.tolist())
+    traffic = scenario.traffic
+    arrived_s = iter(rows_of(traffic).of_device(who.device, traffic.devices).arrived_s.tolist())
     return lambda _free_s: next(arrived_s, inf)
 
 
@@ -142,8 +141,8 @@ def arrivals_of(scenario: Scenario, who: Who, replication: int, named: Named) ->
 
 def requests_of(scenario: Scenario, named: Named) -> Requests | None:
     """Return the rows of the scenario's request file, where its traffic reads it. Raises ScenarioError if bad."""
-    file = scenario.traffic.file
-    return read_requests(file) if named.states("reads_file") and file is not None else None
+    traffic = scenario.traffic
+    return rows_of(traffic) if named.states("reads_file") and traffic.file is not None else None
 
 
 def _think_while_present(

@@ -49,7 +49,7 @@ class Log:
         )  # fmt: skip
 
     def kept(self, request_row: int, position: int, started_s: float, commits_s: Sequence[float]) -> None:
-        """Write down a run of drafts that the phone kept, one a time of commitment."""
+        """Write down a run of kept drafts with the time at which each was committed."""
         end_s, drafts = commits_s[-1], len(commits_s)
         self.commits_s.extend(commits_s)
         self.rounds.extend(
@@ -78,7 +78,7 @@ class Phone:
     `submit` hand a job to the uplink or straight to the base station; `gain_of(n, position)` is an upload's own power
     gain where fading is drawn per upload. `end_request(device)` is called, if given, when a request's last token is
     verified, or drafted and kept; where the `downlink_is_shared` the base station knows the former by itself. `cell` is
-    what schemes may look at that choose round by round.
+    what a scheme that chooses round by round may read.
 
     `free_s` may lie ahead of the clock, by a downlink or a think time. Where the next round is planned it is slept away
     together with that round's drafting, so a visit costs the phone one event.

@@ -15,9 +15,9 @@ import numpy as np
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, one_draft
 from uhlm_sim.errors import ScenarioError, SimulationError
-from uhlm_sim.seams import Found, Named, Seam
+from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
-from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
+from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
 from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
 from uhlm_sim.tokens.messages import Messages, full_distribution
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
@@ -133,17 +133,17 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
 
 
-def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, found: Found) -> ReadyPolicy:
+def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
-    named = found[f"policy.{index}.kind"]
+    named = functions[f"policy.{index}.kind"]
     keys = {name: getattr(policy, name) for name in KEYS}
     for name, value in keys.items():
         if value is not None and name not in named.asks:
             owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
             raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
     if named.is_own:
-        source = tokens.source(DecodingRule("hlm"), forced=True)
+        source = tokens.source(HLM, forced=True)
         ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, _own_scheme(named), source.recorded)
     else:
         scheme = named.bind(keys)()
@@ -169,7 +169,7 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, foun
 
 
 def _own_scheme(named: Named) -> Scheme:
-    """Return the scheme of the user's own code: what it returns, or, if it takes a path, the one it is the gate of."""
+    """Return the scheme of a user's function: the `Scheme` that it returns, or one with the function as its gate."""
     try:
         make = named.bind({})
     except ScenarioError:
@@ -180,11 +180,11 @@ def _own_scheme(named: Named) -> Scheme:
     return scheme
 
 
-def class_policies(scenario: settings.Scenario, tokens: TokenSet, found: Found) -> dict[str, ReadyPolicy]:
-    """Return by their labels the policies that some class of devices always runs, resolved on its tokens."""
+def class_policies(scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> dict[str, ReadyPolicy]:
+    """Return label -> policy for the policies that some device class always runs, resolved on the tokens."""
     always_run = {device_class.policy for device_class in scenario.device_class}
     labels = enumerate(policy.label for policy in scenario.policy)
-    return {label: ready_policy(index, scenario, tokens, found) for index, label in labels if label in always_run}
+    return {label: ready_policy(index, scenario, tokens, functions) for index, label in labels if label in always_run}
 
 
 def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:

@@ -34,8 +34,8 @@ def population(scenario: Scenario) -> list[Who]:
         return [Who(device, 0, (device,)) for device in range(scenario.traffic.devices)]
     sizes = class_sizes(scenario.device_class, scenario.traffic.devices)
     names = [
-        (group, (each.name, number))
-        for group, (each, size) in enumerate(zip(scenario.device_class, sizes, strict=True))
+        (group, (device_class.name, number))
+        for group, (device_class, size) in enumerate(zip(scenario.device_class, sizes, strict=True))
         for number in range(size)
     ]
     return [Who(device, group, name) for device, (group, name) in enumerate(names)]
@@ -43,7 +43,7 @@ def population(scenario: Scenario) -> list[Who]:
 
 def weights_of(scenario: Scenario, people: Sequence[Who]) -> NDArray[np.float64] | None:
     """Return every phone's weight, its own or its class's; None where nobody has one."""
-    own = [each.weight for each in scenario.device_class]
-    if any(weight is not None for weight in own):
-        return np.array([1.0 if own[who.group] is None else own[who.group] for who in people])
+    weights = [device_class.weight for device_class in scenario.device_class]
+    if any(weight is not None for weight in weights):
+        return np.array([1.0 if weights[who.group] is None else weights[who.group] for who in people])
     return None if scenario.uplink.weights is None else np.array(scenario.uplink.weights)

@@ -75,7 +75,7 @@ class Cell(Protocol):
 
 
 class Walk:
-    """One answer under way: it turns what a scheme wants next into rounds, and remembers what the LLM knows.
+    """One answer under way: it makes and bills the scheme's next round, and remembers what the LLM has processed.
 
     `position` is the next token's, `tokens` how many the answer has, `kept` which drafts the gate keeps, `message` what
     an upload carries and how the LLM judges it.
@@ -161,7 +161,7 @@ class Walk:
         )
 
     def generate(self) -> Round:
-        """Let the LLM write the next token by itself, of whose text the phone sends the prompt once."""
+        """Let the LLM generate the next token; the phone sends the prompt's ids with the first."""
         costs, bits, llm_tokens = self._costs, 0.0, 1
         if costs.piggyback and self.position == 0:
             bits, llm_tokens = float(self.path.prompt_tokens * costs.id_bits), self.path.prompt_tokens

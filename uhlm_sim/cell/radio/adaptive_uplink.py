@@ -53,16 +53,19 @@ class Link:
 
 
 class AdaptiveUplink:
-    """A band shared slot by slot; the same in and out as `uhlm_sim.cell.radio.uplink.Uplink`, and allocators as there.
+    """A band shared slot by slot, with the interface and the allocators of `uhlm_sim.cell.radio.uplink.Uplink`.
 
     At a slot's edge blocks that failed `round_trip_slots` before are sent again, on the same share of the band and with
     the same MCS (synchronous HARQ); so they always fit. The allocator shares out the band to devices that have bits
     waiting and send nothing again; where that and the retransmissions are more than the band, all its shares shrink
     alike, so a fixed split stays one. A device sends one block a slot, as many bits as its MCS carries there, or what
-    is left of the upload. The allocator is told the SNR that was seen, or what is believed if it finds rates from it
-    itself (`efficiency_of`), and the efficiency over the whole band of the MCS that follows from what is believed: 0 if
-    the lowest was out of sight there. Who was seen below the lowest MCS in the band it got is in outage: sends nothing,
-    and the share stays unused. Who was not, sends at the lowest at least.
+    is left of the upload. The allocator gets
+
+        SNR          as seen; as believed, where it finds rates from it itself (it asks for `efficiency_of`)
+        efficiency   of the MCS for the SNR believed, over the whole band; 0 where the SNR seen is below the lowest MCS
+
+    A device seen below the lowest MCS in the band it got is in outage: it sends nothing, and its share stays unused.
+    All others send at the lowest MCS at least.
     At the slot's end the block fails if its coin is below `block_error` at the sum of the SNRs it was sent at (chase
     combining; the SNR of a slot is that of its beginning). A block keeps its coin, so after n transmissions it has
     failed with exactly the error at their sum. One that fails for the last time gives its bits back to the upload. An
@@ -124,7 +127,7 @@ class AdaptiveUplink:
         self._coins = [coins_of(device) for device in range(devices)]
         self._coins_ahead = np.empty((devices, COINS_AHEAD))
         self._first_coin = -COINS_AHEAD
-        self._allocator, self._asked = bind_allocator(
+        self._allocator, self._inputs = bind_allocator(
             allocator,
             params or {},
             constant={"devices": devices, "power_limited": power_limited, "efficiency_of": self._efficiency_of},
@@ -141,7 +144,7 @@ class AdaptiveUplink:
         env.process(self.run())
 
     def run(self) -> Generator[simpy.Event, object, None]:
-        """Send slot by slot while there is something to send: blocks up, decode them, hand on whose last one is."""
+        """Send slot by slot while there are jobs: send blocks, decode them, deliver the jobs that are complete."""
         while True:
             yield self._first_slot
             number = self._slots.next_number(self._env.now)
@@ -187,11 +190,12 @@ class AdaptiveUplink:
         if sent.size:
             able[sent[DEVICE].astype(np.intp)] = False
             free -= float(np.add.reduce(sent[SHARE]))
-        active = able.nonzero()[0]
+        active = able.nonzero()[0]  # one block a device and slot: who sends again gets nothing new
         if active.size and free > LEAST_SHARE:
             new = self._new_blocks(number, active, free)
             sent = np.concatenate([sent, new], axis=1) if sent.size else new
         share, snr = sent[SHARE], self._air.snr[sent[DEVICE].astype(np.intp)]
+        # Chase combining: the SNRs of all transmissions of a block add up.
         sent[SNR] += snr / share if self._power_limited else snr
         sent[TIMES] += 1.0
         self._sent, self._in_use = sent, float(np.add.reduce(share))
@@ -217,13 +221,13 @@ class AdaptiveUplink:
 
     def _new_blocks(self, number: int, active: NDArray[np.intp], free: float) -> Floats:
         self._believed = self._known.snr * self._trust
-        asked = {name: get(active) for name, get in self._asked}
+        inputs = {name: get(active) for name, get in self._inputs}
         seen = self._known.snr[active]
-        told = self._least_believed(active) if self._finds_rates else seen.copy()
-        given = self._allocator(self._waiting_bits[active], told, **asked)
-        shares, wanted, _ = checked_shares(self._name, given, len(active))
-        if wanted > free:
-            shares = shares * (free / wanted)
+        allocator_snr = self._least_believed(active) if self._finds_rates else seen.copy()
+        given = self._allocator(self._waiting_bits[active], allocator_snr, **inputs)
+        shares, total, _ = checked_shares(self._name, given, len(active))
+        if total > free:  # all shrink alike, so that fixed ratios stay fixed
+            shares = shares * (free / total)
         if self._power_limited:
             seen = seen / np.maximum(shares, LEAST_SHARE)
         some = (shares > 0.0) & (seen >= self._thresholds[-1, 0])
@@ -254,7 +258,7 @@ class AdaptiveUplink:
         self._airtime_s[device] += sent[SHARE] * self._slots.tti_s
         self._sending_s[device] += self._slots.tti_s
         first = sent[TIMES] == 1.0
-        if link.outer_step_db:
+        if link.outer_step_db:  # only first transmissions count: the target is about them
             believed = self._believed[device] / sent[SHARE] if self._power_limited else self._believed[device]
             lower = np.where(believed < self._thresholds[-1, 0], 1.0, self._after_error)  # there is no lower MCS
             moved = self._trust[device] * np.where(fails, lower, self._after_none)
@@ -268,7 +272,7 @@ class AdaptiveUplink:
         self._in_flight[well] -= 1
         counters.block_bits += float(np.add.reduce(bits))
         done = well[(self._in_flight[well] == 0) & (self._waiting_bits[well] == 0.0)]
-        return [self._take(each) for each in sorted(done.tolist())]
+        return [self._take(device) for device in sorted(done.tolist())]
 
     def _take(self, device: int) -> Job:
         job = self._jobs.pop(device)
@@ -282,7 +286,7 @@ class AdaptiveUplink:
         return self._efficiency_of(self._least_believed(active))
 
     def _least_believed(self, active: NDArray[np.intp]) -> Floats:
-        """Return the SNR that is believed of the active devices, as if it were enough for the lowest MCS where seen."""
+        """Return the SNR believed of the active devices: at least the lowest MCS's where the SNR seen reaches that."""
         least = self._thresholds[-1, 0]
         return np.where(self._known.snr[active] >= least, np.maximum(self._believed[active], least), 0.0)
 

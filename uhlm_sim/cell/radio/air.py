@@ -97,8 +97,8 @@ class Air:
 
 
 def quotient(bits: Floats, rate: Floats) -> Floats:
-    """Return bits / rate, elementwise: infinite in an outage, where alone the price of muting numpy is paid."""
+    """Return bits / rate, elementwise; infinite in outage."""
     if rate.size and rate.item(rate.argmin()) > 0.0:
-        return bits / rate
+        return bits / rate  # without `errstate`, which costs more than the division
     with np.errstate(divide="ignore"):
         return bits / rate

@@ -22,7 +22,7 @@ from uhlm_sim.seams import Named, Seam
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Allocator = Callable[..., Floats]
-Asked = list[tuple[str, Callable[[Indices], object]]]
+Inputs = list[tuple[str, Callable[[Indices], object]]]
 
 GIVEN = {  # arrays have one value for each active upload, in device order
     "devices": "how many devices the cell has",
@@ -232,7 +232,7 @@ def bind_allocator(
     changing: Mapping[str, Callable[[Indices], object]],
     weights: Floats | None,
     slots: Slots | None,
-) -> tuple[Allocator, Asked]:
+) -> tuple[Allocator, Inputs]:
     """Return an allocator with its constants, and how to get what else it asks for, for the active devices.
 
     `constant` and `changing` are what the uplink gives; weights and what slots remember are added here. Raises

@@ -10,7 +10,7 @@ from uhlm_sim.cell.radio.uplink import Uplink
 
 
 class Downlink:
-    """A band as the uplink's, with a queue for each device before it: one answer of a device is on the air at a time.
+    """A shared band like the uplink's, with a queue for each device: it sends one answer of a device at a time.
 
     `options` are those of `Uplink`; the allocator sees the answers on the air. A job's `done` happens `rest_s` after
     its `answer_bits` are over the air, or at once if it is `early`. `counters` count answers from the verdict to their

@@ -1,21 +1,22 @@
-"""Uploads at the shares that an allocator gives them, constant from one change in the cell to the next."""
+"""Uploads under any allocator: shares and rates are constant from one change to the next."""
 
 import numpy as np
 
 from uhlm_sim.cell.jobs import Job
 from uhlm_sim.cell.radio.air import Air, quotient
-from uhlm_sim.cell.radio.allocators import Allocator, Asked, Indices, checked_shares
+from uhlm_sim.cell.radio.allocators import Allocator, Indices, Inputs, checked_shares
 from uhlm_sim.cell.radio.slots import Slots
 
 
 class Epochs:
-    """Shares from any allocator: an epoch lasts from one arrival, departure or edge to the next, and is a vector step.
+    """Drains uploads at the shares of any allocator, one vectorised step per epoch.
 
-    Upload i drains at share_i B se(SNR_i) bit/s, with SNR_i that of the whole band, or if `power_limited` divided by
-    the share. `allocator` has its constants bound and is called `name` in errors; `asked` tells how to get what else it
-    asks for, for the active devices. Without `slots` every `look` asks it anew; with them only `enter_slot` does, so
-    that an arrival waits, and what a departure leaves of its slot stays unused. With `count_sending` each job is told
-    how long it had any of the band, for its energy.
+    An epoch lasts from one arrival, departure, block edge or slot edge to the next; shares and rates are constant in
+    it. Upload i drains at share_i B se(SNR_i) bit/s, with SNR_i that of the whole band, or if `power_limited` divided
+    by the share. `allocator` has its constants bound and is called `name` in errors; `inputs` are the functions that
+    return what else it asks for, of the active devices. Without `slots` every `look` calls it; with them only
+    `enter_slot` does: an arrival waits for a slot, and a departure leaves the rest of its slot unused. With
+    `count_sending` each job's `sending_s` is counted, for its energy.
     """
 
     steady = False  # who comes or goes changes the others' shares
@@ -25,7 +26,7 @@ class Epochs:
         bandwidth_hz: float,
         air: Air,
         allocator: Allocator,
-        asked: Asked,
+        inputs: Inputs,
         name: str,
         *,
         slots: Slots | None,
@@ -37,21 +38,21 @@ class Epochs:
         self._bandwidth_hz = bandwidth_hz
         self._air = air
         self._allocator = allocator
-        self._asked = asked
+        self._inputs = inputs
         self._name = name
         self._slots = slots
         self._power_limited = power_limited
-        # Bits left, airtime and, if counted, time of sending, both of which count down from 0, in hertz seconds of the
-        # band; and how far all fall in one of these. Rows stand end to end, so that one operation moves all of them.
+        # One array of [bits left, -airtime, -time of sending], so that one subtraction per epoch advances all of them;
+        # `_fall` has the rate of each per hertz second of the band: [bit/s/Hz, share, 1 while it sends].
         rows = 3 if count_sending else 2
         self._left, self._fall = np.zeros(rows * air.devices), np.zeros(rows * air.devices)
         self._fallen = np.empty_like(self._left)
         self._left_bits, self._airtime_hz_s, *self._sending_hz_s = np.split(self._left, rows)
         self._rate, self._share, *self._sends = np.split(self._fall, rows)
         self._is_active = np.zeros(air.devices, dtype=bool)
-        self._active: Indices | None = None  # devices; unknown while they change
-        self._holders = np.arange(0)  # devices that hold some of it
-        self._held = np.empty(0)  # how much
+        self._active: Indices | None = None  # devices, found from `_is_active` when next needed
+        self._holders = np.arange(0)  # devices with a share above 0
+        self._held = np.empty(0)  # their shares
         self._rest_hz_s = np.empty(0)  # from the epoch's start to the end of each holder's upload
         self._least_rest_hz_s = np.inf
         self._epoch_s = 0.0
@@ -71,7 +72,7 @@ class Epochs:
             self._air.set_gain(device, job.gain)
 
     def look(self, now: float) -> None:
-        """Begin an epoch: find everybody's share and rate anew, or by slots the rate alone."""
+        """Begin an epoch: find all shares and rates anew; with slots only the rates."""
         self._progress(now)
         if self.jobs:
             if self._slots is None:
@@ -88,6 +89,7 @@ class Epochs:
     def due(self, now: float) -> list[Job]:
         """Take out the uploads that end now, in device order."""
         elapsed_hz_s = (now - self._epoch_s) * self._bandwidth_hz
+        # A rest shorter than the clock's rounding would never be due, so it counts as sent.
         due_hz_s = elapsed_hz_s + 1e-12 * (1.0 + 2.0 * now) * self._bandwidth_hz
         if self._least_rest_hz_s > due_hz_s:
             return []
@@ -114,7 +116,7 @@ class Epochs:
         return job
 
     def _progress(self, now: float) -> None:
-        """Bring what is left up to the present, where a new epoch starts."""
+        """Advance bits left, airtime and time of sending to now, where a new epoch starts."""
         elapsed_hz_s = (now - self._epoch_s) * self._bandwidth_hz
         self._epoch_s = now
         if elapsed_hz_s > 0.0:
@@ -129,13 +131,13 @@ class Epochs:
             self._active = self._is_active.nonzero()[0]
         active = self._active
         left_bits, snr = self._left_bits[active], self._air.snr[active]
-        shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._asked})
+        shares = self._allocator(left_bits, snr, **{name: get(active) for name, get in self._inputs})
         shares, self.in_use, least = checked_shares(self._name, shares, len(active))
         if self._slots is not None:
             self._slots.give(active, shares)
-        if least > 0.0:
+        if least > 0.0:  # all of them hold some, so every old value is overwritten below
             self._holders, self._held = active, shares
-        else:
+        else:  # who has lost its share must not drain on at its old rate
             for row in (self._rate, self._share, *self._sends):
                 row[self._holders] = 0.0
             some = shares.nonzero()[0]
@@ -145,12 +147,12 @@ class Epochs:
             sends[self._holders] = 1.0
 
     def _find_rates(self) -> None:
-        """Find the rates of those who hold some of the band, and who of them ends first."""
+        """Find the rates of the holders, and when the first of their uploads ends."""
         held, shares = self._holders, self._held
         if self._power_limited and not (len(held) == 1 and shares.item() == 1.0):
             rates = shares * self._air.efficiency_of(self._air.snr[held] / shares)
         else:
-            rates = shares * self._air.efficiency()[held]
+            rates = shares * self._air.efficiency()[held]  # known for the whole block, over the whole band
         self._rate[held] = rates
         self._rest_hz_s = rest = quotient(self._left_bits[held], rates)
         self._least_rest_hz_s = rest.item(rest.argmin()) if rest.size else np.inf

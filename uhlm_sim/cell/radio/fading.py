@@ -2,11 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import CHANNELS, FadingModel, db_to_linear, spectral_efficiency
+from channel_models import (
+    CHANNELS,
+    FadingModel,
+    RateLaw,
+    RecordingFormat,
+    db_to_linear,
+    read_recording,
+    spectral_efficiency,
+)
 from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.radio.air import BLOCKS_AHEAD, Air
 from uhlm_sim.errors import ScenarioError
@@ -24,6 +33,8 @@ CHANNEL = Seam(
     offers={
         "block_s": "length of a block [s]",
         "device": "the device's number",
+        "devices": "how many devices there are",
+        "rate_law": "the law between SNR and rate on the uplink, a `RateLaw`",
         "carrier_hz": "carrier [Hz] of channel.geometry, if there is one",
     },
     giver="the cell",
@@ -33,17 +44,22 @@ CHANNEL = Seam(
 
 
 def find_fading(scenario: Scenario, named: Named) -> Callable[[int], Fading]:
-    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be had.
+    """Return device -> its fading model, with its parameters. Raises ScenarioError for one that can't be used here.
 
-    A model that has the parameters `block_s`, `device` or `carrier_hz` is handed the length of a block [s], the number
-    of the device, or the carrier [Hz] of [channel.geometry], if the scenario has one.
+    A model that has the parameters `block_s`, `device`, `devices`, `rate_law` or `carrier_hz` is handed the length of a
+    block [s], the number of the device, how many there are, the law between the uplink's SNR and rate, or the carrier
+    [Hz] of [channel.geometry], if the scenario has one.
     """
     channel = scenario.channel
     if {"block_s", "device"} & set(named.asks) and channel.coherence_s == "per-upload":
         raise ScenarioError(
             f"channel.coherence_s = 'per-upload': {channel.kind} goes on from block to block; give a block's seconds"
         )
-    values: dict[str, object] = {"block_s": channel.coherence_s}
+    values: dict[str, object] = {
+        "block_s": channel.coherence_s,
+        "devices": scenario.traffic.devices,
+        "rate_law": rate_law_of(scenario),
+    }
     own_hz = channel.params.get("carrier_hz")
     if channel.geometry is not None and "carrier_hz" in named.asks:
         carrier_hz = channel.geometry.carrier_hz
@@ -55,6 +71,23 @@ def find_fading(scenario: Scenario, named: Named) -> Callable[[int], Fading]:
                 "or be left out"
             )
     return lambda device: named.bind({**values, "device": device})
+
+
+def recording_of(scenario: Scenario) -> NDArray[np.float64]:
+    """Return the linear SNR (block, column) of a channel that is recorded. Raises ValueError if it can't be read."""
+    options: dict[str, Any] = {**scenario.channel.params, "block_s": scenario.channel.coherence_s}
+    return read_recording(str(options.pop("path")), RecordingFormat(**options, rate_law=rate_law_of(scenario)))
+
+
+def rate_law_of(scenario: Scenario) -> RateLaw:
+    """Return the law between SNR and rate on the uplink."""
+    channel = scenario.channel
+    return RateLaw(
+        scenario.uplink.bandwidth_hz,
+        min_snr=float(db_to_linear(channel.min_snr_db)),
+        snr_gap=float(db_to_linear(channel.snr_gap_db)),
+        max_spectral_efficiency=channel.max_spectral_efficiency,
+    )
 
 
 def make_air(
@@ -69,8 +102,7 @@ def make_air(
 
     Two of one `purpose` are the same air, as their gains are drawn from streams of the same names.
     """
-    channel = scenario.channel
-    min_snr = float(db_to_linear(channel.min_snr_db))
+    channel, law = scenario.channel, rate_law_of(scenario)
     moving = channel.kind != "constant"
 
     def gains_of(device: int) -> Iterator[NDArray[np.float64]]:
@@ -80,14 +112,14 @@ def make_air(
         db_to_linear(snr_db),
         partial(
             spectral_efficiency,
-            min_snr=min_snr,
-            snr_gap=float(db_to_linear(channel.snr_gap_db)),
-            max_spectral_efficiency=channel.max_spectral_efficiency,
+            min_snr=law.min_snr,
+            snr_gap=law.snr_gap,
+            max_spectral_efficiency=law.max_spectral_efficiency,
         ),
         gains_of=gains_of,
         coherence_s=channel.coherence_s if moving and not isinstance(channel.coherence_s, str) else None,
         per_upload=moving and channel.coherence_s == "per-upload",
-        min_snr=min_snr,
+        min_snr=law.min_snr,
     )
 
 

@@ -5,16 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from channel_models import (
-    PATH_LOSS,
-    db_to_linear,
-    drop_phones,
-    linear_to_db,
-    read_recording,
-    transmit_power_dbm,
-    uplink_snr_db,
-)
+from channel_models import PATH_LOSS, db_to_linear, drop_phones, linear_to_db, transmit_power_dbm, uplink_snr_db
 from uhlm_sim.cell.phones.population import Who
+from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.scenario import Geometry, Scenario
 from uhlm_sim.seams import Seam
@@ -35,27 +28,27 @@ def mean_snr_db(scenario: Scenario, replication: int, people: Sequence[Who]) -> 
     """
     channel, devices = scenario.channel, scenario.traffic.devices
     if channel.mean_snr_db == "recorded":
-        recorded_db = linear_to_db(read_recording(str(channel.params["path"])).mean(axis=0))
-        found = np.broadcast_to(recorded_db if len(recorded_db) == 1 else recorded_db[:devices], devices)
+        recorded_db = linear_to_db(recording_of(scenario).mean(axis=0))
+        snr_db = np.broadcast_to(recorded_db if len(recorded_db) == 1 else recorded_db[:devices], devices)
     elif channel.geometry is None:
-        found = np.broadcast_to(np.asarray(channel.mean_snr_db, dtype=np.float64), devices)
+        snr_db = np.broadcast_to(np.asarray(channel.mean_snr_db, dtype=np.float64), devices)
     else:
         try:
-            found = _dropped(scenario, channel.geometry, replication, people)
+            snr_db = _dropped(scenario, channel.geometry, replication, people)
         except ValueError as error:
             raise ScenarioError(f"channel.geometry: {error}") from None
-    of_class = {each.name: each.mean_snr_db for each in scenario.device_class if each.mean_snr_db is not None}
+    of_class = {group.name: group.mean_snr_db for group in scenario.device_class if group.mean_snr_db is not None}
     if of_class:
-        found = np.array([of_class.get(str(who.name[0]), found[who.device]) for who in people])
-    lowest = int(found.argmin())
-    if channel.kind == "constant" and found[lowest] < channel.min_snr_db:
+        snr_db = np.array([of_class.get(str(who.name[0]), snr_db[who.device]) for who in people])
+    lowest = int(snr_db.argmin())
+    if channel.kind == "constant" and snr_db[lowest] < channel.min_snr_db:
         name = people[lowest].name[0]
         where = f"device_class.{name}" if name in of_class else "channel.geometry"
         raise ScenarioError(
-            f"{where}: device {lowest} has a mean SNR of {found[lowest]:.1f} dB in replication {replication}, "
+            f"{where}: device {lowest} has a mean SNR of {snr_db[lowest]:.1f} dB in replication {replication}, "
             f"below min_snr_db = {channel.min_snr_db:g}: on a constant channel it could never send"
         )
-    return found
+    return snr_db
 
 
 def transmit_power_w(scenario: Scenario, replication: int, people: Sequence[Who]) -> Floats:
@@ -76,7 +69,7 @@ def transmit_power_w(scenario: Scenario, replication: int, people: Sequence[Who]
         p0_dbm=geometry.p0_dbm,
         alpha=geometry.alpha,
     )
-    is_placed = [each.mean_snr_db is None for each in scenario.device_class] or [True]
+    is_placed = [group.mean_snr_db is None for group in scenario.device_class] or [True]
     placed = np.array([is_placed[who.group] for who in people])
     return np.where(placed, db_to_linear(power_dbm) / 1000.0, full_w)
 

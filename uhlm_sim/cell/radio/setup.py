@@ -17,7 +17,7 @@ from uhlm_sim.cell.radio.fading import Fading, make_air
 from uhlm_sim.cell.radio.slots import Slots
 from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.seams import Found, Named, Seam
+from uhlm_sim.seams import Named, NamedFunctions, Seam
 
 Floats = NDArray[np.float64]
 MakeAir = Callable[[], Air]
@@ -78,7 +78,7 @@ def make_uplink(
     snr_db: Floats,
     *,
     people: Sequence[Who],
-    found: Found,
+    functions: NamedFunctions,
     fading_of: Callable[[int], Fading],
     deliver: Callable[[Job], None],
 ) -> tuple[Uplink | AdaptiveUplink, Air]:
@@ -87,12 +87,12 @@ def make_uplink(
     options = {
         "bandwidth_hz": uplink.bandwidth_hz,
         "deliver": deliver,
-        "allocator": found["uplink.allocator"].function,
+        "allocator": functions["uplink.allocator"].function,
         "params": uplink.params,
         "weights": weights_of(scenario, people),
         "power_limited": uplink.snr_rule == "power-limited",
     }
-    band: tuple[Uplink | AdaptiveUplink, Air] = found["uplink.link.kind"].function(
+    band: tuple[Uplink | AdaptiveUplink, Air] = functions["uplink.link.kind"].function(
         env,
         scenario,
         lambda: make_air(scenario, fading_of, replication, snr_db, people),
@@ -109,11 +109,11 @@ def make_downlink(
     snr_db: Floats,
     *,
     people: Sequence[Who],
-    found: Found,
+    functions: NamedFunctions,
     fading_of: Callable[[int], Fading],
 ) -> Downlink | None:
     """Return the downlink, or None where it is a constant; `snr_db` are the uplink's mean SNRs."""
-    downlink, named = scenario.downlink, found["downlink.allocator"]
+    downlink, named = scenario.downlink, functions["downlink.allocator"]
     if downlink.kind == "constant":
         return None
     return Downlink(

@@ -1,4 +1,4 @@
-"""Slots of the uplink: what an allocator that decides once a slot remembers of the slots before."""
+"""Slots of a band, with the past that allocators by slots look at: last slot and average rate."""
 
 import math
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 class Slots:
-    """Slot k lasts [k, k+1) times `tti_s`; who has the band in it is decided at its beginning, and holds to its end.
+    """Slot k lasts [k, k+1) times `tti_s`; its shares are set at its beginning and hold to its end.
 
     A device's average rate [bit/s] is R <- (1 - a) R + a (bits sent in the slot) / tti_s after every slot, with
     a = tti_s / average_s (Jalali, Padovani and Pankaj, Data throughput of CDMA-HDR, VTC 2000), sending or not.
@@ -26,7 +26,7 @@ class Slots:
         return math.ceil(now / self.tti_s * (1.0 - 1e-12))
 
     def begin(self, number: int) -> None:
-        """Enter a slot, and count what was sent in the one before, and nothing since."""
+        """Enter a slot: update the average rates by the bits of the last slot entered, and by none in those skipped."""
         passed = number - self.number
         self.average_rate *= 1.0 - self._weight
         self.average_rate += self._weight / self.tti_s * self.sent_bits

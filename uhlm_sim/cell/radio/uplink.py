@@ -1,4 +1,4 @@
-"""The shared uplink: every phone's upload drains through one band, at a rate that the others and the fading set."""
+"""The shared uplink: all phones' uploads drain through one band, at rates set by allocator and fading."""
 
 from collections.abc import Callable, Generator, Mapping
 from math import inf
@@ -29,11 +29,10 @@ class Uplink:
     by the share (True: all power in the band used). Shares and rates are constant between arrivals, departures and
     block edges, so finish times are exact. With `slots` the allocator is asked at their edges only.
 
-    Who shares in the ratio of fixed weights is drained in `VirtualTime`, and so is proportional fair where nothing
-    fades and all tie. All others are in `Epochs`, which the uploads that begin at one instant, as those of phones that
-    one batch answered, begin together. Uploads whose rest would take less than a picosecond (relative to the time of
-    day) end together, in device order. With `count_sending` each job is told how long it had any of the band, for its
-    energy.
+    `VirtualTime` drains shares in the ratio of fixed weights, and proportional fair where nothing fades and all tie;
+    `Epochs` drains all others. Uploads that begin at one instant, such as those of phones that one batch answered,
+    begin one epoch together. Uploads whose rest would take less than a picosecond (relative to the time of day) end
+    together, in device order. With `count_sending` each job's time with any share is counted, for its energy.
 
     `deliver(job)` is called at the instant a job's last bit arrives. Left out: block errors, scheduling delay.
     """
@@ -57,7 +56,7 @@ class Uplink:
         self._air = air
         self._deliver = deliver
         self._arrival = np.zeros(air.devices, dtype=np.int64)
-        bound, asked = bind_allocator(
+        bound, inputs = bind_allocator(
             allocator,
             params or {},
             constant={"devices": air.devices, "power_limited": power_limited, "efficiency_of": air.efficiency_of},
@@ -73,7 +72,7 @@ class Uplink:
         self._shared = make_drain(
             allocator,
             bound,
-            asked,
+            inputs,
             bandwidth_hz,
             air,
             weights,
@@ -91,9 +90,9 @@ class Uplink:
         env.process(self.run())
 
     def run(self) -> Generator[simpy.Event, object, None]:
-        """Sleep until something changes, hand on whose last bit has arrived, and look at who shares the band, and how.
+        """Sleep until the next change, deliver the uploads that ended, and find shares and rates anew.
 
-        That is at the next finish, at the edge of a block or slot, or where uploads have begun and wait for a look.
+        A change is a finish, the edge of a block or slot, or uploads that have begun and wait for their shares.
         """
         now = self._env.now
         while True:
@@ -147,6 +146,7 @@ class Uplink:
         """Return when the next upload ends, block begins or slot begins: never, if nothing is sent."""
         if not self._shared.jobs:
             return inf
+        # Comparisons in place of min(): this runs at every event of the uplink.
         edge_s = self._block_edge_s if self._block_edge_s < self._slot_edge_s else self._slot_edge_s
         finish_s = self._shared.next_s()
         return finish_s if finish_s < edge_s else edge_s
@@ -157,7 +157,7 @@ class Uplink:
         self._shared.look(now)
 
     def _find_the_air(self, now: float) -> None:
-        """Find the block and the slot of the present, after a time in which nobody sent."""
+        """Find the present block and slot, after a time without uploads."""
         if self._slots is not None:
             self._slot_edge_s = self._slots.next_number(now) * self._slots.tti_s
         block = int(now / (self._air.coherence_s or inf) * (1.0 + ROUNDING))  # a channel that stands still has one
@@ -185,7 +185,7 @@ class Uplink:
             self.counters.departures += 1
             self.counters.bits += job.payload_bits
         self._changed = bool(self._shared.jobs) and not self._shared.steady
-        self._delivering = True  # some may be followed by others at once, which are looked at together
+        self._delivering = True  # phones may send again at once: one look serves all of them
         for job in ended:
             self._deliver(job)
         self._delivering = False

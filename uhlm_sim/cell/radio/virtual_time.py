@@ -1,4 +1,4 @@
-"""Uploads in the ratio of fixed weights: they share one clock, on which nobody's finish moves as others come and go."""
+"""Drains uploads in the ratio of fixed weights on one virtual clock: arrivals and departures move no finish on it."""
 
 from operator import attrgetter
 
@@ -18,7 +18,7 @@ class VirtualTime:
     bits per unit of it. Where no share changes an SNR (`steady`) it ends at a reading that stands from its beginning
     on: an arrival or a departure changes the clock's pace only, in constant time, and a new block moves every finish
     (Parekh and Gallager, A generalized processor sharing approach to flow control, IEEE/ACM Trans. Networking 1993).
-    Else whoever comes or goes moves all, which `look` finds anew.
+    Else every arrival and departure moves all finishes, and `look` finds them anew.
 
     `weights` are one per device (None: all are 1), `whole` is W where it is constant, and `power_in` the share of the
     band that holds all of a device's power (None: its own).
@@ -81,7 +81,7 @@ class VirtualTime:
                 self._next_finish, self._next_device = finish, device
 
     def look(self, now: float) -> None:
-        """Find everybody's rate and finish anew: the air has changed, or the shares where they matter to it."""
+        """Find every rate and finish anew: gains have changed, or shares that change SNRs."""
         if now > self._settled_s:
             self._read(now)
         attained = self._clock - self._looked_clock
