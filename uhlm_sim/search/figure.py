@@ -98,7 +98,9 @@ def draw_capacity(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         here = ax.transData + ScaledTranslation(0, points / 72, ax.figure.dpi_scale_trans)
         rows = table[table["policy"] == policy]
         curve, capacity, bend = (rows[rows["mark"] == mark] for mark in (CURVE, CAPACITY, KNEE))
-        ax.fill_between("load", "ci95_low", "ci95_high", data=curve, color=look.colour, alpha=0.18, linewidth=0)
+        ax.fill_between(
+            curve["load"], curve["ci95_low"], curve["ci95_high"], color=look.colour, alpha=0.18, linewidth=0
+        )
         ax.plot(curve["load"], curve["mean"], color=look.colour, linestyle=look.line, linewidth=widths[number])
         ax.plot(bend["load"], bend["mean"], "D", markersize=4.5, color="white", markeredgecolor=look.colour, zorder=4)
         for row in capacity.to_dict("records"):

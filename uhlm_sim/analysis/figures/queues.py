@@ -78,7 +78,7 @@ def draw_queue(ax: Axes, table: pd.DataFrame, station: str, styles: Mapping[str,
     for name, width in zip(names, line_widths(names), strict=True):
         one = rows[rows["policy"] == name]
         look = styles[name]
-        ax.fill_between("time_s", "ci95_low", "ci95_high", data=one, color=look.colour, alpha=0.18, linewidth=0)
+        ax.fill_between(one["time_s"], one["ci95_low"], one["ci95_high"], color=look.colour, alpha=0.18, linewidth=0)
         ax.plot(one["time_s"], one["mean"], color=look.colour, linestyle=look.line, linewidth=width, label=name)
     ax.set_ylim(bottom=0)
     ax.margins(x=0)
