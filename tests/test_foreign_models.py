@@ -52,7 +52,7 @@ def test_linear_attention_beside_attention_is_recorded(tmp_path):
     load_pair(model, model)
 
 
-def test_files_without_all_weights_are_refused(folders, tmp_path):
+def test_files_without_all_weights_are_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
     model = Path(make_model(tmp_path / "model"))
