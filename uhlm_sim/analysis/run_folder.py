@@ -7,6 +7,7 @@ run is whole. `summary.partial.csv` stands in its place where failed points were
 import hashlib
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,6 @@ from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import ESTIMATE, SUMMARY_COLUMNS, Run
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 SUMMARY, PARTIAL = "summary.csv", "summary.partial.csv"
 PROVENANCE, SCENARIO = "provenance.json", "scenario.resolved.toml"
@@ -111,9 +107,11 @@ def locked(folder: Path) -> Iterator[None]:
 
     The operating system takes the lock back when a process ends, however it does. Left out: systems without `flock`.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         yield
         return
+    import fcntl
+
     with (folder / "lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

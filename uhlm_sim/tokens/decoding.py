@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.models import ModelPair
+from uhlm_sim.tokens.model_checks import check_finite
+from uhlm_sim.tokens.models import LanguageModel, ModelPair
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.speculative import (
+    Floats,
     ThetaLaw,
     accept_or_resample,
     draw_thetas,
@@ -39,10 +41,15 @@ Table = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class DecodingSettings:
-    """How tokens are drawn: the same for all rules. ``temperature`` shapes both models' distributions."""
+    """How tokens are drawn: the same for all rules.
+
+    ``temperature``, then ``top_k``, then ``top_p`` shape both models' distributions; temperature 0 is greedy.
+    """
 
     seed: int
     temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
     uncertainty_samples: int = 20
     theta_law: ThetaLaw = "uniform"
     max_tokens: int = 128
@@ -93,8 +100,12 @@ def decode(
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         for position in range(settings.max_tokens):
+            x_logits, y_logits = (
+                _with_tokens(model, read.logits, pair.no_token, answers, branch_answer, position)
+                for model, read in ((pair.slm, small), (pair.llm, large))
+            )
             here = {name: values[branch_answer, position] for name, values in per_token.items()}
-            facts = _facts(pool, small.logits, large.logits, here, settings)
+            facts = _facts(pool, x_logits, y_logits, here, settings)
             skips = _skips(rules, path_rule, facts["level"][branch], here["skip"][branch], settings)
             llm = is_llm[path_rule]
             kept = np.where(skips, facts["draft"][branch], facts["verified"][branch])
@@ -113,6 +124,20 @@ def decode(
             small.commit(parents, tokens)
             large.commit(parents, tokens)
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _with_tokens(
+    model: LanguageModel,
+    logits: NDArray[np.float32],
+    no_token: NDArray[np.int64],
+    answers: Sequence[Answer],
+    branch_answer: NDArray[np.int64],
+    position: int,
+) -> NDArray[np.float32]:
+    """Return finite logits with those of ids that no token has at minus infinity, which makes their probability 0."""
+    check_finite(model, logits, [answers[i].prompt_id for i in branch_answer], position)
+    logits[:, no_token] = -np.inf
+    return logits
 
 
 def _skips(
@@ -160,7 +185,10 @@ def token_facts(
     ``draws`` are one position's uniforms of `AnswerDraws` for each row. ``verified`` is the draft or its
     replacement, ``direct`` the LLM's own draw.
     """
-    x, y = softmax(x_logits, settings.temperature), softmax(y_logits, settings.temperature)
+    x, y = (
+        truncate(softmax(logits, settings.temperature), settings.top_k, settings.top_p)
+        for logits in (x_logits, y_logits)
+    )
     draft = inverse_cdf(x, draws["draft"])
     thetas = draw_thetas(settings.theta_law, draws["theta"])
     verified, _ = accept_or_resample(x, y, draft, draws["coin"], draws["resample"])
@@ -177,6 +205,28 @@ def token_facts(
         "top1_probability": x.max(axis=1),
         **{f"tail_{k}": tails[:, i] for i, k in enumerate(settings.tail_ladder)},
     }
+
+
+def truncate(x: Floats, top_k: int | None, top_p: float | None) -> Floats:
+    """Return distributions (..., V) cut to their top k tokens, then to their nucleus, at sum 1 again; None cuts none.
+
+    The nucleus is the fewest of the most probable tokens whose mass is at least ``top_p`` (Holtzman et al., arXiv
+    1904.09751). Tokens as probable as the least one that stays do stay.
+    """
+    size = x.shape[-1]
+    for cut in ("top_k", "top_p"):
+        if cut == "top_k" and top_k is not None and top_k < size:
+            least = np.partition(x, size - top_k, axis=-1)[..., size - top_k, None]
+        elif cut == "top_p" and top_p is not None and top_p < 1:
+            falling = -np.sort(-x, axis=-1)
+            before = falling.cumsum(axis=-1, dtype=np.float64) - falling
+            stays = (before < top_p).sum(axis=-1, keepdims=True)
+            least = np.take_along_axis(falling, stays - 1, axis=-1)
+        else:
+            continue
+        x = np.where(x >= least, x, 0)
+        x = np.asarray(x / x.sum(axis=-1, keepdims=True))
+    return x
 
 
 def _rows(

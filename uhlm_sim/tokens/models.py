@@ -10,15 +10,23 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from uhlm_sim.errors import InputError, did_you_mean
+from uhlm_sim.tokens.model_checks import check_passes
 
 DTYPES = ("float32", "bfloat16", "float16")
 PACKAGE_PREFIX = "package:"
+# What a folder's digest covers: configuration, tokenizer, chat template, weights.
+MODEL_FILES = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".safetensors", ".bin", ".gguf")
+WHOLE_BYTES = 2**28  # a file up to this size is read whole, a larger one in samples
+SAMPLES, SAMPLE_BYTES = 64, 2**20
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,16 @@ class LanguageModel:
 
     @property
     def layers(self) -> int:
-        return int(self.network.config.num_hidden_layers)
+        return int(text_config(self.network).num_hidden_layers)
+
+    @property
+    def embeddings(self) -> int:
+        return int(self.network.get_input_embeddings().weight.shape[0])
 
     @property
     def logits_width(self) -> int:
-        return int(self.network.get_output_embeddings().weight.shape[0])
+        head = self.network.get_output_embeddings()
+        return int(text_config(self.network).vocab_size if head is None else head.weight.shape[0])
 
     def describe(self) -> dict[str, Any]:
         """Return what a trace's header says of this model."""
@@ -54,25 +67,43 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """A small and a large model of one vocabulary; ``vocabulary_size`` is the width of both distributions."""
+    """A small and a large model of one vocabulary; ``vocabulary_size`` is the width of both distributions.
+
+    ``no_token`` are the ids below it that the tokenizer has no token for: rows of the embedding that pad it.
+    """
 
     slm: LanguageModel
     llm: LanguageModel
     vocabulary_size: int
     end_tokens: frozenset[int]
+    no_token: NDArray[np.int64]
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str, system_message: str | None = None, chat_template: bool = True) -> list[int]:
         """Return a prompt's ids: a user's turn if the LLM's tokenizer has a chat template, else plain text.
 
-        Raises InputError for a prompt of no tokens.
+        ``system_message`` is the turn before it; without ``chat_template`` a prompt is plain text whatever the
+        tokenizer has. Raises InputError for a prompt of no tokens, a template that refuses it, or a system message
+        without a template.
         """
         tokenizer = self.llm.tokenizer
-        if getattr(tokenizer, "chat_template", None):
-            turn = [{"role": "user", "content": prompt}]
-            encoded = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)
-        else:
-            encoded = tokenizer(prompt)
-        ids = [int(token) for token in encoded["input_ids"]]
+        templated = chat_template and bool(getattr(tokenizer, "chat_template", None))
+        if system_message is not None and not templated:
+            reason = "its tokenizer has no chat template" if chat_template else "chat_template = false"
+            raise InputError(f"system_message = {system_message!r}: '{self.llm.name}' can't be given one, {reason}")
+        try:
+            if templated:
+                turns = [{"role": "user", "content": prompt}]
+                if system_message is not None:
+                    turns.insert(0, {"role": "system", "content": system_message})
+                encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            else:
+                encoded = tokenizer(prompt)
+            ids = [int(token) for token in encoded["input_ids"]]
+        except Exception as problem:  # a template is a program of the model's authors: it may fail in any way
+            raise InputError(
+                f"the chat template of '{self.llm.name}' fails on prompt {prompt!r} ({first_line(problem)}); "
+                "leave system_message out, or set chat_template = false"
+            ) from None
         if not ids:
             raise InputError(f"prompt {prompt!r} has no tokens")
         return ids
@@ -83,16 +114,24 @@ class ModelPair:
 
 
 def load_pair(
-    slm: str, llm: str, *, slm_drop_layers: Sequence[int] = (), dtype: str = "float32", device: str = "cpu"
+    slm: str,
+    llm: str,
+    *,
+    slm_drop_layers: Sequence[int] = (),
+    dtype: str = "float32",
+    device: str = "cpu",
+    slm_revision: str | None = None,
+    llm_revision: str | None = None,
 ) -> ModelPair:
     """Load two models by hub name, local folder, GGUF file, or ``package:<name>`` (a package's GGUF file).
 
     With ``slm_drop_layers`` the SLM lacks those layers; if it is otherwise the LLM itself, both share their
-    weights. Raises InputError if torch or a model is missing, a layer doesn't exist, or the vocabularies
-    differ.
+    weights. A revision is a hub model's commit, branch or tag. Raises InputError if torch or a model is missing, a
+    layer doesn't exist, the vocabularies differ, or a network reads a batch otherwise than one text alone.
     """
-    large = load_model(llm, dtype=dtype, device=device)
-    small = large if slm == llm else load_model(slm, dtype=dtype, device=device)
+    large = load_model(llm, dtype=dtype, device=device, revision=llm_revision)
+    same = (slm, slm_revision) == (llm, llm_revision)
+    small = large if same else load_model(slm, dtype=dtype, device=device, revision=slm_revision)
     if slm_drop_layers:
         small = drop_layers(small, slm_drop_layers)
     first, second = small.tokenizer.get_vocab(), large.tokenizer.get_vocab()
@@ -102,19 +141,26 @@ def load_pair(
             f"the SLM '{slm}' ({len(first)} tokens) and the LLM '{llm}' ({len(second)} tokens) have "
             f"different vocabularies ({differing} entries differ); hybrid inference needs two models of one tokenizer"
         )
-    width = min(small.logits_width, large.logits_width)
-    return ModelPair(slm=small, llm=large, vocabulary_size=width, end_tokens=_end_tokens(large))
+    for model in (large,) if small is large else (large, small):
+        check_passes(model)
+    # Tables are often padded beyond the tokenizer: an id without a token is neither drawn nor billed.
+    width = min(small.logits_width, large.logits_width, max(first.values()) + 1)
+    no_token = np.setdiff1d(np.arange(width), list(first.values()))
+    return ModelPair(small, large, vocabulary_size=width, end_tokens=_end_tokens(large), no_token=no_token)
 
 
-def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> LanguageModel:
-    """Load one causal model and its tokenizer; remote code is never run. Raises InputError if it can't be."""
+def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None) -> LanguageModel:
+    """Load one causal model and its tokenizer; remote code is never run.
+
+    Raises InputError if it can't be, or if its files lack weights, which would then be random numbers.
+    """
     if dtype not in DTYPES:
         raise InputError(f"dtype = '{dtype}' is not one of {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}")
     need_libraries(f"model '{name}'")
     import torch
     import transformers
 
-    source, options = _find(name)
+    source, options = _find(name, revision)
     try:
         place = torch.device(device)
         if place.type != "cpu":
@@ -130,21 +176,40 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu") -> Lan
     try:
         with no_progress_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            network: Any = transformers.AutoModelForCausalLM.from_pretrained(source, **weights, **options)
-    except (OSError, ValueError, ImportError, KeyError) as problem:
+            network, loading = transformers.AutoModelForCausalLM.from_pretrained(
+                source, output_loading_info=True, **weights, **options
+            )
+    except Exception as problem:  # files of others make the library fail in any way
         raise InputError(f"model '{name}' can't be loaded as a causal language model: {first_line(problem)}") from None
-    return LanguageModel(name, _revision(source, options, network), network.to(place).eval(), tokenizer)
+    check_loading(f"model '{name}'", loading)
+    commit = str(getattr(network.config, "_commit_hash", None) or "unknown")
+    return LanguageModel(name, content_revision(name) or commit, network.to(place).eval(), tokenizer)
 
 
-def load_tokenizer(name: str) -> Any:
+def check_loading(what: str, loading: Mapping[str, Any], unused: str = "\0") -> None:
+    """Raise InputError if a network has weights that its files lack, or hold in another shape; tied ones may lack.
+
+    ``loading`` is transformers' loading info; keys that contain ``unused`` may be missing.
+    """
+    mismatched = [key for key, *_ in loading["mismatched_keys"]]
+    missing = sorted(key for key in {*loading["missing_keys"], *mismatched} if unused not in key)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(
+            f"{what}: its files lack the weights {', '.join(missing[:3])}{more}, or hold them in another shape than "
+            "config.json says; they would be random numbers"
+        )
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """Load a model's tokenizer alone. Raises InputError if it can't be."""
     need_libraries(f"model '{name}'")
     import transformers
 
-    source, options = _find(name)
+    source, options = _find(name, revision)
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, ImportError, KeyError) as problem:
+    except Exception as problem:
         raise InputError(f"model '{name}': its tokenizer can't be loaded: {first_line(problem)}") from None
 
 
@@ -174,7 +239,7 @@ def drop_layers(model: LanguageModel, layers: Sequence[int]) -> LanguageModel:
             if hasattr(module, "layer_idx"):
                 module.layer_idx = index
     decoder.layers = torch.nn.ModuleList(kept)
-    for config in {id(c): c for c in (network.config, decoder.config)}.values():
+    for config in {id(c): c for c in (text_config(network), decoder.config)}.values():
         config.num_hidden_layers = len(kept)
         if getattr(config, "layer_types", None):
             config.layer_types = [kind for i, kind in enumerate(config.layer_types) if i not in dropped]
@@ -209,10 +274,18 @@ def first_line(problem: Exception) -> str:
     return str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
 
 
-def _find(name: str) -> tuple[str, dict[str, Any]]:
+def text_config(network: Any) -> Any:
+    """Return the part of a network's configuration that says what reads text: all, unless it sees or hears too."""
+    return network.config.get_text_config(decoder=True)
+
+
+def _find(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     """Return what from_pretrained is to be asked for: a hub name or folder, and a GGUF file in it."""
     path = Path(name)
-    if name.startswith(PACKAGE_PREFIX):
+    is_package = name.startswith(PACKAGE_PREFIX)
+    if revision is not None and (is_package or path.suffix == ".gguf" or path.is_dir()):
+        raise InputError(f"model '{name}': revision = '{revision}', but only a model of the hub has revisions")
+    if is_package:
         path = package_file(name, ".gguf", f"model '{name}'")
     elif path.is_dir():
         return str(path), {"local_files_only": True}
@@ -227,7 +300,7 @@ def _find(name: str) -> tuple[str, dict[str, Any]]:
         return str(path.parent), {"gguf_file": path.name}
     if name.startswith((".", "~", os.sep)) or len(path.parts) > 2:
         raise InputError(f"model '{name}': no such folder")
-    return name, {"local_files_only": not hub_answers(name)}
+    return name, {"local_files_only": not hub_answers(name), "revision": revision or "main"}
 
 
 def hub_answers(name: str) -> bool:
@@ -247,20 +320,42 @@ def hub_answers(name: str) -> bool:
     return True
 
 
-def _revision(source: str, options: dict[str, Any], network: Any) -> str:
-    """Return what pins the weights: a file's SHA-256, a hub commit, or a digest of a folder's listing."""
-    if "gguf_file" in options:
-        return file_revision(Path(source) / options["gguf_file"])
-    if Path(source).is_dir():
-        listing = sorted((file.name, file.stat().st_size) for file in Path(source).iterdir() if file.is_file())
-        return f"listing:{hashlib.sha256(repr(listing).encode()).hexdigest()}"
-    return str(getattr(network.config, "_commit_hash", None) or "unknown")
+def content_revision(name: str, suffix: str = ".gguf") -> str | None:
+    """Return what pins a model's files by their content; None for a hub name and for what isn't on this machine.
+
+    Of a GGUF file, or of the file with a suffix that a package carries, its `file_revision`. Of a folder the SHA-256 of
+    the names and revisions of its `MODEL_FILES`.
+    """
+    path = Path(name)
+    if name.startswith(PACKAGE_PREFIX):
+        try:
+            path = package_file(name, suffix, name)
+        except InputError:
+            return None
+    if path.is_file():
+        return file_revision(path)
+    if not path.is_dir():
+        return None
+    files = sorted(file for file in path.iterdir() if file.suffix in MODEL_FILES and file.is_file())
+    listing = [(file.name, file_revision(file)) for file in files]
+    return f"files:{hashlib.sha256(repr(listing).encode()).hexdigest()}"
 
 
 def file_revision(path: Path) -> str:
-    """Return a file's SHA-256."""
+    """Return a file's SHA-256, or above 256 MiB that of its size and of 64 samples of 1 MiB.
+
+    The samples are evenly spaced, the file's first (the header of a file of weights) and last ones among them: other
+    weights, another length or another quantisation show, a change of a few weights between them doesn't.
+    """
+    size = path.stat().st_size
     with open(path, "rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        if size <= WHOLE_BYTES:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        digest = hashlib.sha256(str(size).encode())
+        for start in np.linspace(0, size - SAMPLE_BYTES, SAMPLES).astype(np.int64).tolist():
+            file.seek(start)
+            digest.update(file.read(SAMPLE_BYTES))
+        return f"samples:{digest.hexdigest()}"
 
 
 def _end_tokens(model: LanguageModel) -> frozenset[int]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -58,10 +57,6 @@ class PartStore:
         with open(temporary, "wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **columns)
         os.replace(temporary, file)
-
-    def remove(self) -> None:
-        """Remove the folder with all in it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, what: Sequence[Any]) -> Path:
         key = json.dumps([self._identity, *what], sort_keys=True)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.models import LanguageModel
-
 if TYPE_CHECKING:
     import torch
+
+    from uhlm_sim.tokens.models import LanguageModel
 
 
 class CommittedPrefixes:
@@ -19,7 +19,7 @@ class CommittedPrefixes:
     padded on the left; the mask hides the padding and position ids count from each row's own first token.
     """
 
-    def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], width: int) -> None:
+    def __init__(self, model: "LanguageModel", prompts: Sequence[Sequence[int]], width: int) -> None:
         """Read the prompts (ids, any lengths). ``width`` is the number of logits to keep."""
         import torch
         import transformers
@@ -46,7 +46,7 @@ class CommittedPrefixes:
 
         if len(parents) != len(self) or (parents != np.arange(len(self))).any():
             chosen = torch.as_tensor(np.asarray(parents), dtype=torch.long, device=self._device)
-            self._cache.batch_select_indices(chosen)
+            self._cache.reorder_cache(chosen)  # which the states of linear attention have too
             self._mask, self._positions = self._mask[chosen], self._positions[chosen]
         column = torch.as_tensor(np.asarray(tokens), dtype=torch.long, device=self._device)[:, None]
         self._mask = torch.cat([self._mask, torch.ones_like(column)], dim=1)

@@ -1,14 +1,19 @@
-"""Prompts: the built-in set and the user's own, one JSON object a line."""
+"""Prompts: the built-in set and the user's own, as JSON Lines or an array, in the shapes of well-known sets."""
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from uhlm_sim.errors import InputError
 
 BUILT_IN_PROMPTS = Path(__file__).parent / "data" / "prompts.jsonl"
 SPLITS = ("evaluation", "calibration")
+OPTIONAL = ("category", "reference")  # null, or left out: an empty text
+MOST_PROMPTS = 2**16  # a trace counts them in 16 bits
 
 
 @dataclass(frozen=True)
@@ -23,27 +28,30 @@ class Prompt:
 
 
 def read_prompts(path: str | Path | None = None) -> list[Prompt]:
-    """Read a JSONL file of prompts ("built-in" or None: the package's own), evaluation prompts first.
+    """Read a file of prompts ("built-in" or None: the package's own), evaluation prompts first.
 
-    Each line has ``id``, ``split`` (evaluation or calibration) and ``prompt``; ``category`` and ``reference``
-    may be left out. Raises InputError for a missing file, a bad line (with its number), an id used twice, or
-    no evaluation prompts.
+    The file is JSON Lines or one JSON array. An entry of ours has ``id``, ``split`` (evaluation or calibration) and
+    ``prompt``; ``category`` and ``reference`` may be left out. Other sets are read in their own shapes, `_SHAPES`: of
+    a dialogue its first question and answer. There an id may be missing (the entry's number), and so may the split:
+    every third entry is for calibration. Raises InputError for a missing file, a bad entry (with its number), an id
+    used twice, or no evaluation prompts.
     """
     file = BUILT_IN_PROMPTS if path is None or path == "built-in" else Path(path)
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as problem:
         raise InputError(f"prompts '{file}': can't be read: {problem}") from None
-    prompts: list[Prompt] = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            prompts.append(_parse(line, f"prompts '{file}', line {number}"))
-    ids = [prompt.id for prompt in prompts]
-    twice = sorted({key for key in ids if ids.count(key) > 1})
+    prompts = [
+        _prompt(entry, number, f"prompts '{file}', {place}")
+        for number, (place, entry) in enumerate(_entries(text, file), start=1)
+    ]
+    twice = sorted(key for key, count in Counter(prompt.id for prompt in prompts).items() if count > 1)
     if twice:
         raise InputError(f"prompts '{file}': the id '{twice[0]}' is used more than once")
     if not any(prompt.split == "evaluation" for prompt in prompts):
         raise InputError(f"prompts '{file}': no prompts of the split 'evaluation', so there is nothing to answer")
+    if len(prompts) > MOST_PROMPTS:
+        raise InputError(f"prompts '{file}': {len(prompts)} prompts; a trace holds at most {MOST_PROMPTS}")
     return sorted(prompts, key=lambda prompt: SPLITS.index(prompt.split))
 
 
@@ -53,17 +61,78 @@ def prompts_digest(prompts: list[Prompt]) -> str:
     return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
 
 
-def _parse(line: str, where: str) -> Prompt:
+def _entries(text: str, file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each entry of a file with its place: a line of JSON Lines, or a member of the array that the file is."""
+    if text.lstrip().startswith("["):
+        for number, entry in enumerate(_json(text, f"prompts '{file}'"), start=1):
+            yield f"entry {number}", entry
+    else:
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield f"line {number}", _json(line, f"prompts '{file}', line {number}")
+
+
+def _json(text: str, where: str) -> Any:
     try:
-        entry = json.loads(line)
+        return json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise InputError(f"{where}: not JSON: {problem}") from None
+
+
+def _alpaca(entry: dict[str, Any]) -> tuple[Any, Any]:
+    asked = [entry["instruction"], entry.get("input") or ""]
+    return "\n\n".join(part for part in asked if part != ""), entry.get("output")
+
+
+def _mt_bench(entry: dict[str, Any]) -> tuple[Any, Any]:
+    return next(iter(entry["turns"])), next(iter(entry.get("reference") or [None]))
+
+
+def _dialogue(key: str, speaker: str, text: str) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
+    def first_question(entry: dict[str, Any]) -> tuple[Any, Any]:
+        turns = entry[key]
+        asked = next(i for i, turn in enumerate(turns) if turn[speaker] in ("human", "user"))
+        return turns[asked][text], turns[asked + 1][text] if asked + 1 < len(turns) else None
+
+    return first_question
+
+
+# The key that tells a shape -> its name, and what finds prompt and reference in an entry.
+_SHAPES: dict[str, tuple[str, Callable[[dict[str, Any]], tuple[Any, Any]]]] = {
+    "instruction": ("Alpaca, {instruction, input, output}", _alpaca),
+    "conversations": ("ShareGPT, {conversations: [{from, value}]}", _dialogue("conversations", "from", "value")),
+    "messages": ("chat, {messages: [{role, content}]}", _dialogue("messages", "role", "content")),
+    "turns": ("MT-bench, {question_id, category, turns, reference}", _mt_bench),
+    "question": ("{question, answer}", lambda entry: (entry["question"], entry.get("answer"))),
+}
+
+
+def _prompt(entry: Any, number: int, where: str) -> Prompt:
     if not isinstance(entry, dict):
         raise InputError(f"{where}: not an object with id, split and prompt")
-    fields = {"category": "", "reference": "", **entry}
-    for name in ("id", "split", "prompt", "category", "reference"):
+    shape = next((key for key in _SHAPES if key in entry and "prompt" not in entry), None)
+    if shape is not None:
+        name, parts_of = _SHAPES[shape]
+        try:
+            prompt, reference = parts_of(entry)
+        except (LookupError, StopIteration, TypeError, AttributeError):
+            raise InputError(f"{where}: has '{shape}', but not the shape of {name}") from None
+        entry = {
+            "id": entry.get("id", entry.get("question_id", number)),
+            "split": entry.get("split", SPLITS[number % 3 == 0]),
+            "category": entry.get("category"),
+            "prompt": prompt,
+            "reference": reference,
+        }
+    fields = {name: value for name, value in entry.items() if name not in OPTIONAL or value is not None}
+    fields = dict.fromkeys(OPTIONAL, "") | fields
+    if type(fields.get("id")) is int:
+        fields["id"] = str(fields["id"])
+    for name in ("id", "split", "prompt", *OPTIONAL):
         if not isinstance(fields.get(name), str):
-            raise InputError(f"{where}: '{name}' is missing or not a text")
+            allowed = ", ".join(["{id, split, prompt}", *(name for name, _ in _SHAPES.values())])
+            hint = f"; an entry is one of: {allowed}" if name not in fields else ""
+            raise InputError(f"{where}: '{name}' is missing or not a text{hint}")
     unknown = sorted(set(fields) - {"id", "split", "prompt", "category", "reference"})
     if unknown:
         raise InputError(f"{where}: unknown key '{unknown[0]}'")

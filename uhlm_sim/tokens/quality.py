@@ -23,7 +23,8 @@ from uhlm_sim.tokens.calibration import clustered_mean
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import (
     PACKAGE_PREFIX,
-    file_revision,
+    check_loading,
+    content_revision,
     first_line,
     hub_answers,
     need_libraries,
@@ -97,12 +98,12 @@ def load_encoder(name: str) -> Encoder | None:
     try:
         with no_progress_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            network: Any = transformers.AutoModel.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError, KeyError) as problem:
+            network, loading = transformers.AutoModel.from_pretrained(source, output_loading_info=True, **options)
+    except Exception as problem:  # files of others make the library fail in any way
         raise InputError(f"{what} can't be loaded as a sentence encoder: {first_line(problem)}") from None
-    weights = Path(source) / "model.safetensors"
+    check_loading(what, loading, unused="pooler")  # the mean of the last states needs none
     hub = str(getattr(network.config, "_commit_hash", None) or "unknown")
-    return Encoder(name, file_revision(weights) if weights.is_file() else hub, network.float().eval(), tokenizer)
+    return Encoder(name, content_revision(name, ".safetensors") or hub, network.float().eval(), tokenizer)
 
 
 def unscored(header: TraceHeader, columns: Columns) -> dict[str, NDArray[np.bool_]]:
@@ -125,7 +126,10 @@ def is_scored(header: TraceHeader, columns: Columns, encoder: str) -> bool:
     """Say whether a trace holds all the quality that an encoder of this name could give; with "none" it always does."""
     if encoder == NO_ENCODER:
         return True
-    same = header.encoder is not None and header.encoder["name"] == encoder
+    if header.encoder is None or header.encoder["name"] != encoder:
+        return False
+    revision = content_revision(encoder, ".safetensors")
+    same = revision in (None, header.encoder.get("revision"))
     return same and not any(rows.any() for rows in unscored(header, columns).values())
 
 

