@@ -199,7 +199,7 @@ def test_the_report_tells_joules_and_draws_them(scenario_file: Path, tmp_path: P
 def test_a_report_without_the_radios_power_says_so(scenario_file: Path, tmp_path: Path) -> None:
     run(load(scenario_file, {"device.power_w": 2.0}), out=tmp_path / "run", jobs=1)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "The energy of its radio isn&#39;t known, for want of its power, so neither is the whole." in page
+    assert "The power of its radio isn&#39;t known, so neither is the whole energy of a token." in page
 
 
 def test_a_precision_in_joules_needs_watts(scenario_file: Path) -> None:

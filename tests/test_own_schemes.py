@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.records import Records
 from uhlm_sim.experiment import run
@@ -74,7 +75,7 @@ def play(tmp_path: Path, scenario_file: Path, trace_file: Path, monkeypatch: pyt
         scenario = read_scenario(scenario_file, [f'policy=[{{kind="{module}:scheme", name="own"}}]', *settings])
         results = run(scenario, jobs=1, allow_plugins=True)
         assert results.policies == ["own"]
-        policy = ready_policy(0, scenario, Trace.read(trace_file), allow_plugins=True)
+        policy = ready_policy(0, scenario, Trace.read(trace_file), find_names(scenario, allow_plugins=True))
         return Own(scenario, simulate(scenario, policy, 0))
 
     return played

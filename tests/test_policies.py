@@ -7,6 +7,7 @@ import pytest
 from worlds import MadeUpSource, cell
 
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy, Scheme, payload_costs, plan_answer, ready_policy
 from uhlm_sim.cell.phones.rounds import Costs, Walk
 from uhlm_sim.errors import ScenarioError, SimulationError
@@ -22,7 +23,7 @@ COSTS = Costs(100, 0.05, 0.001, 0.0, 800.0, 10, piggyback=True)
 
 def ready(trace_file: Any, policy: dict[str, object], **sections: Any) -> ReadyPolicy:
     scenario = cell(tokens={"path": str(trace_file)}, policy=[policy], **sections)
-    return ready_policy(0, scenario, Trace.read(trace_file), allow_plugins=True)
+    return ready_policy(0, scenario, Trace.read(trace_file), find_names(scenario, allow_plugins=True))
 
 
 @pytest.mark.parametrize("key", NUMBER)
@@ -31,7 +32,7 @@ def test_a_kind_takes_the_keys_that_are_its_parameters_and_no_other(trace_file: 
     own = {TAKES[kind]: NUMBER[TAKES[kind]]} if kind in TAKES else {}
     assert ready(trace_file, {"kind": kind, **own}).kind == kind
     if TAKES.get(kind) == key:
-        with pytest.raises(ScenarioError, match=f"policy.0: {kind} needs {key}"):
+        with pytest.raises(ScenarioError, match=f"policy.0.kind = '{kind}': needs policy.{key}"):
             ready(trace_file, {"kind": kind})
     else:
         with pytest.raises(ScenarioError, match=rf"policy.0.{key}: belongs to .*, not to {kind}"):
@@ -126,5 +127,5 @@ def test_a_gate_cannot_change_what_other_policies_see(trace_file: Any, name: str
 def test_what_is_no_scheme_is_refused(trace_file: Any) -> None:
     with pytest.raises(ScenarioError, match="must take a path, or return a Scheme"):
         ready(trace_file, {"kind": "uhlm_sim.names:load_presets"})
-    with pytest.raises(ScenarioError, match=r"policy.params of uhlm_sim.tokens.gates:keep_all: .*no_such"):
+    with pytest.raises(ScenarioError, match=r"policy.0.params of uhlm_sim.tokens.gates:keep_all: .*no_such"):
         ready(trace_file, {"kind": "uhlm_sim.tokens.gates:keep_all", "params": {"no_such": 1.0}})

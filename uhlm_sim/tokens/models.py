@@ -176,11 +176,12 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revisi
     try:
         with no_progress_bars():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            network, loading = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 source, output_loading_info=True, **weights, **options
             )
     except Exception as problem:  # files of others make the library fail in any way
         raise InputError(f"model '{name}' can't be loaded as a causal language model: {first_line(problem)}") from None
+    network, loading = loaded
     check_loading(f"model '{name}'", loading)
     commit = str(getattr(network.config, "_commit_hash", None) or "unknown")
     return LanguageModel(name, content_revision(name) or commit, network.to(place).eval(), tokenizer)

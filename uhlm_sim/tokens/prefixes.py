@@ -1,7 +1,7 @@
 """The committed prefixes that a model has read, and the KV cache that holds them."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class CommittedPrefixes:
         import torch
 
         if len(parents) != len(self) or (parents != np.arange(len(self))).any():
-            chosen = torch.as_tensor(np.asarray(parents), dtype=torch.long, device=self._device)
+            chosen: Any = torch.as_tensor(np.asarray(parents), dtype=torch.long, device=self._device)
             self._cache.reorder_cache(chosen)  # which the states of linear attention have too
             self._mask, self._positions = self._mask[chosen], self._positions[chosen]
         column = torch.as_tensor(np.asarray(tokens), dtype=torch.long, device=self._device)[:, None]
