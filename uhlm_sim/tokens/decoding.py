@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.model_checks import check_finite
-from uhlm_sim.tokens.models import LanguageModel, ModelPair
+from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.speculative import (
     Floats,

@@ -10,7 +10,7 @@ from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
 
 if TYPE_CHECKING:
-    from uhlm_sim.tokens.models import LanguageModel, ModelPair
+    from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
 
 LENGTHS = (1, 4, 9)
 PARENTS = ([0, 0, 2, 1], [3, 2, 0])  # rows split and change places, then one is dropped

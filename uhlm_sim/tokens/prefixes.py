@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-    from uhlm_sim.tokens.models import LanguageModel
+    from uhlm_sim.tokens.model_pair import LanguageModel
 
 
 class CommittedPrefixes:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.calibration import clustered_mean
 from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.model_pair import first_line
 from uhlm_sim.tokens.models import (
     PACKAGE_PREFIX,
     check_loading,
     content_revision,
-    first_line,
     hub_answers,
     need_libraries,
     no_progress_bars,

@@ -14,7 +14,8 @@ from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding import Answer, decode
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.model_checks import check_prompts
-from uhlm_sim.tokens.models import PACKAGE_PREFIX, ModelPair, load_pair, load_tokenizer
+from uhlm_sim.tokens.model_pair import ModelPair
+from uhlm_sim.tokens.models import PACKAGE_PREFIX, load_pair, load_tokenizer
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prompts import Prompt
 from uhlm_sim.tokens.quality import Encoder, add_quality
