@@ -14,7 +14,7 @@ from uhlm_sim.analysis.measures import bottleneck
 from uhlm_sim.analysis.measures.bottleneck import PHONES, bottleneck_table, load_table
 from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.report.points import Points
-from uhlm_sim.analysis.report.sentences_of_limits import limits
+from uhlm_sim.analysis.report.sentences_of_bottlenecks import limits
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run

@@ -11,8 +11,8 @@ import pytest
 from conftest import rendering
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures.captions import OVER, POINT
 from uhlm_sim.analysis.figures.catalogue import FIGURES, write_figures
+from uhlm_sim.analysis.figures.wording import OVER, POINT
 from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run

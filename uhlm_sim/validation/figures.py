@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from uhlm_sim.analysis.figures.captions import Drawing
 from uhlm_sim.analysis.figures.style import INK, PAGE_IN, QUIET, new_figure, save
+from uhlm_sim.analysis.figures.wording import Drawing
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.validation import whole
 from uhlm_sim.validation.validate import FAILS, FAMILY, Validation

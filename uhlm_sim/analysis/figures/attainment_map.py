@@ -2,10 +2,10 @@
 
 from matplotlib.axes import Axes
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import key_words
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.maps import MET, plot_map
+from uhlm_sim.analysis.figures.wording import Drawing, View
 
 
 def drawing(view: View, policy: str = "", ax: Axes | None = None) -> Drawing:
@@ -16,7 +16,7 @@ def drawing(view: View, policy: str = "", ax: Axes | None = None) -> Drawing:
     return Drawing(
         "slo_map",
         f"Requests that meet the SLOs over {key_words(x)} and {key_words(y)}",
-        f"Share of the decided requests that meet every SLO ({limits}), in per cent, mean over {captions.over(run)}. "
+        f"Share of the decided requests that meet every SLO ({limits}), in per cent, mean over {wording.over(run)}. "
         f"The line is where {100 * MET:.0f} % do, interpolated between the cells.{view.note}",
         table,
         figure,

@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.bars import draw_metric
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, looks, new_figure, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.errors import InputError
 
 BATCHES = {"batch_jobs": "Jobs in a batch", "batch_tokens": "New tokens in a batch"}
@@ -38,9 +38,9 @@ def drawing(view: View, ax: Axes | None = None, metric: str = "batch_tokens") ->
     return Drawing(
         "batches",
         "Batch size",
-        f"Mean over the batches that the GPUs served {captions.window(view.run)}: jobs (left), and tokens that the LLM "
+        f"Mean over the batches that the GPUs served {wording.window(view.run)}: jobs (left), and tokens that the LLM "
         "hadn't processed before (right), since the prompt and kept drafts come with the next upload. Policies "
-        f"that never ask the LLM are missing.{captions.intervals(view.run, 'Lines')}{view.note}",
+        f"that never ask the LLM are missing.{wording.intervals(view.run, 'Lines')}{view.note}",
         table,
         batch_figure(table, view.run.policies)
         if ax is None

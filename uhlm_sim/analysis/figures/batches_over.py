@@ -1,9 +1,9 @@
 """How large batches are over one swept value."""
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import key_words
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import crosses, joined_policies, over_figure, over_table
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.errors import InputError
 
 BATCHES = {"batch_jobs": "Mean jobs in a batch", "batch_tokens": "Mean new tokens in a batch"}
@@ -20,7 +20,7 @@ def drawing(view: View) -> Drawing:
         f"Batch size over {key_words(x)}",
         "Mean over the batches that the GPUs served: jobs (left), and tokens that the LLM hadn't processed before "
         "(right), since the prompt and kept drafts come with the next upload. Policies that never ask the LLM are "
-        f"missing.{captions.intervals(run, 'Bands')}{crosses(table)}{view.note}",
+        f"missing.{wording.intervals(run, 'Bands')}{crosses(table)}{view.note}",
         table,
         over_figure(table, BATCHES, joined_policies(run, x)),
     )

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import DECADE, key_words, set_swept
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
 from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, QUIET, Look, looks, new_panels, panel_columns, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.bottleneck import PHONES, STATIONS, load_table
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
@@ -165,7 +165,7 @@ def drawing(view: View, policy: str = "", ax: Axes | None = None) -> Drawing:
         "wait for nobody, taken from where they are fewest: a token holds its phone for Z + S, Z outside the shared "
         f"stations and S in service.{meets} Each other line is a station in use all the time, 1/D, with D its time per "
         "token at the most load and GPUs with full batches; one that lies above the frame doesn't limit."
-        f"{offered}{captions.intervals(run, 'Bands')}{view.note}",
+        f"{offered}{wording.intervals(run, 'Bands')}{view.note}",
         table,
         figure,
     )

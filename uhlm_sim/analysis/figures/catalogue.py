@@ -31,7 +31,7 @@ from uhlm_sim.analysis.figures import (
     ttft,
 )
 from uhlm_sim.analysis.figures.axes import swept_keys
-from uhlm_sim.analysis.figures.captions import ASKED, MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
+from uhlm_sim.analysis.figures.wording import ASKED, MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError, did_you_mean

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from uhlm_sim.analysis.figures.axes import DECADE
-from uhlm_sim.analysis.figures.captions import View
 from uhlm_sim.analysis.figures.style import COLUMN_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
+from uhlm_sim.analysis.figures.wording import View
 
 
 def ecdf_table(table: pd.DataFrame, column: str, policies: Sequence[str] = (), points: int = 400) -> pd.DataFrame:

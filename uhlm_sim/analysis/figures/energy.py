@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.bars import stack, stacked
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import ENERGY_COLOURS, INK, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.energy import ENERGY, PARTS
 from uhlm_sim.errors import InputError
 
@@ -40,11 +40,11 @@ def drawing(view: View, ax: Axes | None = None) -> Drawing:
     table = summary[summary["metric"].isin(ENERGY) & summary["mean"].notna()]
     if table.empty:
         raise InputError("no power of a phone is known in this run: device.power_w, device.radio")
-    intervals = captions.intervals(view.run, "Lines") if table["metric"].eq(ENERGY[0]).any() else ""
+    intervals = wording.intervals(view.run, "Lines") if table["metric"].eq(ENERGY[0]).any() else ""
     return Drawing(
         "energy",
         "Energy of a token",
-        f"Mean over all tokens committed {captions.window(view.run)}: the phone's power times its computing; the "
+        f"Mean over all tokens committed {wording.window(view.run)}: the phone's power times its computing; the "
         "radio's times the time of sending; a GPU's times the verification, shared by the jobs of a batch. What isn't "
         f"known is missing.{intervals}{view.note}",
         table,

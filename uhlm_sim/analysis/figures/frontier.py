@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.typing import LineStyleType
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import is_threshold, varied
-from uhlm_sim.analysis.figures.captions import ASKED, Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
 from uhlm_sim.analysis.figures.style import INK, QUIET, Look, looks, new_panels
+from uhlm_sim.analysis.figures.wording import ASKED, Drawing, View
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.errors import InputError
@@ -179,14 +179,14 @@ def drawing(view: View, ax: Axes | None = None, cost: str = "distribution_error"
         raise InputError("no policy of this run skips, or what it costs isn't known")
     elif view.kind != ASKED and not is_frontier(table):
         raise InputError(f"fewer than {LADDER_LENGTH} thresholds make no ladder")
-    at = "" if swept_threshold(run) else captions.drawn_for(view.run.summary, run.sweep)
+    at = "" if swept_threshold(run) else wording.drawn_for(view.run.summary, run.sweep)
     meanings = " ".join(MEANINGS[metric] for metric in MEANINGS if table["metric"].eq(metric).any())
     return Drawing(
         "frontier",
         "Accuracy against token rate",
         f"A phone's token rate, 1/mean(delay), as a ratio to {run.policies[0]}, against what each setting costs; "
         f"U-HLM's threshold stands beside it. {meanings} Each rule's line starts at hlm, which keeps nothing, "
-        f"and ends at slm, which keeps everything.{captions.intervals(run, 'Thin lines')}{at}{captions.forced(run)}",
+        f"and ends at slm, which keeps everything.{wording.intervals(run, 'Thin lines')}{at}{wording.forced(run)}",
         table,
         frontier_figure(table, policies) if ax is None else ax,
     )

@@ -6,9 +6,8 @@ from itertools import chain
 import pandas as pd
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import key_words
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import (
     PARTIAL,
     crosses,
@@ -17,6 +16,7 @@ from uhlm_sim.analysis.figures.over_sweep import (
     latency_table,
     over_figure,
 )
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.errors import InputError
 
 PERCENTILES = ("p50", "p95", "p99")
@@ -56,7 +56,7 @@ def drawing(view: View) -> Drawing:
         f"Latency percentiles over {key_words(x)}",
         "Above, time to first token, waiting at the phone included. Below, time per output token after it, (e2e − "
         "TTFT)/(tokens − 1), of finished requests. Percentiles are taken within a replication, then averaged."
-        f"{captions.intervals(run, 'Bands')}{limit}{hollow}{crosses(table)}{view.note}",
+        f"{wording.intervals(run, 'Bands')}{limit}{hollow}{crosses(table)}{view.note}",
         table,
         latency_figure(table, joined_policies(run, x)),
     )

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.bars import stack, stacked
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import LEG_COLOURS, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.tables import LEGS
 
 
@@ -31,7 +31,7 @@ def drawing(view: View, ax: Axes | None = None) -> Drawing:
     return Drawing(
         "legs",
         "Where a token's time goes",
-        f"Mean time of each leg over all tokens committed {captions.window(view.run)}; a token without a leg counts "
+        f"Mean time of each leg over all tokens committed {wording.window(view.run)}; a token without a leg counts "
         "zero for it, so a bar ends at the mean time of a token. Airtime is the upload's share of the band, integrated "
         "over its stay, and uplink wait the rest of that stay; verification is the whole service time of the token's "
         f"batch.{view.note}",

@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import key_words, set_words, value_words
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import over_table
 from uhlm_sim.analysis.figures.style import INK, LEG_COLOURS, new_panels, panel_columns, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
 
@@ -73,9 +73,9 @@ def drawing(view: View) -> Drawing:
     return Drawing(
         "legs",
         f"Where a token's time goes over {key_words(x)}",
-        f"Share of each leg in the mean time of the tokens committed {captions.window(run)}; a token without a leg "
+        f"Share of each leg in the mean time of the tokens committed {wording.window(run)}; a token without a leg "
         "counts zero for it. Above each bar stands that mean time in milliseconds. Means over "
-        f"{captions.over(run)}.{view.note}",
+        f"{wording.over(run)}.{view.note}",
         table,
         legs_over_figure(table),
     )

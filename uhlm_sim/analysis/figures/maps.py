@@ -13,8 +13,8 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis.figures.axes import is_numeric, key_words, value_words
-from uhlm_sim.analysis.figures.captions import View
 from uhlm_sim.analysis.figures.style import PAGE_IN, new_figure, policies_of
+from uhlm_sim.analysis.figures.wording import View
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.errors import InputError
 

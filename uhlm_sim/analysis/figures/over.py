@@ -3,7 +3,6 @@
 from matplotlib.axes import Axes
 
 from uhlm_sim.analysis.figures import batches_over, latency, sweep
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import (
     draw_over,
     joined_policies,
@@ -13,6 +12,7 @@ from uhlm_sim.analysis.figures.over_sweep import (
     with_guides,
 )
 from uhlm_sim.analysis.figures.style import looks
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.metrics import LATENCIES
 from uhlm_sim.errors import InputError, did_you_mean
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.intervals import student_t
 from uhlm_sim.errors import InputError
 from uhlm_sim.tables import LEGS
@@ -106,12 +106,12 @@ def drawing(view: View, ax: Axes | None = None, station: str = "uplink") -> Draw
     table = queue_table(one.kept_rounds(), duration_s)
     if table.empty:
         raise InputError("no policy of this run sends anything")
-    bands = "; bands are 95 % intervals" if captions.several(one) else ""
+    bands = "; bands are 95 % intervals" if wording.several(one) else ""
     return Drawing(
         "queues",
         "Jobs present over time",
         "Uploads at the uplink (left) and jobs waiting or in service at the base station (right), mean over "
-        f"{captions.over(one)}{bands}. The shaded warm-up of {warmup_s:g} s is left out of every metric.{view.note}",
+        f"{wording.over(one)}{bands}. The shaded warm-up of {warmup_s:g} s is left out of every metric.{view.note}",
         table,
         queue_figure(table, warmup_s, one.policies)
         if ax is None

@@ -1,9 +1,9 @@
 """Throughput, utilisation and attainment over one swept value."""
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import key_words
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.over_sweep import crosses, joined_policies, over_figure, over_table, with_guides
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.intervals import RATIO
 
 PANELS = {
@@ -30,7 +30,7 @@ def drawing(view: View) -> Drawing:
     return Drawing(
         "sweep",
         f"Over {words}",
-        f"Each policy against {words}.{together}{captions.intervals(run, 'Bands')} Ratios are to {policies[0]}, paired "
+        f"Each policy against {words}.{together}{wording.intervals(run, 'Bands')} Ratios are to {policies[0]}, paired "
         "by replication. A phone's rate is 1/mean(delay); a token's delay is the time from the start of its draft "
         f"until it is at the device.{guide}{crosses(table)}{view.note}",
         table,

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from uhlm_sim.analysis.figures import captions
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.bars import SHADES, draw_bars, draw_metric
-from uhlm_sim.analysis.figures.captions import Drawing, View
 from uhlm_sim.analysis.figures.style import PAGE_IN, QUIET, Look, looks, new_figure, policies_of
+from uhlm_sim.analysis.figures.wording import Drawing, View
 
 READINGS = {"token_throughput_per_device": "1/mean(delay)", "mean_token_rate": "mean(1/delay)"}
 
@@ -41,11 +41,11 @@ def drawing(view: View, ax: Axes | None = None) -> Drawing:
     """Draw the cell's tokens a second by policy; the figure has a phone's rate beside it."""
     one = view.run
     table = one.summary[one.summary["metric"].isin(["token_throughput", *READINGS])]
-    bands = captions.intervals(one, "Lines") if captions.several(one) else " One replication gives no interval."
+    bands = wording.intervals(one, "Lines") if wording.several(one) else " One replication gives no interval."
     return Drawing(
         "throughput",
         "Throughput by policy",
-        f"Left: tokens a second that all phones together committed {captions.window(one)}. Right: the rate at which a "
+        f"Left: tokens a second that all phones together committed {wording.window(one)}. Right: the rate at which a "
         "phone that is answering gets tokens, as 1/mean(delay) (full) and as mean(1/delay) (light); a token's delay is "
         "the time from the start of its draft until it is at the device. Tokens that the LLM generates overlap "
         f"with the downlink of the one before, so there TPOT is shorter.{bands}{view.note}",

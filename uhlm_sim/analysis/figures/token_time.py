@@ -2,9 +2,9 @@
 
 from matplotlib.axes import Axes
 
-from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.ecdf import ecdf_table, plot_ecdf
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.window import in_window
 
 
@@ -17,8 +17,8 @@ def drawing(view: View, ax: Axes | None = None) -> Drawing:
     return Drawing(
         "token_time",
         "Time per token",
-        f"Share of the tokens committed {captions.window(one)} that took at most the time on the axis; "
-        f"{captions.over(one)} pooled. Kept drafts cost the device alone: they are the step at the left.{view.note}",
+        f"Share of the tokens committed {wording.window(one)} that took at most the time on the axis; "
+        f"{wording.over(one)} pooled. Kept drafts cost the device alone: they are the step at the left.{view.note}",
         table,
         plot_ecdf(view, ax, table, "time per token, s", "tokens"),
     )

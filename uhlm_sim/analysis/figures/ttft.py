@@ -2,9 +2,9 @@
 
 from matplotlib.axes import Axes
 
-from uhlm_sim.analysis.figures import captions
-from uhlm_sim.analysis.figures.captions import Drawing, View
+from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.ecdf import ecdf_table, plot_ecdf
+from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.window import in_window
 from uhlm_sim.errors import InputError
 
@@ -20,8 +20,8 @@ def drawing(view: View, ax: Axes | None = None) -> Drawing:
     return Drawing(
         "ttft",
         "Time to first token",
-        f"Share of the requests that arrived {captions.window(one)} whose first token was at the device within the "
-        f"time on the axis; {captions.over(one)} pooled. Requests without a first token at the end are left out."
+        f"Share of the requests that arrived {wording.window(one)} whose first token was at the device within the "
+        f"time on the axis; {wording.over(one)} pooled. Requests without a first token at the end are left out."
         f"{view.note}",
         table,
         plot_ecdf(view, ax, table, "time to first token, s", "requests"),

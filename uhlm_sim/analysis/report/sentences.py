@@ -10,9 +10,9 @@ from uhlm_sim.analysis.measures.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.report.headline import Estimate
 from uhlm_sim.analysis.report.phrases import course, level, percent, plain, times
 from uhlm_sim.analysis.report.points import Points, verdicts_of
+from uhlm_sim.analysis.report.sentences_of_bottlenecks import limits
 from uhlm_sim.analysis.report.sentences_of_choices import of_choices
 from uhlm_sim.analysis.report.sentences_of_classes import of_classes, of_energy, of_near_and_far
-from uhlm_sim.analysis.report.sentences_of_limits import limits
 from uhlm_sim.analysis.run import Run
 
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
