@@ -30,7 +30,7 @@ from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
 from uhlm_sim.scenario import Scenario, Service
 from uhlm_sim.tokens import speculative
-from uhlm_sim.validation import drive, traffic, uplink
+from uhlm_sim.validation import drive, traffic
 
 Floats = NDArray[np.float64]
 Patch = pytest.MonkeyPatch
@@ -72,7 +72,6 @@ def uploads_queue_instead_of_sharing(patch: Patch) -> None:
                 super().send(job)
 
     patch.setattr(drive, "Uplink", InOrder)
-    patch.setattr(uplink, "Uplink", InOrder)
 
 
 @defect(
