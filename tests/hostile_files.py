@@ -199,7 +199,14 @@ def play_parts(unbroken: Path, parts: dict[str, bytes], scenario: Scenario, chan
         run(scenario, out=out, jobs=1, resume=True)
     except IsADirectoryError:
         return "parts: a folder in a file's place"
-    for name in ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet"):
+    for name in (
+        "summary.csv",
+        "replications.csv",
+        "stations.csv",
+        "requests.parquet",
+        "rounds.parquet",
+        "tokens.parquet",
+    ):
         if (out / name).read_bytes() != (unbroken / name).read_bytes():
             raise FoundError(f"{name} of a resumed run is another one")
     return "parts: the same"

@@ -29,7 +29,15 @@ def test_a_run_prints_its_table_and_leaves_a_whole_folder(
     assert done.returncode == 0, done.stderr
     assert "u-hlm(0.43)" in done.stdout
     folder = tmp_path / "results" / "tiny"
-    whole = {"summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet", "report.html"}
+    whole = {
+        "summary.csv",
+        "replications.csv",
+        "stations.csv",
+        "requests.parquet",
+        "rounds.parquet",
+        "tokens.parquet",
+        "report.html",
+    }
     whole |= {"scenario.resolved.toml", "provenance.json", "figures"}
     assert {file.name for file in folder.iterdir()} == whole
     resolved = str(folder / "scenario.resolved.toml")

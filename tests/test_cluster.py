@@ -26,7 +26,14 @@ def test_a_sweep_on_a_cluster_of_two_workers_gives_the_same_bytes(
     scenario = read_scenario(scenario_file, [SWEEP])
     run(scenario, out=tmp_path / "here", jobs=1)
     run(scenario, out=tmp_path / "there", cluster=scheduler)
-    for name in ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet"):
+    for name in (
+        "summary.csv",
+        "replications.csv",
+        "stations.csv",
+        "requests.parquet",
+        "rounds.parquet",
+        "tokens.parquet",
+    ):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 

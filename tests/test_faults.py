@@ -18,7 +18,7 @@ from uhlm_sim.cli import main
 from uhlm_sim.experiment import PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
-TABLES = ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet")
+TABLES = ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "rounds.parquet", "tokens.parquet")
 # Root may write anywhere. Without its capabilities it may do what the owner of a file may.
 WITHOUT_CAPABILITIES = """
 import ctypes, os, sys

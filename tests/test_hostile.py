@@ -348,7 +348,7 @@ def test_parts_that_are_spoiled_or_anothers_are_made_again(
     for name, part in spoils.items():
         (out / PARTS / name).write_bytes(part)
     run(scenario, out=out, jobs=1, resume=True)
-    for name in ("summary.csv", "replications.csv", "requests.parquet", "tokens.parquet"):
+    for name in ("summary.csv", "replications.csv", "requests.parquet", "rounds.parquet", "tokens.parquet"):
         assert (out / name).read_bytes() == (folder / "run" / name).read_bytes()
 
 

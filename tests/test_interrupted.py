@@ -49,7 +49,14 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes_and_simulates_nothing
 
 
 def assert_same(run_folder: Path, other: Path) -> None:
-    for name in ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "tokens.parquet"):
+    for name in (
+        "summary.csv",
+        "replications.csv",
+        "stations.csv",
+        "requests.parquet",
+        "rounds.parquet",
+        "tokens.parquet",
+    ):
         assert (run_folder / name).read_bytes() == (other / name).read_bytes()
 
 

@@ -22,8 +22,8 @@ def linearised(samples: Sequence[Floats], rank: float) -> Floats:
     these values is as long as Woodruff's (1952), and their paired ratio uses that replications share a world.
 
     With 8 replications of 50 to 400 log-normal latencies the 99th percentile is covered 92 to 94 times in 100, by the
-    jackknife 84 to 88 times; the mean of the replications' own percentiles would be biased by several per cent. A replication without a
-    sample is NaN.
+    jackknife 84 to 88 times; the mean of the replications' own percentiles would be biased by several per cent. A
+    replication without a sample is NaN.
     """
     values, size = np.full(len(samples), np.nan), np.array([len(sample) for sample in samples])
     if not size.any():
