@@ -34,7 +34,8 @@ def folder_of(tables, folder):
     (folder / "scenario.resolved.toml").write_text(tomli_w.dumps(tables.scenario))
     (folder / "provenance.json").write_text(json.dumps(tables.provenance))
     tables.requests.to_parquet(folder / "requests.parquet")
-    tables.rounds.to_parquet(folder / "rounds.parquet")
+    if tables.rounds is not None:
+        tables.rounds.to_parquet(folder / "rounds.parquet")
     tables.tokens.to_parquet(folder / "tokens.parquet")
     write_table(tables.replications, folder / "replications.csv")
     write_table(tables.stations, folder / "stations.csv")
@@ -155,7 +156,7 @@ def test_the_same_tables_give_the_same_bytes_in_memory_and_from_the_folder(table
 
 def test_without_token_tables_the_figures_that_need_them_are_left_out(tables, tmp_path):
     folder = folder_of(tables, tmp_path / "run")
-    (folder / "rounds.parquet").unlink()
+    (folder / "rounds.parquet").unlink(missing_ok=True)
     (folder / "tokens.parquet").unlink()
     figures = write_figures(Results.read(folder), tmp_path / "figures")
     assert [figure.name for figure in figures] == ["throughput", "legs", "ttft", "batches"]
@@ -195,7 +196,7 @@ def test_a_sweep_is_two_tables_and_a_folded_one_for_each_point(tables, tmp_path)
 def test_a_sweep_in_memory_and_from_its_folder_is_one_report(tables, tmp_path):
     swept = swept_over_snr(tables)
     folder = folder_of(replace(swept, tokens=tables.tokens), tmp_path / "run")
-    (folder / "rounds.parquet").unlink()
+    (folder / "rounds.parquet").unlink(missing_ok=True)
     (folder / "tokens.parquet").unlink()
     assert report(Results.read(folder), tmp_path / "a") == report(swept, tmp_path / "b")
 

@@ -8,7 +8,7 @@ from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.gpus.setup import check_base_station
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.arrivals import requests_of
-from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.policies import POLICY, ReadyPolicy
 from uhlm_sim.cell.phones.population import Who, population, weights_of
 from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.cell.radio.allocators import SLOTTED
@@ -21,6 +21,7 @@ from uhlm_sim.scenario import Scenario
 from uhlm_sim.seams import Named, NamedFunctions
 
 Floats = NDArray[np.float64]
+LOOKED_INTO = (POLICY, CHANNEL)  # elsewhere: policies are ready here, a channel's parameters hang on its table
 
 
 def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], functions: NamedFunctions | None = None) -> None:
@@ -30,7 +31,7 @@ def check_scenario(scenario: Scenario, policies: list[ReadyPolicy], functions: N
     """
     functions, people = find_names(scenario) if functions is None else functions, population(scenario)
     for named in functions.values():
-        if named.seam.params and named.seam is not CHANNEL:  # whose parameters hang on the rest of its table
+        if named.seam.params and named.seam not in LOOKED_INTO:
             named.check(named.asks)
     rows = requests_of(scenario, functions["traffic.kind"])
     if rows is not None:

@@ -174,7 +174,10 @@ def _own_scheme(named: Named) -> Scheme:
         make = named.bind({})
     except ScenarioError:
         return Scheme(gate=replace(named, seam=GATE).bind({}), measures_uncertainty=True)
-    scheme = make()
+    try:
+        scheme = make()
+    except Exception as error:  # the user's own code may raise anything
+        raise ScenarioError(f"{named.key} = '{named.name}': {type(error).__name__}: {error}") from None
     if not isinstance(scheme, Scheme):
         raise ScenarioError(f"{named.key} = '{named.name}': gave {scheme!r}; it must take a path, or return a Scheme")
     return scheme
