@@ -298,7 +298,7 @@ def runs(trace: Path, folder: Path) -> tuple[Scenario, dict[str, bytes]]:
     run(parse_scenario({**values, "seed": 2}), out=folder / "other", jobs=1)
     with contextlib.suppress(KeyboardInterrupt):
         run(scenario, out=folder / "interrupted", jobs=1, progress=stop)
-    return scenario, {file.name: file.read_bytes() for file in (folder / "interrupted" / PARTS).iterdir()}
+    return scenario, {file.name: file.read_bytes() for file in (folder / "interrupted" / PARTS).glob("*.zip")}
 
 
 def test_a_spoiled_run_folder_is_refused_or_the_same(runs: tuple[Scenario, dict[str, bytes]], folder: Path) -> None:
