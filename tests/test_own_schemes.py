@@ -75,8 +75,9 @@ def play(tmp_path: Path, scenario_file: Path, trace_file: Path, monkeypatch: pyt
         scenario = read_scenario(scenario_file, [f'policy=[{{kind="{module}:scheme", name="own"}}]', *settings])
         results = run(scenario, jobs=1, allow_plugins=True)
         assert results.policies == ["own"]
-        policy = ready_policy(0, scenario, Trace.read(trace_file), find_names(scenario, allow_plugins=True))
-        return Own(scenario, simulate(scenario, policy, 0))
+        functions = find_names(scenario, allow_plugins=True)
+        policy = ready_policy(0, scenario, Trace.read(trace_file), functions)
+        return Own(scenario, simulate(scenario, policy, 0, functions=functions))
 
     return played
 
