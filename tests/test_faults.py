@@ -65,7 +65,7 @@ def assert_resumes(scenario_file: Path, out: Path, unbroken: Path) -> None:
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     scenario_file: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No file may grow beyond a size, that of the scenario, of a simulation, of the rounds, of the tokens: a full disk."""
+    """No file may grow beyond a size: the scenario's, a simulation's, that of the rounds, of the tokens."""
     out, largest = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
     for largest_bytes, parts in ((500, None), (2_000, 0), (200_000, 16), (950_000, 16)):
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, largest[1]))
