@@ -159,14 +159,13 @@ def _check_rounds(rounds: pd.DataFrame, tokens: pd.DataFrame) -> None:
     _true("no more drafts are accepted than there are", accepted <= drafted)
     _true("a visit commits what it accepts and at most one more token", tokens_of <= drafted + 1)
 
-    keys = ["device", "request", "round"]
-    sums = (
-        tokens.groupby(keys, sort=False)[[*LEGS, "payload_bits", "llm_tokens"]].sum(min_count=1).reset_index(drop=True)
-    )
-    of_round = rounds[[*LEGS, "payload_bits", "llm_tokens"]].reset_index(drop=True)
-    _near(
-        "a round's legs, bits and positions are its tokens'", of_round.to_numpy()[committed], sums.to_numpy()[committed]
-    )
+    columns = [*LEGS, "payload_bits", "llm_tokens"]
+    changes = (np.diff(tokens[["device", "request", "round"]].to_numpy(), axis=0) != 0).any(axis=1)
+    starts = np.flatnonzero(np.r_[True, changes][: len(tokens)])  # the first token of each round
+    _true("each round has tokens", len(starts) == len(rounds))
+    sums = np.add.reduceat(tokens[columns].to_numpy(), starts) if len(starts) else np.empty((0, len(columns)))
+    of_rounds = rounds[columns].to_numpy()
+    _near("a round's legs, bits and positions are its tokens'", of_rounds[committed], sums[committed])
     if "sending_s" in rounds:
         stay_s, sending_s = rounds["uplink_wait_s"] + rounds["airtime_s"], rounds["sending_s"]
         blur_s = 1e-9 * (1.0 + rounds["started_s"])

@@ -111,9 +111,10 @@ class BaseStation:
         starts_s = now if line.queue else inf  # jobs may have come while it was busy
         while True:
             yield line.look.until(starts_s, now)
-            if self._env.peek() <= self._env.now + INSTANT * (1.0 + self._env.now):
-                yield from self._rest_of_instant(FREE)
             now = self.settle()
+            if self._env.peek() <= now + INSTANT * (1.0 + now):
+                yield from self._rest_of_instant(FREE)
+                now = self.settle()
             starts_s = line.starts_s()
             if starts_s <= now:
                 batch = line.take(self._max_batch)
