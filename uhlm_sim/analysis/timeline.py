@@ -87,9 +87,9 @@ def _batches(legs: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 free_s.append(0.0)
                 yield _name("thread_name", GPUS, gpu, f"GPU {gpu}")
             free_s[gpu] = at_s + row["verify_s"]
-            told = {"jobs": row["batch_jobs"], "tokens": row["batch_tokens"]}
+            sizes = {"jobs": row["batch_jobs"], "tokens": row["batch_tokens"]}
             name = f"job in {row['steps']} steps" if is_split else f"batch of {left}"
-            yield _event("X", name, GPUS, gpu, at_s, row["verify_s"], told)
+            yield _event("X", name, GPUS, gpu, at_s, row["verify_s"], sizes)
         left -= 1
 
 

@@ -1,16 +1,14 @@
 """What must hold of a foreign network before hours of passes: it reads our batches right, and its limits are kept."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
-
-if TYPE_CHECKING:
-    from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
 
 LENGTHS = (1, 4, 9)
 PARENTS = ([0, 0, 2, 1], [3, 2, 0])  # rows split and change places, then one is dropped
@@ -18,7 +16,7 @@ PARENTS = ([0, 0, 2, 1], [3, 2, 0])  # rows split and change places, then one is
 LARGEST_GAP = {"float32": 0.01, "bfloat16": 0.5, "float16": 0.1}
 
 
-def check_passes(model: "LanguageModel") -> None:
+def check_passes(model: LanguageModel) -> None:
     """Hold padded, cached batches whose rows split against plain passes over each row alone, without a cache.
 
     The gap is the root mean square difference of two rows of logits, both centred, over the standard deviation of
@@ -53,7 +51,7 @@ def check_passes(model: "LanguageModel") -> None:
         )
 
 
-def _gap(model: "LanguageModel", rows: Sequence[Sequence[int]], logits: NDArray[np.float32]) -> float:
+def _gap(model: LanguageModel, rows: Sequence[Sequence[int]], logits: NDArray[np.float32]) -> float:
     import torch
 
     gaps = [0.0]
@@ -85,7 +83,7 @@ def positions(config: Any) -> tuple[float, str]:
     return min(limits)
 
 
-def check_prompts(pair: "ModelPair", prompts: Mapping[str, Sequence[int]], max_tokens: int) -> None:
+def check_prompts(pair: ModelPair, prompts: Mapping[str, Sequence[int]], max_tokens: int) -> None:
     """Raise InputError where a prompt, by its id, holds an id that a model doesn't embed, or an answer has no room."""
     for role, model in (("llm", pair.llm), ("slm", pair.slm)):
         limit, reason = positions(model.network.config.get_text_config(decoder=True))
@@ -102,7 +100,7 @@ def check_prompts(pair: "ModelPair", prompts: Mapping[str, Sequence[int]], max_t
                 )
 
 
-def check_finite(model: "LanguageModel", logits: NDArray[np.float32], prompts: Sequence[str], position: int) -> None:
+def check_finite(model: LanguageModel, logits: NDArray[np.float32], prompts: Sequence[str], position: int) -> None:
     """Raise InputError where a row of logits (rows, V), each of the prompt whose id is given, isn't finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(logits.sum(axis=-1)))
