@@ -3,17 +3,19 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
-from uhlm_sim.tables import DECISIONS, OUTCOMES, QUALITY
+from uhlm_sim.tables import DECISIONS, LEGS, OUTCOMES, QUALITY
 from uhlm_sim.tokens.trace import TokenPath
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 Columns = dict[str, Floats]
 SKIPPED, ACCEPTED, RESAMPLED, GENERATED = range(4)
 BATCH = ("batch_jobs", "batch_tokens", "llm_tokens")
@@ -83,17 +85,18 @@ def make_records(
     rounds["round"] = numbers - np.maximum.accumulate(np.where(begins, numbers, 0.0))
     rounds["committed_s"] = np.where(rounds["committed_s"] <= duration_s, rounds["committed_s"], np.nan)
 
-    tokens, of_round = _token_table(rounds, paths, np.frombuffer(log.commits_s))
-    round_table = _round_table(rounds)
+    of_rounds = _round_columns(rounds)
+    tokens, of_round = _token_table(rounds, of_rounds, paths, np.frombuffer(log.commits_s))
     if sending:
-        round_table["sending_s"] = rounds["sending_s"]
+        of_rounds["sending_s"] = rounds["sending_s"]
     request_table = _request_table(tokens, rounds, requests, row, row[of_round], paths, mean_snr_db, max_tokens)
     if device_class is not None:
         code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
         codes = np.array([code[name] for name in device_class])[request_table["device"]]
         request_table["device_class"] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(code)))
     answers = pd.DataFrame({"bits": rounds["answer_bits"], "returned_s": rounds["returned_s"]})
-    return Records(request_table, round_table, tokens, stations, answers, clamped_uploads)
+    # The columns are of no one else's, so the table needs no copy of them.
+    return Records(request_table, pd.DataFrame(of_rounds, copy=False), tokens, stations, answers, clamped_uploads)
 
 
 def _columns(values: "array[float]", names: tuple[str, ...]) -> Columns:
@@ -101,32 +104,20 @@ def _columns(values: "array[float]", names: tuple[str, ...]) -> Columns:
     return dict(zip(names, rows.T, strict=True))
 
 
-def _round_table(rounds: Columns) -> pd.DataFrame:
+def _round_columns(rounds: Columns) -> dict[str, Any]:
+    """Return the columns of the table of rounds."""
     committed = ~np.isnan(rounds["committed_s"])
-    return pd.DataFrame(
-        {
-            "device": rounds["device"].astype(np.int32),
-            "request": rounds["request"].astype(np.int32),
-            "round": rounds["round"].astype(np.int32),
-            "first_position": rounds["first_position"].astype(np.int32),
-            "drafted": rounds["drafted"].astype(np.int32),
-            "accepted": np.where(committed, rounds["accepted"], 0).astype(np.int32),
-            "committed": np.where(committed, rounds["committed"], 0).astype(np.int32),
-            "started_s": rounds["started_s"],
-            "committed_s": rounds["committed_s"],
-            "payload_bits": rounds["payload_bits"],
-            **_legs(rounds),
-            **_batch(rounds),
-            "decision": _decisions(rounds["sends"]),
-            "steps": rounds["steps"].astype(np.int32),
-            "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
-        }
-    )
-
-
-def _legs(rounds: Columns) -> Columns:
-    """Return the six legs of each round."""
     return {
+        "device": rounds["device"].astype(np.int32),
+        "request": rounds["request"].astype(np.int32),
+        "round": rounds["round"].astype(np.int32),
+        "first_position": rounds["first_position"].astype(np.int32),
+        "drafted": rounds["drafted"].astype(np.int32),
+        "accepted": np.where(committed, rounds["accepted"], 0).astype(np.int32),
+        "committed": np.where(committed, rounds["committed"], 0).astype(np.int32),
+        "started_s": rounds["started_s"],
+        "committed_s": rounds["committed_s"],
+        "payload_bits": rounds["payload_bits"],
         "device_s": rounds["sent_s"] - rounds["started_s"],
         # An upload that had the band for itself waits for nothing, not for a rounding error.
         "uplink_wait_s": np.maximum(rounds["received_s"] - rounds["sent_s"] - rounds["airtime_s"], 0.0),
@@ -134,74 +125,77 @@ def _legs(rounds: Columns) -> Columns:
         "bs_wait_s": rounds["verify_started_s"] - rounds["received_s"],
         "verify_s": rounds["verified_s"] - rounds["verify_started_s"],
         "downlink_s": rounds["committed_s"] - rounds["verified_s"],
+        "batch_jobs": rounds["batch_jobs"],
+        "batch_tokens": rounds["batch_tokens"],
+        "llm_tokens": rounds["llm_tokens"].astype(np.int32),
+        "decision": _decisions(rounds["sends"]),
+        "steps": rounds["steps"].astype(np.int32),
+        "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
     }
-
-
-def _batch(rounds: Columns) -> dict[str, NDArray[np.generic]]:
-    return {name: rounds[name].astype(np.int32) if name == "llm_tokens" else rounds[name] for name in BATCH}
 
 
 def _decisions(sends: Floats) -> pd.Categorical:
     return pd.Categorical.from_codes(np.where(sends == 0.0, 0, np.where(sends == 1.0, 1, -1)), dtype=DECISIONS)
 
 
-def _token_table(rounds: Columns, paths: list[TokenPath], commits_s: Floats) -> tuple[pd.DataFrame, Indices]:
-    """Return the tokens, and the round that each is of.
+def _token_table(
+    rounds: Columns, of_rounds: dict[str, Any], paths: list[TokenPath], commits_s: Floats
+) -> tuple[pd.DataFrame, Indices | slice]:
+    """Return the tokens, and the round that each is of: a slice of all rounds where each has one token.
 
     Kept drafts are committed one by one, each with its own time on the phone. The tokens of a visit are committed
     together: its first has the visit's legs, the others have none.
     """
-    is_kept, known = rounds["sends"] == 0.0, ~np.isnan(rounds["committed_s"])
+    known = ~np.isnan(rounds["committed_s"])
     count = np.where(known, rounds["committed"], 1).astype(np.intp)
-    of_round = np.repeat(np.arange(len(count)), count)
-    within = np.arange(len(of_round)) - np.repeat(np.cumsum(count) - count, count)
-    token = {name: values[of_round] for name, values in rounds.items()}
-    position = token["first_position"].astype(np.intp) + within
-    follows = within > 0
+    has_several = bool((count > 1).any())
+    of_round = np.repeat(np.arange(len(count)), count) if has_several else slice(None)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    shared = ("started_s", "committed_s", "payload_bits", *LEGS, *BATCH)
+    columns = {name: of_rounds[name][of_round] for name in shared}
+    is_kept = (rounds["sends"] == 0.0)[of_round]
+    if has_several:  # else tokens are as their rounds are
+        _part(columns, within > 0, is_kept, (rounds["first_commit"][of_round] + within).astype(np.intp), commits_s)
 
-    one_by_one = is_kept[of_round]
-    commit = (token["first_commit"][one_by_one] + within[one_by_one]).astype(np.intp)
-    committed_s, started_s = token["committed_s"], token["started_s"]
-    committed_s[one_by_one] = commits_s[commit]
-    started_s[follows] = np.where(one_by_one, np.r_[0.0, committed_s[:-1]][: len(position)], committed_s)[follows]
-    legs = _legs(token)
-    for leg_s in legs.values():
-        leg_s[follows | one_by_one] = 0.0
-    legs["device_s"][one_by_one] = (committed_s - started_s)[one_by_one]
-    batch = _batch(token)
-    for values in (token["payload_bits"], *batch.values()):
-        values[follows] = 0
-
-    drafts, accepted = token["drafted"], token["accepted"]
+    position = of_rounds["first_position"][of_round] + within
+    drafts, accepted = rounds["drafted"][of_round], rounds["accepted"][of_round]
     verdict = np.where(within < accepted, ACCEPTED, np.where(accepted < drafts, RESAMPLED, GENERATED))
-    outcome = np.where(np.isnan(committed_s), -1, np.where(one_by_one, SKIPPED, verdict))
+    outcome = np.where(np.isnan(columns["committed_s"]), -1, np.where(is_kept, SKIPPED, verdict))
     starts = np.cumsum([0, *(len(path) for path in paths)])
-    place = starts[token["answer"].astype(np.intp)] + position
+    place = starts[rounds["answer"].astype(np.intp)[of_round]] + position
 
     def of_paths(values: list[Floats]) -> Floats:
-        return np.concatenate(values)[place] if len(place) else np.empty(0)
+        if not len(place):
+            return np.empty(0)
+        return np.where(outcome == GENERATED, np.nan, np.concatenate(values)[place])  # no draft of the phone's
 
-    written_by_llm = outcome == GENERATED  # so its draft is none of the phone's
-    tokens = pd.DataFrame(
-        {
-            "device": token["device"].astype(np.int32),
-            "request": token["request"].astype(np.int32),
-            "position": position.astype(np.int32),
-            "started_s": started_s,
-            "committed_s": committed_s,
-            "decision": _decisions(token["sends"]),
-            "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
-            "uncertainty": np.where(written_by_llm, np.nan, of_paths([path.uncertainty for path in paths])),
-            "accept_probability": np.where(
-                written_by_llm, np.nan, of_paths([path.accept_probability for path in paths])
-            ),
-            "payload_bits": token["payload_bits"],
-            **legs,
-            **batch,
-            "round": token["round"].astype(np.int32),
-        }
-    )
-    return tokens, of_round
+    names = ("payload_bits", *LEGS, *BATCH)
+    tokens = {
+        "device": of_rounds["device"][of_round],
+        "request": of_rounds["request"][of_round],
+        "position": position.astype(np.int32),
+        "started_s": columns["started_s"],
+        "committed_s": columns["committed_s"],
+        "decision": of_rounds["decision"][of_round],
+        "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
+        "uncertainty": of_paths([path.uncertainty for path in paths]),
+        "accept_probability": of_paths([path.accept_probability for path in paths]),
+        **{name: columns[name] for name in names},
+        "round": of_rounds["round"][of_round],
+    }
+    return pd.DataFrame(tokens, copy=False), of_round
+
+
+def _part(columns: Columns, follows: Mask, is_kept: Mask, commit: Indices, commits_s: Floats) -> None:
+    """Part the columns of rounds among their tokens, in place; a kept token was committed at `commits_s[commit]`."""
+    committed_s, started_s = columns["committed_s"], columns["started_s"]
+    committed_s[is_kept] = commits_s[commit[is_kept]]
+    started_s[follows] = np.where(is_kept, np.r_[0.0, committed_s[:-1]], committed_s)[follows]
+    for name in LEGS:
+        columns[name][follows | is_kept] = 0.0
+    columns["device_s"][is_kept] = (committed_s - started_s)[is_kept]
+    for name in ("payload_bits", *BATCH):
+        columns[name][follows] = 0
 
 
 def _request_table(
