@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import base64
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from tiny_models import make_model
 from traces import write_trace
+
+# Models of a few thousand weights: threads of torch would spend ten times the work on waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SCENARIO = """\
 name = "tiny"

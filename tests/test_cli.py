@@ -117,10 +117,11 @@ def test_a_mistake_gives_one_message_and_exit_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_scenario_is_one_line(tmp_path: Path) -> None:
-    done = uhlm_sim("run", "quikstart", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "did you mean 'quickstart'" in done.stderr
+@pytest.mark.usefixtures("here")
+def test_a_missing_scenario_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = given(capsys, "run", "quikstart")
+    assert (code, out) == (2, "")
+    assert "did you mean 'quickstart'" in err
     assert list(tmp_path.iterdir()) == []
 
 

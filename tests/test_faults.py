@@ -61,7 +61,6 @@ def assert_resumes(scenario_file: Path, out: Path, unbroken: Path) -> None:
         assert (out / name).read_bytes() == (unbroken / name).read_bytes()
 
 
-@pytest.mark.usefixtures("rendered")
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     scenario_file: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
