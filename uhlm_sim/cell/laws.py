@@ -174,7 +174,7 @@ def _check_rounds(rounds: pd.DataFrame, tokens: pd.DataFrame) -> None:
 def _check_requests(requests: pd.DataFrame, tokens: pd.DataFrame) -> None:
     counted = tokens["committed_s"].groupby(_key(tokens), sort=False).agg(["count", "min", "max"])
     counted = counted.reindex(_key(requests))
-    _same("tokens of a request", counted["count"].fillna(0), requests["tokens"])
+    _true("tokens of a request", counted["count"].fillna(0).to_numpy() == requests["tokens"].to_numpy())
     _near("a request's first token", counted["min"], requests["first_token_s"])
     finished = requests["finished"].to_numpy()
     _near("a request's last token", np.where(finished, counted["max"], np.nan), requests["finished_s"])
@@ -203,10 +203,6 @@ def _key(table: pd.DataFrame) -> Indices:
     """Return one number for each pair of device and request."""
     keys: Indices = table["device"].to_numpy(dtype=np.int64) << 32 | table["request"].to_numpy(dtype=np.int64)
     return keys
-
-
-def _same(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
-    _true(law, np.asarray(recorded) == np.asarray(counted))
 
 
 def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:

@@ -107,17 +107,14 @@ def _columns(values: "array[float]", names: tuple[str, ...]) -> Columns:
 def _round_columns(rounds: Columns) -> dict[str, Any]:
     """Return the columns of the table of rounds."""
     committed = ~np.isnan(rounds["committed_s"])
+    counts = {name: np.where(committed, rounds[name], 0) for name in ("accepted", "committed")}
+
+    def whole(*names: str) -> dict[str, NDArray[np.int32]]:
+        return {name: counts.get(name, rounds[name]).astype(np.int32) for name in names}
+
     return {
-        "device": rounds["device"].astype(np.int32),
-        "request": rounds["request"].astype(np.int32),
-        "round": rounds["round"].astype(np.int32),
-        "first_position": rounds["first_position"].astype(np.int32),
-        "drafted": rounds["drafted"].astype(np.int32),
-        "accepted": np.where(committed, rounds["accepted"], 0).astype(np.int32),
-        "committed": np.where(committed, rounds["committed"], 0).astype(np.int32),
-        "started_s": rounds["started_s"],
-        "committed_s": rounds["committed_s"],
-        "payload_bits": rounds["payload_bits"],
+        **whole("device", "request", "round", "first_position", "drafted", "accepted", "committed"),
+        **{name: rounds[name] for name in ("started_s", "committed_s", "payload_bits")},
         "device_s": rounds["sent_s"] - rounds["started_s"],
         # An upload that had the band for itself waits for nothing, not for a rounding error.
         "uplink_wait_s": np.maximum(rounds["received_s"] - rounds["sent_s"] - rounds["airtime_s"], 0.0),
@@ -125,12 +122,10 @@ def _round_columns(rounds: Columns) -> dict[str, Any]:
         "bs_wait_s": rounds["verify_started_s"] - rounds["received_s"],
         "verify_s": rounds["verified_s"] - rounds["verify_started_s"],
         "downlink_s": rounds["committed_s"] - rounds["verified_s"],
-        "batch_jobs": rounds["batch_jobs"],
-        "batch_tokens": rounds["batch_tokens"],
-        "llm_tokens": rounds["llm_tokens"].astype(np.int32),
+        **{name: rounds[name] for name in ("batch_jobs", "batch_tokens")},
+        **whole("llm_tokens"),
         "decision": _decisions(rounds["sends"]),
-        "steps": rounds["steps"].astype(np.int32),
-        "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
+        **whole("steps", "recomputed_tokens"),
     }
 
 
@@ -169,7 +164,6 @@ def _token_table(
             return np.empty(0)
         return np.where(outcome == GENERATED, np.nan, np.concatenate(values)[place])  # no draft of the phone's
 
-    names = ("payload_bits", *LEGS, *BATCH)
     tokens = {
         "device": of_rounds["device"][of_round],
         "request": of_rounds["request"][of_round],
@@ -180,7 +174,7 @@ def _token_table(
         "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
         "uncertainty": of_paths([path.uncertainty for path in paths]),
         "accept_probability": of_paths([path.accept_probability for path in paths]),
-        **{name: columns[name] for name in names},
+        **{name: columns[name] for name in ("payload_bits", *LEGS, *BATCH)},
         "round": of_rounds["round"][of_round],
     }
     return pd.DataFrame(tokens, copy=False), of_round

@@ -59,13 +59,11 @@ class Uplink:
         bound, inputs = bind_allocator(
             allocator,
             params or {},
-            constant={"devices": air.devices, "power_limited": power_limited, "efficiency_of": air.efficiency_of},
-            changing={
-                "device": lambda active: active,
-                "arrival": lambda active: self._arrival[active],
-                "mean_snr": lambda active: air.mean_snr[active],
-                "efficiency": lambda active: air.efficiency()[active],
-            },
+            mean_snr=air.mean_snr,
+            arrival=self._arrival,
+            efficiency=lambda active: air.efficiency()[active],
+            efficiency_of=air.efficiency_of,
+            power_limited=power_limited,
             weights=weights,
             slots=slots,
         )
