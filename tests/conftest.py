@@ -30,6 +30,16 @@ threshold = 0.43
 """
 
 
+# What a run folder holds of the simulations.
+TABLES = ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "rounds.parquet", "tokens.parquet")
+
+
+def assert_same_tables(run_folder: Path, other: Path) -> None:
+    """Assert that two run folders hold the same bytes."""
+    for name in TABLES:
+        assert (run_folder / name).read_bytes() == (other / name).read_bytes()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each test file to one worker, so that what its tests share is made once."""

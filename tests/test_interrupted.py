@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from conftest import assert_same_tables
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import PARTS, run
@@ -43,19 +44,7 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes_and_simulates_nothing
         finished = now
     assert len(finished) == 20
     run(scenario, out=killed, jobs=1, resume=True)
-    assert_same(killed, unbroken)
-
-
-def assert_same(run_folder: Path, other: Path) -> None:
-    for name in (
-        "summary.csv",
-        "replications.csv",
-        "stations.csv",
-        "requests.parquet",
-        "rounds.parquet",
-        "tokens.parquet",
-    ):
-        assert (run_folder / name).read_bytes() == (other / name).read_bytes()
+    assert_same_tables(killed, unbroken)
 
 
 def test_what_a_killed_run_leaves_looks_unfinished(scenario_file: Path, tmp_path: Path) -> None:
