@@ -9,12 +9,10 @@ import simpy
 from uhlm_sim.cell.alarm import Alarm
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.allocators import ALLOCATORS, Allocator, Floats, bind_allocator, equal_share
+from uhlm_sim.cell.radio.allocators import Allocator, Floats, bind_allocator, equal_share
 from uhlm_sim.cell.radio.draining import make_drain
 from uhlm_sim.cell.radio.epochs import Epochs
 from uhlm_sim.cell.radio.slots import Slots
-
-__all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
 
 ROUNDING = 1e-12  # of the time of day: an edge that is no further away than that is reached
 
