@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import quad
 
+from uhlm_sim.settings.tokens import SyntheticTokens
 from uhlm_sim.tokens import speculative
-from uhlm_sim.tokens.decoding_rule import HLM
+from uhlm_sim.tokens.decoding_rule import HLM, DecodingRule
+from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.validation.findings import Claim, Finding, Trial, counts_follow, equals, mean_is, share_is
 
@@ -109,6 +111,15 @@ def uncertainty_limits(trial: Trial) -> Finding:
     return equals(expected, np.concatenate([plain, cold]), "50 random prefixes, enumerated")
 
 
+def skips_on_the_grid(trial: Trial) -> Finding:
+    """At a threshold on the grid of u, L / K, a token with u = L / K is kept: P(u <= L / K) as published, 0.6."""
+    values = {"kind": "synthetic", "a": 0.82, "b": -0.06, "skip_rates": [{"threshold": 9 / SAMPLES, "rate": 0.6}]}
+    prompts = 100 * trial.size
+    source = Synthetic(SyntheticTokens.model_validate(values)).source(DecodingRule("u-hlm", threshold=9 / SAMPLES))
+    skips = np.concatenate([source.path(prompt, 0).skipped for prompt in range(prompts)])
+    return share_is(0.6, int(skips.sum()), len(skips), f"{len(skips):,} tokens of a synthetic source")
+
+
 def thresholds(_trial: Trial) -> Finding:
     a, b, delta = 0.82, -0.06, 0.29
     law = speculative.LinearLaw(a, b, delta)
@@ -154,6 +165,8 @@ CLAIMS = (
           "softmax(l / theta)", "1", uncertainty_limits),
     Claim("thresholds", "The thresholds are -b/a and (Delta - b)/a, where the predicted rejection is 0 and Delta",
           "Oh et al. 2024 (arXiv 2412.12687)", "1", thresholds),
+    Claim("skips on the grid", "A threshold of 9/20 keeps what lies on it: as many tokens as the law of u was fitted to",
+          "P(u <= u_th)", "1", skips_on_the_grid),
     Claim("recorded coins", "In the recorded answers drafts are accepted as often as min(1, y/x) says",
           "the shipped trace, path hlm", "1", recorded_coins),
 )  # fmt: skip
