@@ -129,6 +129,14 @@ def apart(trial: Trial) -> Finding:
     return share_is(0.25, both, blocks, f"{blocks:,} blocks")
 
 
+def places(trial: Trial) -> Finding:
+    """Half of a disc's area, and so half of its phones, lies within R / sqrt(2) of its middle."""
+    phones = 20_000 * trial.size
+    drop = radio.drop_phones(trial.rng(), phones, radius_m=300.0, min_distance_m=10.0)
+    within = math.sqrt((300.0**2 + 10.0**2) / 2)
+    return share_is(0.5, int((drop.distance_m < within).sum()), phones, f"{phones:,} phones")
+
+
 def path_loss(_trial: Trial) -> Finding:
     simulated = [
         radio.uma(DISTANCES_M, seen, carrier_hz=5e9, base_station_height_m=25.0, phone_height_m=1.5)
@@ -167,6 +175,8 @@ CLAIMS = (
           "Lee 1990; the law of large numbers", "bit/s/Hz", long_uploads),
     Claim("own fades apart", "Two phones fade apart: both are below their median gain in a block of four",
           "independent gains", "1", apart),
+    Claim("places", "Phones are dropped evenly over a disc: half of them in the inner half of its area",
+          "area of a ring", "1", places),
     Claim("path loss", "Path loss of an urban macro cell is the report's, to its three decimals",
           "3GPP TR 38.901, table 7.4.1-1", "dB", path_loss),
     Claim("link budget",
