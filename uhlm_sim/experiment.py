@@ -24,6 +24,7 @@ from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.results import Results
+from uhlm_sim.analysis.run import Terms
 from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, writing
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
@@ -154,10 +155,16 @@ def _more(scenario: Scenario, point: int, tasks: Sequence[Task], parts: Parts) -
     precision = scenario.precision
     labels = [policy.label for policy in scenario.policy]
     here = [task for task in tasks if task.point == point]
-    values = pd.DataFrame(
-        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][precision.metric]) for task in here],
-        columns=["policy", "replication", "value"],
-    ).pivot(index="replication", columns="policy", values="value")[labels]
+    rows = pd.DataFrame(
+        [
+            (point, labels[task.policy], task.replication, parts.metrics(task)["metrics"][precision.metric])
+            for task in here
+        ],
+        columns=["point", "policy", "replication", "value"],
+    ).assign(metric=precision.metric)
+    terms = {point: Terms(scenario.warmup_s, scenario.duration_s, is_open=False)}
+    pooled = with_pooled_quantiles(rows, _gather("requests", here, parts, None), terms)
+    values = pooled.pivot(index="replication", columns="policy", values="value")[labels]
     return more_replications(values, labels[0], precision.relative, precision.max_replications)
 
 
@@ -229,7 +236,7 @@ def _results(
         scenario=scenario.model_dump(mode="json", exclude_none=True),
         provenance=origin,
     )
-    pooled = with_pooled_quantiles(replications, run_of)
+    pooled = with_pooled_quantiles(replications, run_of.requests, run_of.terms)
     return replace(run_of, summary=summarise(pooled, ready[0].policies[0].label))
 
 
