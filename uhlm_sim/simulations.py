@@ -31,7 +31,7 @@ from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
-from uhlm_sim.errors import InputError, SimulationError, UhlmError
+from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words
 from uhlm_sim.scenario import ModelsTokens, Scenario, SyntheticTokens, TraceTokens
 from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.token_set import TokenSet
@@ -210,12 +210,14 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
         return number, _part(task)
     except UhlmError as error:
         return number, str(error)
-    except (Exception, SystemExit) as error:  # a user's own policy, channel or allocator may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's own policy, channel or allocator may raise anything
         origin: BaseException = error
         while origin.__cause__ is not None:  # SimPy raises what a process raised once more
             origin = origin.__cause__
         where = traceback.extract_tb(origin.__traceback__)[-1]
-        return number, f"{type(origin).__name__}: {origin} ({Path(where.filename).name}, line {where.lineno})"
+        return number, f"{in_words(origin)} ({Path(where.filename).name}, line {where.lineno})"
 
 
 def _part(task: Task) -> bytes:

@@ -77,7 +77,7 @@ class Results(Run):
         if metric not in metrics:
             raise InputError(f"metric '{metric}': this run has none{did_you_mean(metric, metrics)}")
         rows = table[table["policy"].isin(self.named(policy)) & (table["metric"] == metric)]
-        rows = with_pooled_quantiles(rows, self.requests, self.terms)
+        rows = with_pooled_quantiles(rows, self)
         values = rows.pivot(index="point", columns="replication", values="value")
         points, replications = table["point"].unique(), table["replication"].unique()
         return values.reindex(index=points, columns=replications).to_numpy(dtype=np.float64, na_value=np.nan)

@@ -294,7 +294,7 @@ class Search:
         results = self._run(point.model_copy(update={"policy": policies}), tell)
         self.provenance = self.provenance or results.provenance
         judged = verdicts(results.replications, results.terms).set_index("policy")
-        pooled = with_pooled_quantiles(results.replications, results.requests, results.terms)
+        pooled = with_pooled_quantiles(results.replications, results)
         for label, rows in pooled.groupby("policy", sort=False):
             values = rows.pivot(index="metric", columns="replication", values="value").astype(np.float64)
             word, sentence = judged.loc[label, ["verdict", "words"]]

@@ -1,7 +1,6 @@
 """Quantiles of request latencies over the requests of all replications, as one value for each replication."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from uhlm_sim.analysis.measures.intervals import student_t
 from uhlm_sim.analysis.measures.metrics import CLASS, SLO_KEYS
 from uhlm_sim.analysis.measures.window import Window
-from uhlm_sim.analysis.run import Terms
+from uhlm_sim.analysis.run import Run
 
 Floats = NDArray[np.float64]
 
@@ -42,19 +41,17 @@ def linearised(samples: Sequence[Floats], rank: float) -> Floats:
     return values
 
 
-def with_pooled_quantiles(
-    replications: pd.DataFrame, requests: pd.DataFrame, terms: Mapping[Any, Terms]
-) -> pd.DataFrame:
+def with_pooled_quantiles(replications: pd.DataFrame, results: Run) -> pd.DataFrame:
     """Return a tidy table of replications with the `linearised` values of each percentile of TTFT, TPOT and e2e.
 
-    The rows are some of a run's, with its requests and terms. Summary, `Results`, precision and capacity take their
-    values from here. Left out: gaps and delays of tokens, of which a replication has thousands.
+    The rows are some of the run's. Summary, `Results`, precision and capacity take their values from here. Left out: gaps and delays of tokens, of which a replication has thousands.
     """
     names = replications["metric"].astype(str).str.partition(CLASS)
     latency, rank = (names[0].str.partition(".")[place] for place in (0, 2))
     rows = replications[latency.isin(SLO_KEYS) & rank.str.fullmatch(r"p\d+")]
-    if rows.empty or requests.empty:
+    if rows.empty or results.requests.empty:
         return replications
+    requests, terms = results.requests, results.terms
     keys = ["point", "policy", "replication"]
     none = pd.DataFrame()
     windows = {

@@ -182,7 +182,7 @@ def unmet_precision(results: Run, points: Points) -> str:
     if not target:
         return ""
     table = results.replications[results.replications["metric"] == target["metric"]]
-    table = with_pooled_quantiles(table, results.requests, results.terms)
+    table = with_pooled_quantiles(table, results)
     place = places_of(results)
     half: dict[tuple[int, str], float] = {}
     for point, rows in table.groupby("point", sort=False):
