@@ -136,12 +136,10 @@ def run_command(args: argparse.Namespace) -> None:
     """Simulate a scenario and print its summary table."""
     from uhlm_sim.analysis.report.terminal import summary_text
     from uhlm_sim.experiment import run
-    from uhlm_sim.names import find_scenario
-    from uhlm_sim.scenario_file import read_scenario
 
     began_s = time.perf_counter()
     _check_jobs_and_path(args)
-    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    scenario = _scenario_of(args)
     out = args.out or _run_folder(scenario.name, resume=args.resume)
     try:
         with progress_bar() as progress:
@@ -168,13 +166,11 @@ def run_command(args: argparse.Namespace) -> None:
 
 def capacity_command(args: argparse.Namespace) -> None:
     """Search for the largest load and print the table of capacities."""
-    from uhlm_sim.names import find_scenario
-    from uhlm_sim.scenario_file import read_scenario
     from uhlm_sim.search.capacities import capacity
 
     began_s = time.perf_counter()
     _check_jobs_and_path(args)
-    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    scenario = _scenario_of(args)
     out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
     with progress_bar() as progress:
         result = capacity(
@@ -191,6 +187,18 @@ def capacity_command(args: argparse.Namespace) -> None:
         )
     say(result.text())
     say(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
+
+
+def _scenario_of(args: argparse.Namespace) -> Any:
+    """Read the scenario of a command and warn of keys that have no effect."""
+    from uhlm_sim.names import find_scenario
+    from uhlm_sim.scenario_file import read_scenario
+    from uhlm_sim.unread import unread_keys
+
+    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    for sentence in unread_keys(scenario):
+        say(f"uhlm-sim: warning: {sentence}", sys.stderr)
+    return scenario
 
 
 def _check_jobs_and_path(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.run import Run
-from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, writing
+from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, refuse_links, writing
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
@@ -352,6 +352,7 @@ def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> boo
                 )
             if (out / SUMMARY).is_file():
                 return True
+            refuse_links(out)
         (out / PARTS).mkdir(parents=True, exist_ok=resume)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if isinstance(error, InputError):

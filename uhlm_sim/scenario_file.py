@@ -86,7 +86,7 @@ def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
     try:
         json.dumps(values, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
-        raise ScenarioError(f"{where}: {error.object[error.start - 40 : error.end]!r} is no UTF-8 text") from None
+        raise ScenarioError(f"{where}: {error.object[error.start : error.end]!r} is no UTF-8 text") from None
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:

@@ -100,6 +100,14 @@ def writing(run: RunT, folder: Path) -> Iterator[RunT]:
         (folder / PARTIAL).unlink(missing_ok=True)
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise InputError for a symbolic link in a run's folder: what it names elsewhere would be written over."""
+    for place, folders, files in os.walk(folder):
+        link = next((name for name in (*folders, *files) if Path(place, name).is_symlink()), None)
+        if link is not None:
+            raise InputError(f"{Path(place, link)}: is a symbolic link; a run writes into its own folder alone")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing into a run's folder, or say which one has it. Raises InputError.
