@@ -46,7 +46,7 @@ class Policy(Section):
         None,
         min_length=1,
         max_length=80,
-        pattern=r"^[^$\\\x00-\x1f\x7f]+$",
+        pattern=r"^[^$\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$",
         description="its label in tables and figures",
     )
     threshold: Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
@@ -106,7 +106,7 @@ class Scenario(Section):
     downlink: Downlink = Downlink()
     slo: Slo = Slo()
     precision: Precision | None = Field(None, description="more replications than `replications`, until this is met")
-    policy: list[Policy] = Field(min_length=1)
+    policy: list[Policy] = Field(min_length=1, max_length=256)
     device_class: list[DeviceClass] = Field([], description="phones that differ; all alike if there is none")
     output: Output = Output()
     sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")
