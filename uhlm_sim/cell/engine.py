@@ -17,14 +17,13 @@ from uhlm_sim.cell.phones.phone import Log, Phone
 from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.phones.request_file import Requests
-from uhlm_sim.cell.phones.rounds import Answer
+from uhlm_sim.cell.phones.rounds import Answer, Walk
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.seams import NamedFunctions
-from uhlm_sim.tokens.trace import TokenPath
 
 
 def simulate(
@@ -47,9 +46,9 @@ def simulate(
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     people, groups = population(scenario), scenario.groups
     runs = [(of_class or {}).get(group.policy or "", policy) for group in scenario.device_class] or [policy]
-    paths: list[TokenPath] = []
+    walks: list[Walk] = []
     costs = [payload_costs(group, vocabulary_size) for group in groups]
-    answers = [Answers(run, cost, paths) for run, cost in zip(runs, costs, strict=True)]
+    answers = [Answers(run, cost, walks) for run, cost in zip(runs, costs, strict=True)]
     functions = find_names(scenario) if functions is None else functions
     arrivals = functions["traffic.kind"]
     rows = requests_of(scenario, arrivals)
@@ -119,12 +118,11 @@ def simulate(
 
     records = make_records(
         log,
-        paths,
+        walks,
         pd.DataFrame(stations),
         duration_s=scenario.duration_s,
         mean_snr_db=snr_db,
         device_class=[scenario.device_class[who.group].name for who in people] if scenario.device_class else None,
-        max_tokens=traffic.max_tokens,
         sending=scenario.device.radio is not None,
         clamped_uploads=air.clamped,
     )

@@ -3,14 +3,15 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
+from uhlm_sim.cell.phones.rounds import Walk
 from uhlm_sim.tables import DECISIONS, OUTCOMES, QUALITY
-from uhlm_sim.tokens.trace import TokenPath
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -44,11 +45,10 @@ class Records:
 
 def make_records(
     log: Log,
-    paths: list[TokenPath],
+    walks: list[Walk],
     stations: pd.DataFrame,
     *,
     duration_s: float,
-    max_tokens: int,
     mean_snr_db: Floats,
     device_class: Sequence[str] | None = None,
     sending: bool = False,
@@ -56,7 +56,7 @@ def make_records(
 ) -> Records:
     """Turn the log of a run that stopped at `duration_s` into tables, sorted by device, request and position.
 
-    `paths` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
+    `walks` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
     `duration_s` are left out (a phone that sleeps until then has written them down already). Of a round in progress the
     legs that ended are kept and `committed_s` is null; it has one row of tokens, for the token that it is about. With
     `sending` the rounds have a column for the time with any of the band. `device_class` names each device's class.
@@ -83,11 +83,11 @@ def make_records(
     rounds["round"] = numbers - np.maximum.accumulate(np.where(begins, numbers, 0.0))
     rounds["committed_s"] = np.where(rounds["committed_s"] <= duration_s, rounds["committed_s"], np.nan)
 
-    tokens, of_round = _token_table(rounds, paths, np.frombuffer(log.commits_s))
+    tokens, of_round = _token_table(rounds, walks, np.frombuffer(log.commits_s))
     round_table = _round_table(rounds)
     if sending:
         round_table["sending_s"] = rounds["sending_s"]
-    request_table = _request_table(tokens, rounds, requests, row, row[of_round], paths, mean_snr_db, max_tokens)
+    request_table = _request_table(tokens, rounds, requests, row, row[of_round], walks, mean_snr_db)
     if device_class is not None:
         code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
         codes = np.array([code[name] for name in device_class])[request_table["device"]]
@@ -145,7 +145,7 @@ def _decisions(sends: Floats) -> pd.Categorical:
     return pd.Categorical.from_codes(np.where(sends == 0.0, 0, np.where(sends == 1.0, 1, -1)), dtype=DECISIONS)
 
 
-def _token_table(rounds: Columns, paths: list[TokenPath], commits_s: Floats) -> tuple[pd.DataFrame, Indices]:
+def _token_table(rounds: Columns, walks: list[Walk], commits_s: Floats) -> tuple[pd.DataFrame, Indices]:
     """Return the tokens, and the round that each is of.
 
     Kept drafts are committed one by one, each with its own time on the phone. The tokens of a visit are committed
@@ -175,12 +175,17 @@ def _token_table(rounds: Columns, paths: list[TokenPath], commits_s: Floats) -> 
     drafts, accepted = token["drafted"], token["accepted"]
     verdict = np.where(within < accepted, ACCEPTED, np.where(accepted < drafts, RESAMPLED, GENERATED))
     outcome = np.where(np.isnan(committed_s), -1, np.where(one_by_one, SKIPPED, verdict))
-    starts = np.cumsum([0, *(len(path) for path in paths)])
-    place = starts[token["answer"].astype(np.intp)] + position
+    # The node of each token, and of the one that an unfinished walk was about to decide.
+    nodes_of = [np.array(walk.visited if walk.node < 0 else [*walk.visited, walk.node]) for walk in walks]
+    starts = np.cumsum([0, *map(len, nodes_of)])
+    answer = token["answer"].astype(np.intp)
+    place = starts[answer] + position
 
-    def of_paths(values: list[Floats]) -> Floats:
-        return np.concatenate(values)[place] if len(place) else np.empty(0)
+    def of_nodes(fact: str) -> Floats:
+        facts = [getattr(walk.nodes, fact)[visited] for walk, visited in zip(walks, nodes_of, strict=True)]
+        return np.concatenate(facts)[place] if len(place) else np.empty(0)
 
+    exact_tokens = np.array([inf if walk.exact_tokens is None else walk.exact_tokens for walk in walks])
     written_by_llm = outcome == GENERATED  # so its draft is none of the phone's
     tokens = pd.DataFrame(
         {
@@ -191,14 +196,13 @@ def _token_table(rounds: Columns, paths: list[TokenPath], commits_s: Floats) -> 
             "committed_s": committed_s,
             "decision": _decisions(token["sends"]),
             "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
-            "uncertainty": np.where(written_by_llm, np.nan, of_paths([path.uncertainty for path in paths])),
-            "accept_probability": np.where(
-                written_by_llm, np.nan, of_paths([path.accept_probability for path in paths])
-            ),
+            "uncertainty": np.where(written_by_llm, np.nan, of_nodes("uncertainty")),
+            "accept_probability": np.where(written_by_llm, np.nan, of_nodes("accept_probability")),
             "payload_bits": token["payload_bits"],
             **legs,
             **batch,
             "round": token["round"].astype(np.int32),
+            "exact": position < exact_tokens[answer],
         }
     )
     return tokens, of_round
@@ -210,9 +214,8 @@ def _request_table(
     requests: Columns,
     row_of_round: Indices,
     row_of_token: Indices,
-    paths: list[TokenPath],
+    walks: list[Walk],
     mean_snr_db: Floats,
-    max_tokens: int,
 ) -> pd.DataFrame:
     count = len(requests["device"])
     device, answer = requests["device"].astype(np.int32), requests["answer"].astype(np.intp)
@@ -221,13 +224,13 @@ def _request_table(
     first_s, last_s = np.full(count, np.nan), np.full(count, np.nan)
     np.fmin.at(first_s, row_of_token, committed_s)
     np.fmax.at(last_s, row_of_token, committed_s)
-    finished = done == np.minimum([len(path) for path in paths], max_tokens)[answer]
+    finished = done == np.array([inf if walk.left else walk.position for walk in walks])[answer]
     return pd.DataFrame(
         {
             "device": device,
             "request": requests["request"].astype(np.int32),
-            "prompt": np.array([path.prompt for path in paths], dtype=np.int32)[answer],
-            "prompt_tokens": np.array([path.prompt_tokens for path in paths], dtype=np.int32)[answer],
+            "prompt": np.array([walk.tree.prompt for walk in walks], dtype=np.int32)[answer],
+            "prompt_tokens": np.array([walk.prompt_tokens for walk in walks], dtype=np.int32)[answer],
             "arrived_s": requests["arrived_s"],
             "first_token_s": first_s,
             "finished_s": np.where(finished, last_s, np.nan),
@@ -235,6 +238,6 @@ def _request_table(
             "uploads": np.bincount(row_of_round[rounds["payload_bits"] > 0], minlength=count).astype(np.int32),
             "mean_snr_db": mean_snr_db[device],
             "finished": finished,
-            **{name: np.array([getattr(path, name) for path in paths])[answer] for name in QUALITY},
+            **dict(zip(QUALITY, np.array([walk.quality for walk in walks]).reshape(-1, 2)[answer].T, strict=True)),
         }
     )

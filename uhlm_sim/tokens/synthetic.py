@@ -21,7 +21,7 @@ from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.synthetic_law import SyntheticLaw
-from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.tokens.tree import AnswerTree, chain
 
 DRAWING = 1  # version of what a seed's tokens are; part of the digest
 
@@ -33,7 +33,6 @@ class SyntheticSource:
     tokens: "Synthetic"
     rule: DecodingRule
     recorded: str = ""
-    exact: bool = True
 
     @property
     def prompts(self) -> int:
@@ -51,8 +50,8 @@ class SyntheticSource:
     def uncertainty_samples(self) -> int:
         return self.tokens.settings.uncertainty_samples
 
-    def path(self, prompt: int, sample: int) -> TokenPath:
-        return self.tokens.answer(self.rule, prompt, sample)
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
+        return self.tokens.answer(prompt, sample)
 
 
 class Synthetic:
@@ -64,8 +63,8 @@ class Synthetic:
         identity = json.dumps([DRAWING, settings.model_dump(mode="json")], sort_keys=True)
         self.digest = hashlib.sha256(identity.encode()).hexdigest()
 
-    def source(self, rule: DecodingRule, *, forced: bool = False) -> SyntheticSource:  # noqa: ARG002
-        """Return the answers under a rule. None is forced: no text depends on what is decided."""
+    def source(self, rule: DecodingRule) -> SyntheticSource:
+        """Return the answers under a rule. All are exact: no text depends on what is decided."""
         return SyntheticSource(self, rule)
 
     def law(self) -> LinearLaw:
@@ -79,11 +78,11 @@ class Synthetic:
     def check_max_tokens(self, max_tokens: int) -> None:
         """Pass: answers end by themselves, whatever ``max_tokens`` is."""
 
-    def answer(self, rule: DecodingRule, prompt: int, sample: int = 0) -> TokenPath:
+    def answer(self, prompt: int, sample: int = 0) -> AnswerTree:
         """Return one answer. Its draws are keyed by prompt and position, and by no rule.
 
         ``x_draft`` is 1, so that y_draft / x_draft = 1 - beta; ``entropy`` and ``top1_probability`` are NaN and
-        ``tail_mass`` has no column, since nothing is known of them. The rule llm drafts nothing.
+        ``tail_mass`` has no column, since nothing is known of them.
         """
         settings, name = self.settings, ("synthetic", prompt, sample)
         count = settings.answer_tokens
@@ -96,20 +95,21 @@ class Synthetic:
         beta = self.fitted.rejections(level, stream(settings.seed, *name, "rejection").random((count, 2)))
         draws = answer_draws(settings.seed, f"synthetic {prompt}", sample, count, 0)
         unknown = np.full(count, np.nan)
-        return TokenPath(
-            prompt=prompt,
-            sample=sample,
-            prompt_tokens=settings.prompt_tokens,
+        return chain(
+            prompt,
+            sample,
+            settings.prompt_tokens,
+            verdict=np.zeros(count, dtype=np.int32),
             draft=np.zeros(count, dtype=np.int32),
-            committed=np.zeros(count, dtype=np.int32),
-            uncertainty=self.fitted.uncertainty[level] if rule.drafts else unknown,
-            x_draft=np.ones(count) if rule.drafts else unknown,
-            y_draft=1.0 - beta if rule.drafts else unknown,
-            accept_coin=draws.coin if rule.drafts else unknown,
-            skipped=rule.skips(level, draws.skip, settings.uncertainty_samples),
+            uncertainty=self.fitted.uncertainty[level],
+            x_draft=np.ones(count),
+            y_draft=1.0 - beta,
+            accept_coin=draws.coin,
+            skip_coin=draws.skip,
             entropy=unknown,
             top1_probability=unknown,
             tail_mass=np.empty((count, 0), dtype=np.float32),
+            uncertainty_samples=settings.uncertainty_samples,
         )
 
     def provenance(self) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class TokenSet(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def source(self, rule: DecodingRule, *, forced: bool = False) -> RuleSource:
-        """Return the answers under a rule; ``forced``: for a policy that decides otherwise along that text."""
+    def source(self, rule: DecodingRule) -> RuleSource:
+        """Return the answers under a rule."""
         ...
 
     def law(self) -> LinearLaw:

@@ -16,6 +16,7 @@ from uhlm_sim.tokens.decoding_rule import HLM, LLM, SLM, DecodingRule, RuleKind
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
+from uhlm_sim.tokens.tree import AnswerTree, plant
 
 __all__ = ["DecodingRule", "RuleKind", "TokenPath", "TokenSource", "Trace", "TraceHeader", "TraceSource"]
 
@@ -70,21 +71,19 @@ class TokenPath:
 
 
 class TokenSource(Protocol):
-    """Where a cell gets its answers: the seam between tokens and time. ``exact``: not teacher-forced."""
+    """Where a cell gets its answers: the seam between tokens and time."""
 
     @property
     def prompts(self) -> int: ...
     @property
     def samples(self) -> int: ...
     @property
-    def exact(self) -> bool: ...
-    @property
     def vocabulary_size(self) -> int: ...
     @property
     def uncertainty_samples(self) -> int: ...
 
-    def path(self, prompt: int, sample: int) -> TokenPath:
-        """Return the answer to an evaluation prompt, 0 <= prompt < prompts and 0 <= sample < samples."""
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
+        """Return what is known of answers to an evaluation prompt, 0 <= prompt < prompts and 0 <= sample < samples."""
         ...
 
 
@@ -116,6 +115,9 @@ class TraceSource:
     @property
     def uncertainty_samples(self) -> int:
         return self.trace.header.uncertainty_samples
+
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
+        return self.trace.trees[prompt, sample]
 
     def path(self, prompt: int, sample: int) -> TokenPath:
         answer = self.trace.answer(self.recorded, prompt, sample)
@@ -173,6 +175,11 @@ class Trace:
         """The table as it is on disk: one array a column, sorted by prompt, sample, path and position."""
         return self._columns
 
+    @cached_property
+    def trees(self) -> dict[tuple[int, int], AnswerTree]:
+        """All that was recorded for each evaluation prompt and sample, whatever the rule."""
+        return plant(self.header, self._columns, self._arrays)
+
     # -- finding a rule's answers ----------------------------------------------------------------------------
 
     def find(self, rule: DecodingRule) -> str | None:
@@ -181,15 +188,14 @@ class Trace:
         key = rule.same_as(grid)
         return next((entry.name for entry in self.header.paths if entry.rule.same_as(grid) == key), None)
 
-    def source(self, rule: DecodingRule, *, forced: bool = False) -> TraceSource:
+    def source(self, rule: DecodingRule) -> TraceSource:
         """Return the rule's answers: exact where recorded, else teacher-forced on the path `hlm`.
 
-        ``forced``: of a policy that decides otherwise along the rule's text, which makes them not exact. Raises
-        TraceError if neither is possible: `llm` and `slm` write their own text and have no teacher-forced form.
+        Raises TraceError if neither is possible: `llm` and `slm` write their own text and have no teacher-forced form.
         """
         name = self.find(rule)
         if name is not None:
-            return TraceSource(self, rule, name, exact=not forced)
+            return TraceSource(self, rule, name, exact=True)
         names = ", ".join(entry.name for entry in self.header.paths)
         grid = self.header.uncertainty_samples
         if rule.same_as(grid) in (LLM.same_as(grid), SLM.same_as(grid)):

@@ -1,35 +1,37 @@
 """Policies: named schemes, each a line that combines a gate, a message and a way of making rounds.
 
 A kind of policy is a function that returns a `Scheme`; its parameters are the keys of the scenario's [[policy]] that it
-takes. A kind of the user's own may also be a gate alone, a function of a `TokenPath` that returns which drafts the
-phone keeps. Whatever is the user's own is teacher-forced on the path of plain HLM.
+takes. A kind of the user's own may also be a gate alone, a function of the `Nodes` of a tree that returns which drafts
+the phone keeps.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, log2
 from typing import cast
 
 import numpy as np
 
 from uhlm_sim import scenario as settings
-from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, one_draft
+from uhlm_sim.cell.phones.rounds import WHOLE, Choices, Costs, Round, Rounds, Walk, generated, one_draft
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
-from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
+from uhlm_sim.tokens.gates import Gate, keep_all, keep_none, keep_some, keep_sure
 from uhlm_sim.tokens.messages import Messages, full_distribution
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
-from uhlm_sim.tokens.trace import TokenPath, TokenSource
+from uhlm_sim.tokens.trace import TokenSource
+from uhlm_sim.tokens.tree import AnswerTree, Nodes
 
 
 @dataclass(frozen=True)
 class Scheme:
     """How a phone answers: which drafts it keeps, what it sends of the others, and how many at a time.
 
-    `gate(path)` says which drafts are kept; `message(path, distribution_bits)` what an upload carries and how the LLM
+    `gate(nodes)` says which drafts are kept; `message(nodes, distribution_bits)` what an upload carries and how the LLM
     judges it; `rounds(walk)` yields an answer's rounds (see `phones/rounds.py`). With `looks_at_cell` it is
     `rounds(walk, cell)`, asked round by round while the request is under way. With `measures_uncertainty` each draft
     costs device.uncertainty_s.
@@ -62,23 +64,23 @@ def hlm() -> Scheme:
     return Scheme()
 
 
-def u_hlm(threshold: float) -> Scheme:  # noqa: ARG001  the recorded path has decided by it
+def u_hlm(threshold: float) -> Scheme:
     """Keep the drafts whose uncertainty u is at most `threshold`, send the others as HLM does.
 
     u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
     or a rule on the fitted law beta = a u + b: risk-averse -b/a, risk-prone (Delta - b)/a with Delta = P(y_d < x_d)
     (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u.
     """
-    return Scheme(gate=keep_as_recorded, measures_uncertainty=True)
+    return Scheme(gate=partial(keep_sure, threshold=threshold), measures_uncertainty=True)
 
 
-def rand_hlm(skip_rate: float) -> Scheme:  # noqa: ARG001
+def rand_hlm(skip_rate: float) -> Scheme:
     """Keep a share `skip_rate` of the drafts, whatever their uncertainty, send the others as HLM does.
 
     P(kept) = skip_rate for each draft; "matched" is the share that a u-hlm keeps (the baseline of arXiv 2412.12687,
     2024): what it does less well than u-hlm is what choosing by uncertainty is worth.
     """
-    return Scheme(gate=keep_as_recorded)
+    return Scheme(gate=partial(keep_some, skip_rate=skip_rate))
 
 
 def slm() -> Scheme:
@@ -100,7 +102,7 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
 }
 KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate"}
 POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
-GATE = Seam("Gates", (), {}, ("a `TokenPath`",), params="params")  # what a user's own kind may be, too
+GATE = Seam("Gates", (), {}, ("the `Nodes`",), params="params")  # what a user's own kind may be, too
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class ReadyPolicy:
     label: str
     kind: str
     source: TokenSource
-    exact: bool
+    exact: bool = False
     scheme: Scheme = field(default_factory=hlm)
     recorded: str = ""
     threshold: float | None = None
@@ -143,10 +145,10 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
             owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
             raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
     if named.is_own:
-        source = tokens.source(HLM, forced=True)
-        ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, _own_scheme(named), source.recorded)
+        source = tokens.source(HLM)
+        ready = ReadyPolicy(policy.label, policy.kind, source, scheme=_own_scheme(named))
     else:
-        scheme = named.bind(keys)()
+        named.bind(keys)  # all that it needs is there
         request = rule_request(policy, scenario)
         fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
         rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
@@ -155,8 +157,7 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
             label=policy.label,
             kind=policy.kind,
             source=source,
-            exact=source.exact,
-            scheme=scheme,
+            scheme=named.bind({"threshold": rule.threshold, "skip_rate": rule.skip_rate})(),
             recorded=source.recorded,
             threshold=rule.threshold,
             skip_rate=rule.skip_rate,
@@ -165,7 +166,22 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
         scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
-    return ready
+    return ready if named.is_own else replace(ready, exact=_is_exact(ready, scenario))
+
+
+def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario) -> bool:
+    """Say whether every answer's walk stays on what was recorded, to its own end.
+
+    Of a scheme that looks at the cell nobody knows before the run.
+    """
+    source = policy.source
+    costs, first = payload_costs(scenario, source.vocabulary_size), source.tree(0, 0)
+    choices = ChoicesOf(policy, costs.distribution_bits)
+    if first.is_chain or policy.scheme.looks_at_cell:
+        return first.is_chain
+    trees = (source.tree(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples))
+    walks = (walk_of(tree, policy, costs, choices, max_tokens=WHOLE) for tree in trees)
+    return all(plan(walk, policy) and walk.exact_tokens is None for walk in walks)
 
 
 def _own_scheme(named: Named) -> Scheme:
@@ -212,32 +228,52 @@ def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
     )
 
 
-def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) -> Answer:
-    """Return an answer under a policy: its rounds, or how they are chosen while it is under way.
+class ChoicesOf:
+    """What a policy makes of the nodes of a tree, found once for each tree."""
 
-    Raises SimulationError for a gate that gives anything but one bool a token, and for rounds that don't make the
-    answer.
-    """
-    scheme = policy.scheme
-    kept = np.asarray(scheme.gate(path))
-    if kept.dtype != np.bool_ or kept.shape != (len(path),):
-        raise SimulationError(
-            f"policy {policy.label}: returned {kept.dtype} of shape {kept.shape} for an answer of {len(path)} tokens; "
-            "it must return one bool a token, True where the phone keeps it"
-        )
+    def __init__(self, policy: ReadyPolicy, distribution_bits: float) -> None:
+        self._policy = policy
+        self._distribution_bits = distribution_bits
+        self._nodes: Nodes | None = None
+        self._choices = Choices([], [], [])
 
-    def walk() -> Walk:
-        return Walk(
-            path,
-            kept=kept,
-            message=scheme.message(path, costs.distribution_bits),
-            costs=costs,
-            measures_uncertainty=scheme.measures_uncertainty,
-        )
+    def __call__(self, nodes: Nodes) -> Choices:
+        """Return the choices at nodes. Raises SimulationError for a gate that gives anything but one bool a node."""
+        if nodes is not self._nodes:
+            scheme, label = self._policy.scheme, self._policy.label
+            kept = np.asarray(scheme.gate(nodes))
+            if kept.dtype != np.bool_ or kept.shape != (len(nodes),):
+                raise SimulationError(
+                    f"policy {label}: returned {kept.dtype} of shape {kept.shape} for {len(nodes)} nodes; it must "
+                    "return one bool a node, True where the phone keeps its draft"
+                )
+            self._choices = Choices.of(kept, scheme.message(nodes, self._distribution_bits))
+            self._nodes = nodes
+        return self._choices
 
-    if scheme.looks_at_cell:
-        return Answer(index, None, lambda cell: scheme.rounds(walk(), cell))
-    plan = tuple(scheme.rounds(walk()))
-    if not plan or [visit.last for visit in plan] != [False] * (len(plan) - 1) + [True]:
-        raise SimulationError(f"policy {policy.label}: its rounds end before the answer of {len(path)} tokens does")
-    return Answer(index, plan)
+
+def walk_of(
+    tree: AnswerTree,
+    policy: ReadyPolicy,
+    costs: Costs,
+    choices: ChoicesOf,
+    prompt_tokens: int | None = None,
+    max_tokens: int | None = None,
+) -> Walk:
+    """Return a walk of a policy on the tree of an answer, at its beginning; see `Walk` for the arguments."""
+    return Walk(
+        tree,
+        choices=choices(tree.nodes),
+        costs=costs,
+        measures_uncertainty=policy.scheme.measures_uncertainty,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+    )
+
+
+def plan(walk: Walk, policy: ReadyPolicy) -> tuple[Round, ...]:
+    """Return the rounds of a whole answer. Raises SimulationError for rounds that don't make the answer."""
+    rounds = tuple(policy.scheme.rounds(walk))
+    if not rounds or [visit.last for visit in rounds] != [False] * (len(rounds) - 1) + [True]:
+        raise SimulationError(f"policy {policy.label}: its rounds end at token {walk.position}, before the answer does")
+    return rounds
