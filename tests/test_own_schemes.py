@@ -35,7 +35,7 @@ TOP_K = """
     from uhlm_sim.cell.phones.policies import Scheme
     from uhlm_sim.tokens.messages import Message
 
-    def top_k(nodes, distribution_bits, k):  # k entries of 8 bits and an index of 15; the verdict is full HLM's, a proxy
+    def top_k(nodes, distribution_bits, k):  # k entries of 8 bits and an index of 15; full HLM's verdict, a proxy
         return Message(np.full(len(nodes), k * (8.0 + 15.0)), nodes.accepted)
 
     def scheme(k=30):

@@ -120,6 +120,7 @@ def _round_table(rounds: Columns) -> pd.DataFrame:
             "decision": _decisions(rounds["sends"]),
             "steps": rounds["steps"].astype(np.int32),
             "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
+            "unused_tokens": rounds["unused_tokens"].astype(np.int32),
         }
     )
 

@@ -1,20 +1,33 @@
-"""Messages: what the upload of a draft carries, in bits, and what the LLM makes of it."""
+"""Messages: what the upload of a draft carries, in bits, and what the LLM makes of it.
+
+A message takes the `Nodes` of a tree and what a whole distribution weighs [bit], and returns a `Message`. Notation: x
+and y are the distributions of SLM and LLM, d is the draft, V the size of the vocabulary.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import ceil, comb, log2
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uhlm_sim.settings.policy import Payload
 from uhlm_sim.tokens.tree import Nodes
 
 
 @dataclass(frozen=True)
 class Message:
-    """What uploads are, a value a node: the bits of a draft's upload, and whether the LLM accepts that draft."""
+    """What uploads are, a value a node: the bits of a draft's upload, and whether the LLM accepts that draft.
+
+    ``known`` is False at nodes where what the LLM commits was never recorded under this message; None: at none.
+    ``refusal_bits`` come down after a refusal where the downlink is shared; None: what downlink.on_resample says.
+    """
 
     draft_bits: NDArray[np.float64]
     accepted: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None = None
+    refusal_bits: float | None = None
 
 
 Messages = Callable[[Nodes, float], Message]
@@ -24,7 +37,94 @@ def full_distribution(nodes: Nodes, distribution_bits: float) -> Message:
     """Send the SLM's whole distribution x, on which the LLM decides as speculative inference does.
 
     A draft d is accepted with probability min(1, y_d / x_d) (Leviathan, Kalman and Matias, Fast inference from
-    transformers via speculative decoding, 2023), by the node's own coin. `distribution_bits` is what x weighs, V
-    (bits_per_probability + bits_per_index).
+    transformers via speculative decoding, 2023), by the node's own coin, else replaced from norm(max(y - x, 0)): the
+    answer is the LLM's in law. It weighs V (bits_per_probability + bits_per_index).
     """
     return Message(np.full(len(nodes), distribution_bits, dtype=np.float64), nodes.accepted)
+
+
+def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabulary_size: int) -> Message:  # noqa: ARG001
+    """Send the k largest probabilities; the LLM spreads the rest of the mass evenly over the others.
+
+    Accepted with probability min(1, y_d / x'_d), x' being what the LLM makes of the message, else replaced from
+    norm(max(y - x', 0)) (CU-HLM, arXiv 2505.11788). As d is drawn from x and not from x', the answer is not the LLM's
+    in law unless k = V. It weighs k (bits_per_probability + bits_per_index).
+
+    Within the top k x'_d = x_d; outside x'_d = (mass outside) / (V - k). Where only the masses outside were recorded d
+    is known to be within if x_d is more than that mass; then its acceptance is known, too, but not what replaces it.
+    """
+    draft_bits = np.full(len(nodes), bits, dtype=np.float64)
+    if k >= vocabulary_size or not nodes.tail_ladder:  # without distributions a message is no more than its bits
+        return Message(draft_bits, nodes.accepted)
+    less = [place for place, size in enumerate(nodes.tail_ladder) if size <= k]
+    outside = nodes.tail_mass[:, less[-1]] if less else np.ones(len(nodes))
+    return Message(draft_bits, nodes.accepted, known=nodes.accepted & (nodes.x_draft > outside))
+
+
+def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    """Send x rounded to multiples of 1/levels; the draft is drawn from the rounded distribution x'.
+
+    Accepted with probability min(1, y_d / x'_d), else replaced from norm(max(y - x', 0)), so the answer is the LLM's in
+    law (quantise and sample, arXiv 2507.00605). It weighs ceil(log2 C(levels + V - 1, V - 1)) + ceil(log2 V).
+
+    Recorded drafts are drawn from x, so on a trace the acceptance of x stands for that of x', and nothing is known.
+    """
+    known = None if not nodes.tail_ladder else np.zeros(len(nodes), dtype=np.bool_)
+    return Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted, known=known)
+
+
+def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
+    """Send the draft's id and its probability x_d; after a refusal y comes down and the phone replaces the draft.
+
+    Verdict and replacement are those of the whole distribution, drawn at the phone (DSSD, arXiv 2507.12000), so the
+    answer is the LLM's in law. It weighs ceil(log2 V) + bits_per_probability; a refusal a whole distribution downwards,
+    which takes time where the downlink is shared.
+    """
+    return Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted, refusal_bits=distribution_bits)
+
+
+def lattice_bits(vocabulary_size: int, levels: int) -> int:
+    """Return ceil(log2 C(levels + V - 1, V - 1)): bits that tell apart all distributions of multiples of 1/levels."""
+    return (comb(levels + vocabulary_size - 1, levels) - 1).bit_length()
+
+
+def id_bits(vocabulary_size: int) -> int:
+    """Return ceil(log2 V): the bits of a token's id."""
+    return ceil(log2(vocabulary_size))
+
+
+def full_bits(payload: Payload, vocabulary_size: int) -> float:
+    """Return what a whole distribution weighs [bit]; an index is free if the payload is no full one."""
+    index = payload.bits_per_index or 0 if payload.kind == "full" else 0
+    return float(vocabulary_size * (payload.bits_per_probability + index))
+
+
+def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
+    """Return what the upload of one draft weighs [bit].
+
+    With the bill "all" the draft's own id is counted where the payload's paper leaves it out: full and top-k.
+    """
+    of_id, per_probability = id_bits(vocabulary_size), payload.bits_per_probability
+    index = of_id if payload.bits_per_index is None else payload.bits_per_index
+    if payload.kind == "quantised":
+        return float(lattice_bits(vocabulary_size, payload.levels or 1) + of_id)
+    if payload.kind == "ids":
+        return float(of_id + per_probability)
+    extra = of_id if bill == "all" else 0
+    if payload.kind == "top-k":
+        return float(min(payload.k or 1, vocabulary_size) * (per_probability + index) + extra)
+    return full_bits(payload, vocabulary_size) + extra
+
+
+def message_of(payload: Payload, vocabulary_size: int, *, bill: str) -> Messages:
+    """Return the message of a payload, billed by `upload_bits`."""
+    bits = upload_bits(payload, vocabulary_size, bill=bill)
+    if payload.kind == "top-k":
+        return partial(top_k, bits=bits, k=min(payload.k or 1, vocabulary_size), vocabulary_size=vocabulary_size)
+    if payload.kind == "full":
+        return partial(_billed, bits=bits)
+    return partial({"quantised": quantised, "ids": ids}[payload.kind], bits=bits)
+
+
+def _billed(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    return full_distribution(nodes, bits)

@@ -60,7 +60,13 @@ class Synthetic:
     def __init__(self, settings: SyntheticTokens) -> None:
         self.settings = settings
         self.fitted = SyntheticLaw(settings)
-        identity = json.dumps([DRAWING, settings.model_dump(mode="json")], sort_keys=True)
+        identity = json.dumps(
+            [
+                DRAWING,
+                settings.model_dump(mode="json", exclude={"acceptance"} if settings.acceptance is None else None),
+            ],
+            sort_keys=True,
+        )
         self.digest = hashlib.sha256(identity.encode()).hexdigest()
 
     def source(self, rule: DecodingRule) -> SyntheticSource:
@@ -70,6 +76,10 @@ class Synthetic:
     def law(self) -> LinearLaw:
         """Return a and b as given, and Delta as given or as the fitted law has it."""
         return self.fitted.linear
+
+    def acceptance(self) -> float:
+        """Return E[1 - beta], by the law itself."""
+        return 1.0 - self.fitted.risk(1.0)
 
     def skip_rate(self, rule: DecodingRule) -> float:
         """Return the share of tokens that a rule skips, by the law itself."""
@@ -135,11 +145,17 @@ class Synthetic:
         met = "; ".join(f"{name} = {got:.4f}, wanted {target:g}" for name, target, got in law.fit())
         along = f"correlated along an answer (r = {settings.correlation:g})" if settings.correlation else "independent"
         mean = ", on average (geometric)," if settings.length_law == "geometric" else ""
+        of_beta = (
+            f"probability beta has the mean clip({settings.a:g} u {settings.b:+g}, 0, 1). Fitted to {met}."
+            if settings.acceptance is None
+            else f"probability is {1 - settings.acceptance:g}, whatever u is."
+        )
         return [
-            "Tokens are SYNTHETIC: no model was run. u follows a Beta-binomial law, and given u a token's rejection "
-            f"probability beta has the mean clip({settings.a:g} u {settings.b:+g}, 0, 1). Fitted to {met}. So "
+            f"Tokens are SYNTHETIC: no model was run. u follows a Beta-binomial law, and given u a token's rejection "
+            f"{of_beta} So "
             f"E[beta] = {law.risk(1.0):.4f} and P(beta > 0) = {law.delta:.4f}. What the law was fitted to is put in: "
-            "a run that gives it back has found nothing.",
+            "a run that gives it back has found nothing. Without distributions a payload is its bits alone: what the LLM "
+            "commits is the same under all of them.",
             f"Tokens are {along}; an answer has {settings.answer_tokens} of them{mean} whatever a policy keeps, so all "
             "policies decide on the same tokens, as with teacher forcing. There is no text: the cosines are left "
             "empty; rejection risk, kept rate and distribution error are the law's.",

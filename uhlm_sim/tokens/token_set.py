@@ -32,6 +32,10 @@ class TokenSet(Protocol):
         """Return a, b and Delta, which the words "risk-averse" and "risk-prone" stand for."""
         ...
 
+    def acceptance(self) -> float:
+        """Return the mean probability that the LLM accepts a draft, E[1 - beta]."""
+        ...
+
     def skip_rate(self, rule: DecodingRule) -> float:
         """Return the share of tokens that the rule skips."""
         ...

@@ -228,6 +228,11 @@ class Trace:
 
     # -- what it says about the models -----------------------------------------------------------------------
 
+    def acceptance(self) -> float:
+        """Return the mean of min(1, y_d / x_d) along hlm on the calibration prompts. Raises TraceError without any."""
+        table = self.hlm_tokens("calibration")
+        return float(accept_probability(table["x_draft"], table["y_draft"]).mean())
+
     def skip_rate(self, rule: DecodingRule) -> float:
         """Return the share of evaluation tokens that the rule skips (teacher-forced if not recorded)."""
         source = self.source(rule)

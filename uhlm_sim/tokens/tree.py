@@ -32,10 +32,10 @@ class Nodes:
     """Committed prefixes and what is known of the next token there: arrays of length n, one entry a node.
 
     ``position`` counts the tokens before it. ``draft`` is the SLM's token, ``uncertainty`` its u on the grid 0, 1/K,
-    ..., 1 (K is ``uncertainty_samples``), ``x_draft`` and ``y_draft`` its probabilities under SLM and LLM, ``accept_coin`` in [0, 1) decides on it,
-    and ``skip_coin`` in [0, 1) skips at random. ``entropy`` (nats) and ``top1_probability`` belong to the SLM's
-    distribution, and ``tail_mass`` (n, ladder) is its mass outside the top k for each k of ``tail_ladder``. Where only
-    answers of the LLM alone came by, all that a draft would have is NaN.
+    ..., 1 (K is ``uncertainty_samples``), ``x_draft`` and ``y_draft`` its probabilities under SLM and LLM;
+    ``accept_coin`` in [0, 1) decides on it, and ``skip_coin`` in [0, 1) skips at random. ``entropy`` (nats) and
+    ``top1_probability`` belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its mass outside the top k
+    for each k of ``tail_ladder``. Where only answers of the LLM alone came by, all that a draft would have is NaN.
 
     ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
     LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
@@ -125,8 +125,8 @@ def chain(prompt: int, sample: int, prompt_tokens: int, *, verdict: Integers, **
 def grow(rows: Mapping[str, NDArray[Any]], vocabulary_size: int) -> tuple[NDArray[np.int64], Integers, dict[str, Any]]:
     """Join recorded answers that share prefixes into a tree.
 
-    ``rows`` are arrays of one entry a recorded token, those of an answer in a run and in order: answer (which prompt and
-    sample), position, draft, committed, drafted (False for answers of the LLM alone), skipped, accepted. Where answers
+    ``rows`` are arrays of one entry a recorded token, those of an answer in a run and in order: answer (which prompt
+    and sample), position, draft, committed, drafted (False for answers of the LLM alone), skipped, accepted. Where answers
     hold different drafts at one prefix, by arithmetic noise, the first one's stands for all.
 
     Returns each row's node, the row that each node takes its facts from, and the links of `Nodes`.

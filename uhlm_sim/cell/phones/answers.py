@@ -5,9 +5,10 @@ from functools import cache
 
 import numpy as np
 
-from uhlm_sim.cell.phones.policies import ChoicesOf, ReadyPolicy, payload_costs, plan, walk_of
+from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.cell.phones.rounds import WHOLE, Answer, Costs, Walk
+from uhlm_sim.cell.phones.schemes import Planner
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.tokens.tree import AnswerTree
 
@@ -21,7 +22,7 @@ class Answers:
         self._costs = costs
         self._samples = policy.source.samples
         self._prompts_and_samples = policy.source.prompts * self._samples
-        self._choices = ChoicesOf(policy, costs.distribution_bits)
+        self._planner = Planner(policy.label, policy.scheme, costs)
         self._planned = cache(self._answer)
         self._length = cache(self._length_of)
 
@@ -63,16 +64,16 @@ class Answers:
         return next_answer
 
     def _answer(self, number: int, prompt_tokens: int | None = None, max_tokens: int | None = None) -> Answer:
-        tree, policy, costs, choices = self._tree(number), self._policy, self._costs, self._choices
-        walk = walk_of(tree, policy, costs, choices, prompt_tokens, max_tokens)
+        tree, planner, scheme = self._tree(number), self._planner, self._policy.scheme
+        walk = planner.walk(tree, prompt_tokens, max_tokens)
         index = len(self._walks)
         self._walks.append(walk)
-        if policy.scheme.looks_at_cell:
-            return Answer(index, None, lambda cell: policy.scheme.rounds(walk, cell))
-        rounds = plan(walk, policy)
+        if scheme.looks_at_cell:
+            return Answer(index, None, lambda cell: scheme.rounds(walk, cell))
+        rounds = planner.plan(walk)
         if walk.node >= 0 and tree.nodes.endings:  # cut: its quality is that of the whole answer
-            whole = walk_of(tree, policy, costs, choices, max_tokens=WHOLE)
-            plan(whole, policy)
+            whole = planner.walk(tree, max_tokens=WHOLE)
+            planner.plan(whole)
             walk.quality = whole.quality
         return Answer(index, rounds)
 
@@ -81,8 +82,8 @@ class Answers:
         tree = self._tree(number)
         if self._policy.scheme.looks_at_cell:
             return len(tree.hlm)
-        walk = walk_of(tree, self._policy, self._costs, self._choices, max_tokens=WHOLE)
-        plan(walk, self._policy)
+        walk = self._planner.walk(tree, max_tokens=WHOLE)
+        self._planner.plan(walk)
         return walk.position
 
     def _tree(self, number: int) -> AnswerTree:

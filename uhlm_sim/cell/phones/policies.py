@@ -8,50 +8,26 @@ the phone keeps.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import ceil, log2
 from typing import cast
 
 import numpy as np
 
+from channel_models.link import db_to_linear, spectral_efficiency
 from uhlm_sim import scenario as settings
-from uhlm_sim.cell.phones.rounds import WHOLE, Choices, Costs, Round, Rounds, Walk, generated, one_draft
-from uhlm_sim.errors import ScenarioError, SimulationError
+from uhlm_sim.cell.phones.rounds import WHOLE, Costs, generated, one_draft
+from uhlm_sim.cell.phones.schemes import Planner, Scheme
+from uhlm_sim.cell.phones.windows import best_window, learnt, windowed
+from uhlm_sim.errors import ScenarioError
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
-from uhlm_sim.tokens.gates import Gate, keep_all, keep_none, keep_some, keep_sure
-from uhlm_sim.tokens.messages import Messages, full_distribution
+from uhlm_sim.tokens.gates import keep_all, keep_some, keep_sure
+from uhlm_sim.tokens.messages import full_bits, full_distribution, id_bits, message_of, upload_bits
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import TokenSource
-from uhlm_sim.tokens.tree import AnswerTree, Nodes
 
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a phone answers: which drafts it keeps, what it sends of the others, and how many at a time.
-
-    `gate(nodes)` says which drafts are kept; `message(nodes, distribution_bits)` what an upload carries and how the LLM
-    judges it; `rounds(walk)` yields an answer's rounds (see `phones/rounds.py`). With `looks_at_cell` it is
-    `rounds(walk, cell)`, asked round by round while the request is under way. With `measures_uncertainty` each draft
-    costs device.uncertainty_s.
-    """
-
-    gate: Gate = keep_none
-    message: Messages = full_distribution
-    rounds: Rounds = one_draft
-    looks_at_cell: bool = False
-    measures_uncertainty: bool = False
-
-    @property
-    def always_asks(self) -> bool:
-        """Say whether the LLM is asked about every token."""
-        return self.gate is keep_none
-
-    @property
-    def never_asks(self) -> bool:
-        """Say whether nothing ever leaves the phone."""
-        return self.gate is keep_all
+__all__ = ["GATE", "POLICIES", "POLICY", "ReadyPolicy", "Scheme", "class_policies", "payload_costs", "ready_policy"]
 
 
 def hlm() -> Scheme:
@@ -100,6 +76,7 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "slm": slm,
     "llm": llm,
 }
+LONGEST_WINDOW = 16  # drafts, where a formula or a learner chooses
 KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate"}
 POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
 GATE = Seam("Gates", (), {}, ("the `Nodes`",), params="params")  # what a user's own kind may be, too
@@ -166,6 +143,9 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
         scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
+    vocabulary_size = scenario.tokens.vocabulary_size or ready.source.vocabulary_size
+    scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, vocabulary_size)
+    ready = replace(ready, scheme=scheme)
     return ready if named.is_own else replace(ready, exact=_is_exact(ready, scenario))
 
 
@@ -174,14 +154,67 @@ def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario) -> bool:
 
     Of a scheme that looks at the cell nobody knows before the run.
     """
-    source = policy.source
-    costs, first = payload_costs(scenario, source.vocabulary_size), source.tree(0, 0)
-    choices = ChoicesOf(policy, costs.distribution_bits)
+    source, first = policy.source, policy.source.tree(0, 0)
     if first.is_chain or policy.scheme.looks_at_cell:
         return first.is_chain
+    planner = Planner(policy.label, policy.scheme, payload_costs(scenario, source.vocabulary_size))
     trees = (source.tree(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples))
-    walks = (walk_of(tree, policy, costs, choices, max_tokens=WHOLE) for tree in trees)
-    return all(plan(walk, policy) and walk.exact_tokens is None for walk in walks)
+    walks = (planner.walk(tree, max_tokens=WHOLE) for tree in trees)
+    return all(planner.plan(walk) and walk.exact_tokens is None for walk in walks)
+
+
+def _composed(
+    scheme: Scheme,
+    policy: settings.Policy,
+    key: str,
+    scenario: settings.Scenario,
+    tokens: TokenSet,
+    vocabulary_size: int,
+) -> Scheme:
+    """Return a scheme with the window and the payload of its policy. Raises ScenarioError if it sends no drafts."""
+    payload = scenario.uplink.payload if policy.payload is None else policy.payload
+    sends_drafts = scheme.rounds is one_draft and not scheme.never_asks
+    given = {
+        "draft_tokens": policy.draft_tokens is not None,
+        "bonus_token": policy.bonus_token is not None,
+        "payload": policy.payload is not None,
+        "bill": policy.bill != "paper",
+    }
+    for name, is_given in given.items():
+        if is_given and not sends_drafts and not (name == "payload" and scheme.rounds is not generated):
+            raise ScenarioError(f"{key}.{name}: belongs to a policy that sends its drafts, not to {policy.kind}")
+    if scheme.message is full_distribution:
+        scheme = replace(scheme, message=message_of(payload, vocabulary_size, bill=policy.bill))
+    if policy.draft_tokens is None and not policy.has_bonus:
+        return scheme
+    drafts, most = policy.draft_tokens or 1, policy.max_draft_tokens or LONGEST_WINDOW
+    if drafts == "learnt":
+        return replace(scheme, rounds=partial(learnt, most=most, bonus=policy.has_bonus), looks_at_cell=True)
+    if drafts == "best":
+        drafts = best_window(tokens.acceptance(), _draft_cost(scheme, policy, scenario, vocabulary_size, key), most)
+    return replace(scheme, rounds=partial(windowed, drafts=drafts, bonus=policy.has_bonus))
+
+
+def _draft_cost(
+    scheme: Scheme, policy: settings.Policy, scenario: settings.Scenario, vocabulary_size: int, key: str
+) -> float:
+    """Return L of `speedup`: the seconds to draft and upload over those that a visit takes beside.
+
+    An upload is alone, at the mean SNR. A visit takes an access to the uplink, a step of the GPU and the downlink. Waiting is left out.
+    """
+    channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
+    if channel.geometry is not None:
+        raise ScenarioError(f"{key}.draft_tokens = 'best': needs channel.mean_snr_db, and geometry has no single one")
+    efficiency = spectral_efficiency(
+        db_to_linear(channel.mean_snr_db),
+        snr_gap=float(db_to_linear(channel.snr_gap_db)),
+        max_spectral_efficiency=channel.max_spectral_efficiency,
+    )
+    payload = scenario.uplink.payload if policy.payload is None else policy.payload
+    bits = upload_bits(payload, vocabulary_size, bill=policy.bill)
+    draft_s = scenario.device.slm_token_s + (scenario.device.uncertainty_s if scheme.measures_uncertainty else 0.0)
+    upload_s = bits / (uplink.bandwidth_hz * float(np.mean(efficiency)))
+    return (draft_s + upload_s) / (uplink.access_s + station.service.least_s + station.downlink_s)
 
 
 def _own_scheme(named: Named) -> Scheme:
@@ -211,69 +244,17 @@ def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
 
     A distribution is V (bits_per_probability + bits_per_index) bits, an id ceil(log2 V).
     """
-    payload, downlink = scenario.uplink.payload, scenario.downlink
-    distribution_bits = vocabulary_size * (payload.bits_per_probability + payload.bits_per_index)
-    id_bits = ceil(log2(vocabulary_size))
-    resample_bits = float(distribution_bits if downlink.on_resample == "distribution" else id_bits)
+    downlink, of_id = scenario.downlink, id_bits(vocabulary_size)
+    distribution_bits = full_bits(scenario.uplink.payload, vocabulary_size)
+    resample_bits = float(distribution_bits if downlink.on_resample == "distribution" else of_id)
     return Costs(
         max_tokens=scenario.traffic.max_tokens,
         slm_token_s=scenario.device.slm_token_s,
         slm_prefill_token_s=scenario.device.slm_prefill_token_s,
         uncertainty_s=scenario.device.uncertainty_s,
         distribution_bits=distribution_bits,
-        id_bits=id_bits,
+        id_bits=of_id,
         piggyback=scenario.base_station.sync == "piggyback",
         context_tokens=scenario.tokens.context_tokens,
         resample_bits=resample_bits if downlink.kind == "shared" else None,
     )
-
-
-class ChoicesOf:
-    """What a policy makes of the nodes of a tree, found once for each tree."""
-
-    def __init__(self, policy: ReadyPolicy, distribution_bits: float) -> None:
-        self._policy = policy
-        self._distribution_bits = distribution_bits
-        self._nodes: Nodes | None = None
-        self._choices = Choices([], [], [])
-
-    def __call__(self, nodes: Nodes) -> Choices:
-        """Return the choices at nodes. Raises SimulationError for a gate that gives anything but one bool a node."""
-        if nodes is not self._nodes:
-            scheme, label = self._policy.scheme, self._policy.label
-            kept = np.asarray(scheme.gate(nodes))
-            if kept.dtype != np.bool_ or kept.shape != (len(nodes),):
-                raise SimulationError(
-                    f"policy {label}: returned {kept.dtype} of shape {kept.shape} for {len(nodes)} nodes; it must "
-                    "return one bool a node, True where the phone keeps its draft"
-                )
-            self._choices = Choices.of(kept, scheme.message(nodes, self._distribution_bits))
-            self._nodes = nodes
-        return self._choices
-
-
-def walk_of(
-    tree: AnswerTree,
-    policy: ReadyPolicy,
-    costs: Costs,
-    choices: ChoicesOf,
-    prompt_tokens: int | None = None,
-    max_tokens: int | None = None,
-) -> Walk:
-    """Return a walk of a policy on the tree of an answer, at its beginning; see `Walk` for the arguments."""
-    return Walk(
-        tree,
-        choices=choices(tree.nodes),
-        costs=costs,
-        measures_uncertainty=policy.scheme.measures_uncertainty,
-        prompt_tokens=prompt_tokens,
-        max_tokens=max_tokens,
-    )
-
-
-def plan(walk: Walk, policy: ReadyPolicy) -> tuple[Round, ...]:
-    """Return the rounds of a whole answer. Raises SimulationError for rounds that don't make the answer."""
-    rounds = tuple(policy.scheme.rounds(walk))
-    if not rounds or [visit.last for visit in rounds] != [False] * (len(rounds) - 1) + [True]:
-        raise SimulationError(f"policy {policy.label}: its rounds end at token {walk.position}, before the answer does")
-    return rounds

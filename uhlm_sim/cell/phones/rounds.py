@@ -7,7 +7,7 @@ nothing but the answer is planned once per answer; one that takes the cell, too,
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import nan
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,9 @@ class Round:
 
     `drafts_s` are the seconds that each draft takes the phone, and `first_s` those until it can commit the first kept
     draft, or send. A visit has `llm_tokens` new positions for the LLM and `payload_bits` on the uplink (0: it goes
-    straight to the base station); of the positions `unused_tokens` are refused drafts, which the LLM forgets again. It
-    commits `committed` tokens together, of which `accepted` are drafts. A run of kept
-    drafts has neither bits nor positions, and commits each draft when it is there.
+    straight to the base station). Of the positions `unused_tokens` are refused drafts, which the LLM forgets again; it
+    holds `context_tokens` of the request before. A visit commits `committed` tokens together, of which `accepted` are
+    drafts. A run of kept drafts has neither bits nor positions, and commits each draft when it is there.
 
     `pipelined`: the next round begins when this one was verified, while its text is still on the downlink. Where the
     downlink is shared, `answer_bits` come back. `last` says that the round ends the answer.
@@ -40,6 +40,7 @@ class Round:
     payload_bits: float = 0.0
     llm_tokens: int = 0
     unused_tokens: int = 0
+    context_tokens: int = 0
     pipelined: bool = False
     answer_bits: float = 0.0
     last: bool = False
@@ -78,6 +79,16 @@ class Cell(Protocol):
         """Return how many jobs wait or are in service at the base station."""
         ...
 
+    @property
+    def snr(self) -> float:
+        """Return the phone's SNR over the whole band, linear, as the uplink last saw it."""
+        ...
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Return what the phone's scheme keeps from answer to answer."""
+        ...
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -86,15 +97,19 @@ class Choices:
     kept: list[bool]
     accepted: list[bool]
     draft_bits: list[float]
+    known: list[bool] | None = None  # whether the verdict was recorded; None: wherever the node that follows was
+    refusal_bits: float | None = None  # that come down on a shared downlink; None: as the scenario says
 
     @classmethod
     def of(cls, kept: NDArray[np.bool_], message: Message) -> "Choices":
         """Return the choices of a gate's answer and a message."""
-        return cls(kept.tolist(), message.accepted.tolist(), message.draft_bits.tolist())
+        known = None if message.known is None else message.known.tolist()
+        accepted, bits = message.accepted.tolist(), message.draft_bits.tolist()
+        return cls(kept.tolist(), accepted, bits, known, message.refusal_bits)
 
 
 class Walk:
-    """One answer under way on the tree: it makes and bills the scheme's next round, and remembers what the LLM has seen.
+    """One answer under way on the tree: it makes and bills the scheme's rounds, and remembers what the LLM has seen.
 
     `position` is the next token's, `node` where it is decided, in `nodes`; `left` how many tokens the answer can have
     yet, 0 at its end. `choices` says which drafts the gate keeps, what an upload carries and how the LLM judges it.
@@ -173,6 +188,8 @@ class Walk:
             if not refused:
                 refused = not choices.accepted[node]
                 accepted += not refused
+                if choices.known is not None and not choices.known[node] and self.exact_tokens is None:
+                    self.exact_tokens = self.position
                 self._commit(self._after_verdict[node] if refused else onward, self.nodes.verdict)
                 if not refused:
                     if not self.left:
@@ -187,9 +204,9 @@ class Walk:
         if bonus and not refused and self.left:
             self._commit(self._after_verdict[self.node], self.nodes.verdict)
             committed += 1
-        llm_tokens = 1 + processed
+        llm_tokens, context = 1 + processed, self.prompt_tokens + begin - 1
         if costs.piggyback:
-            llm_tokens = begin - self._processed + processed
+            llm_tokens, context = begin - self._processed + processed, self.prompt_tokens + self._processed
             bits += costs.id_bits * (begin - self._known_ids)
         self._processed = begin + min(accepted, processed)
         self._known_ids = begin + committed
@@ -201,6 +218,7 @@ class Walk:
             bits,
             llm_tokens,
             unused_tokens=processed - min(accepted, processed),
+            context_tokens=context,
             answer_bits=self._answer_bits(refused),
             last=not self.left,
         )
@@ -208,12 +226,22 @@ class Walk:
     def generate(self) -> Round:
         """Let the LLM generate the next token; the phone sends the prompt's ids with the first."""
         self._check(1)
-        costs, bits, llm_tokens = self._costs, 0.0, 1
+        costs, bits, llm_tokens, context = self._costs, 0.0, 1, self.prompt_tokens + self.position - 1
         if costs.piggyback and self.position == 0:
-            bits, llm_tokens = float(self.prompt_tokens * costs.id_bits), self.prompt_tokens
+            bits, llm_tokens, context = float(self.prompt_tokens * costs.id_bits), self.prompt_tokens, 0
         self._commit(self._after_llm[self.node], self.nodes.by_llm)
         answer_bits = self._answer_bits(refused=False)
-        return Round((), 0.0, 1, 0, bits, llm_tokens, pipelined=True, answer_bits=answer_bits, last=not self.left)
+        return Round(
+            (),
+            0.0,
+            1,
+            payload_bits=bits,
+            llm_tokens=llm_tokens,
+            context_tokens=context,
+            pipelined=True,
+            answer_bits=answer_bits,
+            last=not self.left,
+        )
 
     def _commit(self, onward: int, token_of: NDArray[np.integer]) -> None:
         """Commit a token at the present node, and go on to the node that follows."""
@@ -244,7 +272,9 @@ class Walk:
     def _answer_bits(self, refused: bool) -> float:
         if self._costs.resample_bits is None:
             return 0.0
-        return self._costs.resample_bits if refused else float(self._costs.id_bits)
+        refusal_bits = self._choices.refusal_bits
+        refusal_bits = self._costs.resample_bits if refusal_bits is None else refusal_bits
+        return refusal_bits if refused else float(self._costs.id_bits)
 
     def _check(self, drafts: int) -> None:
         if drafts < 1 or not self.left:
