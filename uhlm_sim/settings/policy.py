@@ -38,6 +38,11 @@ class Payload(Section):
         return self
 
     @property
+    def loses_some(self) -> bool:
+        """Say whether the LLM judges by less than the whole distribution."""
+        return self.kind in ("top-k", "quantised")
+
+    @property
     def label(self) -> str:
         """Return what it is called in a policy's label."""
         return f"top-{self.k}" if self.kind == "top-k" else f"quantised-{self.levels}" if self.levels else self.kind

@@ -5,7 +5,7 @@ and y are the distributions of SLM and LLM, d is the draft, V the size of the vo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, comb, log2
 
@@ -50,15 +50,16 @@ def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabu
     norm(max(y - x', 0)) (CU-HLM, arXiv 2505.11788). As d is drawn from x and not from x', the answer is not the LLM's
     in law unless k = V. It weighs k (bits_per_probability + bits_per_index).
 
-    Within the top k x'_d = x_d; outside x'_d = (mass outside) / (V - k). Where only the masses outside were recorded d
-    is known to be within if x_d is more than that mass; then its acceptance is known, too, but not what replaces it.
+    Where it wasn't recorded the verdict on x stands for that on x'. It is the same if d is accepted and within the top
+    k, which is certain where x_d is more than the mass outside.
     """
-    draft_bits = np.full(len(nodes), bits, dtype=np.float64)
+    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
     if k >= vocabulary_size or not nodes.tail_ladder:  # without distributions a message is no more than its bits
-        return Message(draft_bits, nodes.accepted)
+        return message
     less = [place for place, size in enumerate(nodes.tail_ladder) if size <= k]
     outside = nodes.tail_mass[:, less[-1]] if less else np.ones(len(nodes))
-    return Message(draft_bits, nodes.accepted, known=nodes.accepted & (nodes.x_draft > outside))
+    certain = nodes.accepted & (nodes.x_draft > outside)
+    return replace(message, known=certain | nodes.judged if nodes.payload else certain)
 
 
 def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
@@ -67,10 +68,11 @@ def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message
     Accepted with probability min(1, y_d / x'_d), else replaced from norm(max(y - x', 0)), so the answer is the LLM's in
     law (quantise and sample, arXiv 2507.00605). It weighs ceil(log2 C(levels + V - 1, V - 1)) + ceil(log2 V).
 
-    Recorded drafts are drawn from x, so on a trace the acceptance of x stands for that of x', and nothing is known.
+    Where it wasn't recorded draft and verdict on x stand for those on x'.
     """
-    known = None if not nodes.tail_ladder else np.zeros(len(nodes), dtype=np.bool_)
-    return Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted, known=known)
+    known = nodes.judged if nodes.payload else np.zeros(len(nodes), dtype=np.bool_)
+    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
+    return replace(message, known=known) if nodes.tail_ladder else message
 
 
 def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:

@@ -117,7 +117,8 @@ class TraceSource:
         return self.trace.header.uncertainty_samples
 
     def tree(self, prompt: int, sample: int) -> AnswerTree:
-        return self.trace.trees[prompt, sample]
+        trees = self.trace.trees
+        return trees.get(self.rule.payload, trees[""])[prompt, sample]
 
     def path(self, prompt: int, sample: int) -> TokenPath:
         answer = self.trace.answer(self.recorded, prompt, sample)
@@ -176,8 +177,8 @@ class Trace:
         return self._columns
 
     @cached_property
-    def trees(self) -> dict[tuple[int, int], AnswerTree]:
-        """All that was recorded for each evaluation prompt and sample, whatever the rule."""
+    def trees(self) -> dict[str, dict[tuple[int, int], AnswerTree]]:
+        """Payload -> evaluation prompt and sample -> all that was recorded, whatever the rule."""
         return plant(self.header, self._columns, self._arrays)
 
     # -- finding a rule's answers ----------------------------------------------------------------------------

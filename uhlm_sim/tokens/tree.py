@@ -39,7 +39,8 @@ class Nodes:
 
     ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
     LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
-    that follow, or ENDS, or UNKNOWN. ``endings`` has the quality of whole answers by last node and last token: the two
+    that follow, or ENDS, or UNKNOWN. ``judged`` says where the verdict is one under ``payload`` (see `DecodingRule`);
+    elsewhere it stands for a whole distribution's. ``endings`` has the quality of whole answers by last node and last token: the two
     cosines of `uhlm_sim.tables.QUALITY`. Arrays can't be written to: the policies of a run share them.
     """
 
@@ -58,7 +59,9 @@ class Nodes:
     after_draft: Integers
     after_verdict: Integers
     after_llm: Integers
+    judged: NDArray[np.bool_]
     uncertainty_samples: int
+    payload: str = ""
     tail_ladder: tuple[int, ...] = ()
     endings: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
@@ -117,126 +120,156 @@ def chain(prompt: int, sample: int, prompt_tokens: int, *, verdict: Integers, **
         after_draft=onward,
         after_verdict=onward,
         after_llm=onward,
+        judged=np.ones(count, dtype=np.bool_),
         **facts,
     )
     return AnswerTree(prompt, sample, prompt_tokens, nodes, 0, np.arange(count), is_chain=True)
 
 
-def grow(rows: Mapping[str, NDArray[Any]], vocabulary_size: int) -> tuple[NDArray[np.int64], Integers, dict[str, Any]]:
-    """Join recorded answers that share prefixes into a tree.
+class Rows:
+    """The rows of recorded answers, joined where they share prefixes.
 
     ``rows`` are arrays of one entry a recorded token, those of an answer in a run and in order: answer (which prompt
-    and sample), position, draft, committed, drafted (False for answers of the LLM alone), skipped, accepted. Where answers
-    hold different drafts at one prefix, by arithmetic noise, the first one's stands for all.
-
-    Returns each row's node, the row that each node takes its facts from, and the links of `Nodes`.
+    and sample), position, draft, committed, drafted (False for answers of the LLM alone), skipped, accepted. ``node``
+    is each row's node, of ``count``.
     """
-    position, committed, answer = rows["position"], rows["committed"].astype(np.int64), rows["answer"]
-    node_of = np.full(len(position), UNKNOWN, dtype=np.int64)
-    order = np.argsort(position, kind="stable")
-    level_ends = np.searchsorted(position[order], np.arange(position.max() + 2) if len(position) else [0])
-    count, key_pieces, child_pieces = 0, [], []
-    last = np.r_[position[1:] == 0, True]  # the row ends its answer
-    for depth in range(len(level_ends) - 1):
-        here = order[level_ends[depth] : level_ends[depth + 1]]
-        if depth == 0:
-            _, place = np.unique(answer[here], return_inverse=True)
-        else:
-            before = here - 1
-            keys, place = np.unique(node_of[before] * vocabulary_size + committed[before], return_inverse=True)
-            key_pieces.append(keys)
-            child_pieces.append(count + np.arange(len(keys)))
-        node_of[here] = count + place
-        count += int(place.max()) + 1
-    ended = np.unique(node_of[last] * vocabulary_size + committed[last])
-    key_pieces.append(ended)
-    child_pieces.append(np.full(len(ended), ENDS))
-    keys, children = np.concatenate(key_pieces), np.concatenate(child_pieces)
-    by_key = np.argsort(keys, kind="stable")
-    keys, children = keys[by_key], children[by_key]
 
-    def first_row(among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def __init__(self, rows: Mapping[str, NDArray[Any]], vocabulary_size: int) -> None:
+        self._vocabulary_size = vocabulary_size
+        self._draft, self._drafted = rows["draft"].astype(np.int64), rows["drafted"]
+        self._skipped, self._accepted = rows["skipped"], rows["accepted"]
+        self._committed = rows["committed"].astype(np.int64)
+        position, answer = rows["position"], rows["answer"]
+        self.node = np.full(len(position), UNKNOWN, dtype=np.int64)
+        self.count = 0
+        self._keys, self._children = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        order = np.argsort(position, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(position[order])) + 1):
+            keys = answer[here] if not self.count else self._key(here - 1)
+            keys, place = np.unique(keys, return_inverse=True)
+            self.node[here] = self.count + place
+            if self.count:
+                self._keys = np.append(self._keys, keys)
+                self._children = np.append(self._children, self.count + np.arange(len(keys)))
+            self.count += len(keys)
+        ended = np.unique(self._key(np.flatnonzero(np.r_[position[1:] == 0, True])))
+        self._keys, self._children = np.append(self._keys, ended), np.append(self._children, np.full(len(ended), ENDS))
+        order = np.argsort(self._keys, kind="stable")
+        self._keys, self._children = self._keys[order], self._children[order]
+
+    def links(self, of_payload: NDArray[np.bool_], of_full: NDArray[np.bool_]) -> tuple[Integers, dict[str, Any]]:
+        """Return the row that each node takes its facts from, and the links of `Nodes`, for one payload.
+
+        ``of_payload`` says which rows were recorded under it, ``of_full`` which with whole distributions: they stand in
+        where the former are missing (``judged`` False). Where answers hold different drafts at one prefix, by
+        arithmetic noise, the first one's stands for all.
+        """
+        row, drafted = self._first(of_payload & self._drafted), self._drafted
+        judged = row >= 0
+        for stand_in in (of_full & drafted, ~drafted, drafted):
+            row = np.where(row < 0, self._first(stand_in), row)
+        has_draft = drafted[row]
+        draft = np.where(has_draft, self._draft[row], NO_TOKEN)
+        is_sent = drafted & ~self._skipped & (self._draft == draft[self.node])
+        sent, sent_in_full = self._first(is_sent & of_payload), self._first(is_sent & of_full)
+        sent = np.where(judged, sent, sent_in_full)
+        replaced = np.where(sent < 0, NO_TOKEN, self._committed[sent])
+        verdict = np.where(has_draft & self._accepted[row], draft, replaced)
+        by_llm = self._first(~drafted)
+        by_llm = np.where(by_llm < 0, NO_TOKEN, self._committed[by_llm])
+        # A node where only the LLM's own answers came by knows nothing of a draft, so no draft's walk goes there.
+        after_draft, after_verdict = (
+            np.where((after >= 0) & ~has_draft[after], np.int32(UNKNOWN), after)
+            for after in map(self._follow, (draft, verdict))
+        )
+        return row, {
+            "draft": draft.astype(np.int32),
+            "verdict": verdict.astype(np.int32),
+            "by_llm": by_llm.astype(np.int32),
+            "after_draft": after_draft,
+            "after_verdict": after_verdict,
+            "after_llm": self._follow(by_llm),
+            "judged": judged & (verdict != NO_TOKEN),
+        }
+
+    def _key(self, rows: Integers) -> NDArray[np.int64]:
+        """Return a number for the node and the token that some rows committed there."""
+        return np.asarray(self.node[rows] * self._vocabulary_size + self._committed[rows])
+
+    def _first(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the first of some rows at each node, -1 without any."""
-        first = np.full(count, -1)
+        first = np.full(self.count, -1)
         candidates = np.flatnonzero(among)[::-1]
-        first[node_of[candidates]] = candidates
+        first[self.node[candidates]] = candidates
         return first
 
-    def follow(tokens: NDArray[np.int64]) -> NDArray[np.int32]:
-        wanted = np.where(tokens == NO_TOKEN, -1, np.arange(count) * vocabulary_size + tokens)
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[place] == wanted, children[place], UNKNOWN).astype(np.int32)
-
-    drafted = rows["drafted"]
-    facts_row = first_row(drafted)
-    facts_row = np.where(facts_row < 0, first_row(~drafted), facts_row)
-    has_draft = drafted[facts_row]
-    draft = np.where(has_draft, rows["draft"][facts_row].astype(np.int64), NO_TOKEN)
-    same_draft = drafted & (rows["draft"] == draft[node_of])
-    sent_row, llm_row = first_row(same_draft & ~rows["skipped"]), first_row(~drafted)
-    replaced = np.where(sent_row < 0, NO_TOKEN, committed[sent_row])
-    verdict = np.where(has_draft & rows["accepted"][facts_row], draft, replaced)
-    by_llm = np.where(llm_row < 0, NO_TOKEN, committed[llm_row])
-    # A node where only the LLM's own answers came by knows nothing of a draft, so no draft's walk goes there.
-    after_draft, after_verdict = (
-        np.where((after >= 0) & ~has_draft[after], np.int32(UNKNOWN), after) for after in map(follow, (draft, verdict))
-    )
-    links = {
-        "draft": draft.astype(np.int32),
-        "verdict": verdict.astype(np.int32),
-        "by_llm": by_llm.astype(np.int32),
-        "after_draft": after_draft,
-        "after_verdict": after_verdict,
-        "after_llm": follow(by_llm),
-    }
-    return node_of, facts_row, links
+    def _follow(self, tokens: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the node after a token at each node."""
+        keys = np.where(tokens == NO_TOKEN, -1, np.arange(self.count) * self._vocabulary_size + tokens)
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[place] == keys, self._children[place], UNKNOWN).astype(np.int32)
 
 
 def plant(
     header: TraceHeader, columns: Columns, arrays: Mapping[str, NDArray[Any]]
-) -> dict[tuple[int, int], AnswerTree]:
-    """Return (prompt, sample) -> its part of the tree of a trace, for all evaluation prompts.
+) -> dict[str, dict[tuple[int, int], AnswerTree]]:
+    """Return payload -> (prompt, sample) -> its part of the tree of a trace, for all evaluation prompts.
 
-    ``columns`` are the trace's, ``arrays`` their rows as `Nodes` has them.
+    ``columns`` are the trace's, ``arrays`` their rows as `Nodes` has them. The payload "" is a whole distribution.
     """
-    prompts = [number for number, entry in enumerate(header.prompts) if entry.split == "evaluation"]
-    mine = np.flatnonzero(columns["prompt"] < len(prompts))  # evaluation prompts come first
-    answer = columns["prompt"][mine].astype(np.int64) * header.samples + columns["sample"][mine]
+    prompts = sum(entry.split == "evaluation" for entry in header.prompts)
+    mine = np.flatnonzero(columns["prompt"] < prompts)  # evaluation prompts come first
     facts = {name: values[mine] for name, values in arrays.items()}
-    position, drafted = columns["position"][mine].astype(np.int64), columns["level"][mine] != UNKNOWN_LEVEL
-    rows = {
-        "answer": answer,
-        "position": position,
-        "draft": facts["draft"],
-        "committed": facts["committed"],
-        "drafted": drafted,
-        "skipped": columns["skipped"][mine],
-        "accepted": facts["accept_coin"] < accept_probability(facts["x_draft"], facts["y_draft"]),
-    }
-    node_of, row_of, links = grow(rows, header.vocabulary_size)
+    answer = columns["prompt"][mine].astype(np.int64) * header.samples + columns["sample"][mine]
+    position = columns["position"][mine].astype(np.int64)
+    rows = Rows(
+        {
+            "answer": answer,
+            "position": position,
+            "draft": facts["draft"],
+            "committed": facts["committed"],
+            "drafted": columns["level"][mine] != UNKNOWN_LEVEL,
+            "skipped": columns["skipped"][mine],
+            "accepted": facts["accept_coin"] < accept_probability(facts["x_draft"], facts["y_draft"]),
+        },
+        header.vocabulary_size,
+    )
     last = np.flatnonzero(np.r_[position[1:] == 0, True])
     cosines = np.stack([columns[name][mine][last] for name in QUALITY], axis=1).tolist()
-    endings = zip(node_of[last].tolist(), facts["committed"][last].tolist(), strict=True)
+    endings = zip(rows.node[last].tolist(), facts["committed"][last].tolist(), strict=True)
+    quality = dict(zip(endings, map(tuple, cosines), strict=True))
+    answers = [(prompt, sample) for prompt in range(prompts) for sample in range(header.samples)]
     draws = [
         answer_draws(header.seed, header.prompts[prompt].id, sample, header.max_tokens, 0).skip
-        for prompt in prompts
-        for sample in range(header.samples)
+        for prompt, sample in answers
     ]
-    nodes = Nodes(
-        position=position[row_of],
-        skip_coin=np.stack(draws)[answer[row_of], position[row_of]],
-        **{name: facts[name][row_of] for name in FACTS},
-        **links,
-        uncertainty_samples=header.uncertainty_samples,
-        tail_ladder=header.tail_ladder,
-        endings=dict(zip(endings, map(tuple, cosines), strict=True)),
-    )
+    payload_of_row = np.array([entry.payload for entry in header.paths])[columns["path"][mine]]
     is_hlm = np.array([entry.rule == HLM for entry in header.paths])[columns["path"][mine]]
-    starts = np.searchsorted(answer, np.arange(len(draws)))
+    starts = np.searchsorted(answer, np.arange(len(answers)))
+    hlm_starts = np.searchsorted(answer[is_hlm], np.arange(len(answers) + 1))
+    hlm_nodes = rows.node[is_hlm]
     trees = {}
-    for number, start in enumerate(starts.tolist()):
-        prompt, sample = divmod(number, header.samples)
-        hlm = node_of[(answer == number) & is_hlm] if is_hlm.any() else np.empty(0, dtype=np.int64)
-        tokens = header.prompts[prompt].tokens
-        trees[prompt, sample] = AnswerTree(prompt, sample, tokens, nodes, int(node_of[start]), hlm)
+    for payload in dict.fromkeys(["", *(entry.payload for entry in header.paths)]):
+        row_of, links = rows.links(payload_of_row == payload, payload_of_row == "")
+        nodes = Nodes(
+            position=position[row_of],
+            skip_coin=np.stack(draws)[answer[row_of], position[row_of]],
+            **{name: facts[name][row_of] for name in FACTS},
+            **links,
+            uncertainty_samples=header.uncertainty_samples,
+            payload=payload,
+            tail_ladder=header.tail_ladder,
+            endings=quality,
+        )
+        trees[payload] = {
+            (prompt, sample): AnswerTree(
+                prompt,
+                sample,
+                header.prompts[prompt].tokens,
+                nodes,
+                int(rows.node[starts[number]]),
+                hlm_nodes[hlm_starts[number] : hlm_starts[number + 1]],
+            )
+            for number, (prompt, sample) in enumerate(answers)
+        }
     return trees

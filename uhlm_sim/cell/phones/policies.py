@@ -109,7 +109,9 @@ class ReadyPolicy:
 def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:
     """Return the decoding rule that a policy of a built-in kind asks for, its words not yet numbers."""
     match = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
-    return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
+    payload = policy.payload or scenario.uplink.payload
+    left_of_x = payload.label if payload.loses_some else ""
+    return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match, left_of_x)
 
 
 def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> ReadyPolicy:
@@ -172,8 +174,7 @@ def _composed(
     vocabulary_size: int,
 ) -> Scheme:
     """Return a scheme with the window and the payload of its policy. Raises ScenarioError if it sends no drafts."""
-    payload = scenario.uplink.payload if policy.payload is None else policy.payload
-    sends_drafts = scheme.rounds is one_draft and not scheme.never_asks
+    sends_drafts = scheme.rounds is not generated and not scheme.never_asks
     given = {
         "draft_tokens": policy.draft_tokens is not None,
         "bonus_token": policy.bonus_token is not None,
@@ -181,8 +182,11 @@ def _composed(
         "bill": policy.bill != "paper",
     }
     for name, is_given in given.items():
-        if is_given and not sends_drafts and not (name == "payload" and scheme.rounds is not generated):
+        if is_given and not sends_drafts:
             raise ScenarioError(f"{key}.{name}: belongs to a policy that sends its drafts, not to {policy.kind}")
+        if is_given and scheme.rounds is not one_draft and name in ("draft_tokens", "bonus_token"):
+            raise ScenarioError(f"{key}.{name}: {policy.kind} makes rounds of its own")
+    payload = policy.payload or scenario.uplink.payload
     if scheme.message is full_distribution:
         scheme = replace(scheme, message=message_of(payload, vocabulary_size, bill=policy.bill))
     if policy.draft_tokens is None and not policy.has_bonus:
@@ -200,7 +204,8 @@ def _draft_cost(
 ) -> float:
     """Return L of `speedup`: the seconds to draft and upload over those that a visit takes beside.
 
-    An upload is alone, at the mean SNR. A visit takes an access to the uplink, a step of the GPU and the downlink. Waiting is left out.
+    An upload is alone, at the mean SNR. A visit takes an access to the uplink, a step of the GPU and the downlink.
+    Waiting is left out.
     """
     channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
     if channel.geometry is not None:
@@ -210,7 +215,7 @@ def _draft_cost(
         snr_gap=float(db_to_linear(channel.snr_gap_db)),
         max_spectral_efficiency=channel.max_spectral_efficiency,
     )
-    payload = scenario.uplink.payload if policy.payload is None else policy.payload
+    payload = policy.payload or scenario.uplink.payload
     bits = upload_bits(payload, vocabulary_size, bill=policy.bill)
     draft_s = scenario.device.slm_token_s + (scenario.device.uncertainty_s if scheme.measures_uncertainty else 0.0)
     upload_s = bits / (uplink.bandwidth_hz * float(np.mean(efficiency)))
