@@ -55,6 +55,7 @@ class MadeUpSource:
             top1_probability=x_draft,
             tail_mass=np.zeros((n, 0)),
             uncertainty_samples=self.uncertainty_samples,
+            vocabulary_size=self.vocabulary_size,
         )
 
 

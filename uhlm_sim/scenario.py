@@ -14,7 +14,7 @@ from uhlm_sim.settings.channel import Channel, Geometry
 from uhlm_sim.settings.device import Device, Radio
 from uhlm_sim.settings.device_class import DeviceClass, check_classes
 from uhlm_sim.settings.downlink import Downlink
-from uhlm_sim.settings.policy import Payload, Policy
+from uhlm_sim.settings.policy import Payload, Policy, Target
 from uhlm_sim.settings.section import Positive, Seconds, Section
 from uhlm_sim.settings.tokens import ModelsTokens, SkipRate, SyntheticTokens, TraceTokens
 from uhlm_sim.settings.traffic import Burst, Presence, Traffic
@@ -22,7 +22,7 @@ from uhlm_sim.settings.uplink import Link, Uplink
 
 __all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Downlink", "Geometry", "Link", "ModelsTokens"]
 __all__ += ["Output", "Payload", "Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service"]
-__all__ += ["SkipRate", "Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
+__all__ += ["SkipRate", "Slo", "SyntheticTokens", "Target", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
 READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "think_time_s": ("closed",),

@@ -6,8 +6,14 @@ from pydantic import Field, model_validator
 
 from uhlm_sim.settings.section import Kind, Section
 
-Threshold = Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)]
+Rule = Literal["risk-averse", "risk-prone"]
 MOST_DRAFTS = 256
+
+
+class Target(Section):
+    """A threshold by what it risks: the largest one at which kept drafts would be rejected this often at most."""
+
+    risk: float = Field(gt=0, lt=1, description="mean of beta over the calibration tokens that are kept")
 
 
 class Payload(Section):
@@ -57,15 +63,25 @@ class Policy(Section):
         pattern=r"^[^$\\\x00-\x1f\x7f]+$",
         description="its label in tables and figures",
     )
-    threshold: Threshold | None = Field(None, description="u-hlm: a token with u at most this is kept")
+    threshold: Rule | Annotated[float, Field(ge=0, le=1)] | Target | None = Field(
+        None, description="u-hlm: a token with u at most this is kept; a rule of its paper, a number, or a risk"
+    )
+    gate: Literal["uncertainty", "entropy", "top1"] | None = Field(
+        None,
+        description="u-hlm: what the threshold is for: u; the entropy over its most; 1 - the largest probability",
+    )
     skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="rand-hlm: share of tokens kept; matched: as many as a u-hlm keeps"
     )
     match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
-    draft_tokens: Literal["best", "learnt"] | Annotated[int, Field(ge=1, le=MOST_DRAFTS)] | None = Field(
-        None, description="drafts of one upload, a window; best: by a formula; learnt: while it runs; one if unset"
+    draft_tokens: Literal["best", "learnt", "confident"] | Annotated[int, Field(ge=1, le=MOST_DRAFTS)] | None = Field(
+        None,
+        description="drafts of one upload, a window; best: by a formula; learnt: while it runs; confident: up to the "
+        "first one above hlm's threshold; one if unset",
     )
-    max_draft_tokens: int | None = Field(None, ge=1, le=MOST_DRAFTS, description="best, learnt: the longest window; 16")
+    max_draft_tokens: int | None = Field(
+        None, ge=1, le=MOST_DRAFTS, description="where it isn't a number: the longest window; 16"
+    )
     bonus_token: bool | None = Field(
         None, description="all drafts accepted: the LLM's own next token, too; as a rule with draft_tokens"
     )
@@ -80,7 +96,7 @@ class Policy(Section):
         if self.match is not None and self.skip_rate != "matched":
             raise ValueError('match belongs to skip_rate = "matched"')
         if self.max_draft_tokens is not None and not isinstance(self.draft_tokens, str):
-            raise ValueError('max_draft_tokens belongs to draft_tokens = "best" or "learnt"')
+            raise ValueError('max_draft_tokens belongs to draft_tokens = "best", "learnt" or "confident"')
         return self
 
     @property
@@ -94,7 +110,9 @@ class Policy(Section):
         if self.name is not None:
             return self.name
         number = self.threshold if self.threshold is not None else self.skip_rate
-        parts = [] if number is None or number == "matched" else [str(number)]
+        number = f"risk {number.risk}" if isinstance(number, Target) else number
+        gate = f"{self.gate} " if self.gate not in (None, "uncertainty") else ""
+        parts = [] if number is None or number == "matched" else [f"{gate}{number}"]
         if self.draft_tokens is not None:
             parts.append(f"{self.draft_tokens} draft{'s' * (self.draft_tokens != 1)}")
         if self.has_bonus != (self.draft_tokens is not None):

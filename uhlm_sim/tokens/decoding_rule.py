@@ -22,8 +22,8 @@ class DecodingRule:
     hlm asks the LLM for every token, slm for none, llm lets the LLM generate; u-hlm skips the LLM where u <=
     ``threshold`` (below 0 skips nothing, 1 or more everything); rand-hlm skips with probability
     ``skip_rate``, whatever the token. ``payload`` is what an upload leaves of x, where that decides what is committed:
-    top-<k>, quantised-<levels>, or "" for all of it. Raises InputError for an unknown kind, a number that the kind has no
-    use for, a missing one, NaN, or a rate outside [0, 1].
+    top-<k>, quantised-<levels>, or "" for all of it. Raises InputError for an unknown kind or payload, a number that
+    the kind has no use for, a missing one, NaN, or a rate outside [0, 1].
     """
 
     kind: RuleKind

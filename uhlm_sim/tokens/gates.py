@@ -5,14 +5,25 @@ it.
 """
 
 from collections.abc import Callable
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.speculative import grid_level
+from uhlm_sim.tokens.speculative import Floats, grid_level
 from uhlm_sim.tokens.tree import Nodes
 
 Gate = Callable[[Nodes], NDArray[np.bool_]]
+
+
+Doubt = Callable[[Floats, Floats, Floats, int], Floats]  # of u, entropy, largest probability and V
+
+# What a phone can tell of its draft from the SLM's distribution alone, in [0, 1], by the name of the gate.
+DOUBTS: dict[str, Doubt] = {
+    "uncertainty": lambda u, _entropy, _top1, _size: u,
+    "entropy": lambda _u, entropy, _top1, size: entropy / log(size),
+    "top1": lambda _u, _entropy, top1, _size: 1.0 - top1,
+}
 
 
 def keep_none(nodes: Nodes) -> NDArray[np.bool_]:
@@ -25,10 +36,16 @@ def keep_all(nodes: Nodes) -> NDArray[np.bool_]:
     return np.ones(len(nodes), dtype=np.bool_)
 
 
-def keep_sure(nodes: Nodes, threshold: float) -> NDArray[np.bool_]:
-    """Keep a draft with u <= `threshold`, both taken on the grid 0, 1/K, ..., 1 (arXiv 2412.12687)."""
-    level = grid_level(threshold, nodes.uncertainty_samples)
-    return np.asarray(np.rint(nodes.uncertainty * nodes.uncertainty_samples) <= level)
+def keep_sure(nodes: Nodes, threshold: float, gate: str = "uncertainty") -> NDArray[np.bool_]:
+    """Keep a draft whose measure of doubt, a key of DOUBTS, is at most `threshold`.
+
+    The uncertainty u is taken on its grid 0, 1/K, ..., 1 (arXiv 2412.12687), where two thresholds may be one.
+    """
+    if gate == "uncertainty":
+        level = grid_level(threshold, nodes.uncertainty_samples)
+        return np.asarray(np.rint(nodes.uncertainty * nodes.uncertainty_samples) <= level)
+    doubt = DOUBTS[gate](nodes.uncertainty, nodes.entropy, nodes.top1_probability, nodes.vocabulary_size)
+    return np.asarray(doubt <= threshold)
 
 
 def keep_some(nodes: Nodes, skip_rate: float) -> NDArray[np.bool_]:

@@ -97,6 +97,7 @@ class Recorder:
     def add(self, rules: Sequence[DecodingRule], split: str) -> None:
         """Decode the rules that a split lacks, batch by batch, taking finished batches from the parts."""
         missing: list[DecodingRule] = []
+        trees = self._trees(split)
         for rule in rules:
             key = (split, *self._amounts(rule))
             if key not in self._have:
@@ -111,7 +112,6 @@ class Recorder:
         index = np.array([known.index(self._amounts(rule)) for rule in missing])
         size = max(1, self._settings.batch_size // len(missing))
         parts = self._parts()
-        trees = self._trees(split)
         for start in range(0, len(wanted), size):
             batch = wanted[start : start + size]
             # Symbolic twins (0.43 and 0.40 on a grid of 20) decode alike, so a part is known by what its

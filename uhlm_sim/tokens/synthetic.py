@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
 from uhlm_sim.settings.tokens import SyntheticTokens
 from uhlm_sim.tokens.decoding_rule import DecodingRule
@@ -73,9 +74,27 @@ class Synthetic:
         """Return the answers under a rule. All are exact: no text depends on what is decided."""
         return SyntheticSource(self, rule)
 
-    def law(self) -> LinearLaw:
-        """Return a and b as given, and Delta as given or as the fitted law has it."""
+    def law(self, gate: str = "uncertainty") -> LinearLaw:
+        """Return a and b as given, and Delta as given or as the fitted law has it.
+
+        Raises ScenarioError for another gate, of which nothing is known.
+        """
+        self._check_gate(gate)
         return self.fitted.linear
+
+    def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
+        """Return the largest threshold on the grid at which the mean beta of kept drafts is at most ``risk``; or -1."""
+        self._check_gate(gate)
+        law = self.fitted
+        kept = law.probability.cumsum()
+        mean = (law.probability * law.mean_beta).cumsum() / np.where(kept > 0, kept, 1)
+        fits = np.flatnonzero((mean <= risk) & (kept > 0))
+        return float(law.uncertainty[fits[-1]]) if len(fits) else -1.0
+
+    @staticmethod
+    def _check_gate(gate: str) -> None:
+        if gate != "uncertainty":
+            raise ScenarioError(f"policy.gate = '{gate}': synthetic tokens have no distribution; they know uncertainty")
 
     def acceptance(self) -> float:
         """Return E[1 - beta], by the law itself."""
@@ -120,6 +139,7 @@ class Synthetic:
             top1_probability=unknown,
             tail_mass=np.empty((count, 0), dtype=np.float32),
             uncertainty_samples=settings.uncertainty_samples,
+            vocabulary_size=settings.vocabulary_size,
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -151,11 +171,10 @@ class Synthetic:
             else f"probability is {1 - settings.acceptance:g}, whatever u is."
         )
         return [
-            f"Tokens are SYNTHETIC: no model was run. u follows a Beta-binomial law, and given u a token's rejection "
-            f"{of_beta} So "
-            f"E[beta] = {law.risk(1.0):.4f} and P(beta > 0) = {law.delta:.4f}. What the law was fitted to is put in: "
-            "a run that gives it back has found nothing. Without distributions a payload is its bits alone: what the LLM "
-            "commits is the same under all of them.",
+            "Tokens are SYNTHETIC: no model was run. u follows a Beta-binomial law, and given u a token's rejection "
+            f"{of_beta} So E[beta] = {law.risk(1.0):.4f} and P(beta > 0) = {law.delta:.4f}. What the law was fitted to "
+            "is put in: a run that gives it back has found nothing. Without distributions a payload is its bits alone: "
+            "what the LLM commits is the same under all of them.",
             f"Tokens are {along}; an answer has {settings.answer_tokens} of them{mean} whatever a policy keeps, so all "
             "policies decide on the same tokens, as with teacher forcing. There is no text: the cosines are left "
             "empty; rejection risk, kept rate and distribution error are the law's.",

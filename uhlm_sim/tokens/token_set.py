@@ -28,8 +28,12 @@ class TokenSet(Protocol):
         """Return the answers under a rule."""
         ...
 
-    def law(self) -> LinearLaw:
-        """Return a, b and Delta, which the words "risk-averse" and "risk-prone" stand for."""
+    def law(self, gate: str = "uncertainty") -> LinearLaw:
+        """Return a, b and Delta, which the words "risk-averse" and "risk-prone" stand for, of a measure of doubt."""
+        ...
+
+    def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
+        """Return the largest threshold at which the mean beta of kept drafts is at most ``risk``; -1 keeps none."""
         ...
 
     def acceptance(self) -> float:

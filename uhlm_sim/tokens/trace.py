@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ from uhlm_sim.errors import TraceError
 from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import HLM, LLM, SLM, DecodingRule, RuleKind
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law
+from uhlm_sim.tokens.gates import DOUBTS
+from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law, rejection_probability
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
 from uhlm_sim.tokens.tree import AnswerTree, plant
 
@@ -265,21 +266,37 @@ class Trace:
             )
         return table
 
-    @cached_property
-    def _law(self) -> LinearLaw:
+    @cache  # noqa: B019  a trace lives as long as its process
+    def law(self, gate: str = "uncertainty") -> LinearLaw:
+        """Return the law fitted on the calibration prompts; `calibration.calibrate_trace` judges it on the others.
+
+        ``gate`` names the measure of doubt (`gates.DOUBTS`) that stands in for u. Raises TraceError if the trace has no
+        hlm path, no tokens of calibration prompts, or tokens of one doubt only.
+        """
         table = self.hlm_tokens("calibration")
         try:
-            return fit_law(table["uncertainty"], table["x_draft"], table["y_draft"])
+            return fit_law(self._doubt(table, gate), table["x_draft"], table["y_draft"])
         except ValueError as problem:
             raise TraceError(f"trace {self.file}: no law can be fitted: {problem}") from None
 
-    def law(self) -> LinearLaw:
-        """Return the law fitted on the calibration prompts; `calibration.calibrate_trace` judges it on the others.
+    def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
+        """Return the largest threshold at which the mean beta of kept calibration tokens is at most ``risk``.
 
-        Raises TraceError if the trace has no hlm path, no tokens of calibration prompts, or tokens of one
-        uncertainty only.
+        -1, which keeps none, where the least doubtful ones risk more. Raises TraceError as `law` does.
         """
-        return self._law
+        table = self.hlm_tokens("calibration")
+        doubt = self._doubt(table, gate)
+        order = np.argsort(doubt, kind="stable")
+        beta = rejection_probability(table["x_draft"], table["y_draft"])[order]
+        mean = beta.cumsum() / np.arange(1, len(beta) + 1)
+        doubt = doubt[order]
+        is_last = np.r_[np.diff(doubt) > 0, True]  # of equal doubts all are kept
+        fits = np.flatnonzero(is_last & (mean <= risk))
+        return float(doubt[fits[-1]]) if len(fits) else -1.0
+
+    def _doubt(self, table: pd.DataFrame, gate: str) -> NDArray[np.float64]:
+        u, entropy, top1 = (table[name].to_numpy() for name in ("uncertainty", "entropy", "top1_probability"))
+        return np.asarray(DOUBTS[gate](u, entropy, top1, self.header.vocabulary_size))
 
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise TraceError if ``max_tokens`` is more than was recorded and some answers were cut there."""

@@ -40,8 +40,8 @@ class Nodes:
     ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
     LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
     that follow, or ENDS, or UNKNOWN. ``judged`` says where the verdict is one under ``payload`` (see `DecodingRule`);
-    elsewhere it stands for a whole distribution's. ``endings`` has the quality of whole answers by last node and last token: the two
-    cosines of `uhlm_sim.tables.QUALITY`. Arrays can't be written to: the policies of a run share them.
+    elsewhere it stands for a whole distribution's. ``endings`` has the quality of whole answers by last node and last
+    token: the two cosines of `uhlm_sim.tables.QUALITY`. Arrays can't be written to: the policies of a run share them.
     """
 
     position: Integers
@@ -61,6 +61,7 @@ class Nodes:
     after_llm: Integers
     judged: NDArray[np.bool_]
     uncertainty_samples: int
+    vocabulary_size: int
     payload: str = ""
     tail_ladder: tuple[int, ...] = ()
     endings: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
@@ -257,6 +258,7 @@ def plant(
             **{name: facts[name][row_of] for name in FACTS},
             **links,
             uncertainty_samples=header.uncertainty_samples,
+            vocabulary_size=header.vocabulary_size,
             payload=payload,
             tail_ladder=header.tail_ladder,
             endings=quality,

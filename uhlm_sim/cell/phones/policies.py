@@ -16,12 +16,12 @@ from channel_models.link import db_to_linear, spectral_efficiency
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.rounds import WHOLE, Costs, generated, one_draft
 from uhlm_sim.cell.phones.schemes import Planner, Scheme
-from uhlm_sim.cell.phones.windows import best_window, learnt, windowed
+from uhlm_sim.cell.phones.windows import best_window, confident, learnt, windowed
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
-from uhlm_sim.tokens.gates import keep_all, keep_some, keep_sure
+from uhlm_sim.tokens.gates import keep_all, keep_none, keep_some, keep_sure
 from uhlm_sim.tokens.messages import full_bits, full_distribution, id_bits, message_of, upload_bits
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
@@ -40,14 +40,16 @@ def hlm() -> Scheme:
     return Scheme()
 
 
-def u_hlm(threshold: float) -> Scheme:
+def u_hlm(threshold: float, gate: str) -> Scheme:
     """Keep the drafts whose uncertainty u is at most `threshold`, send the others as HLM does.
 
     u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
     or a rule on the fitted law beta = a u + b: risk-averse -b/a, risk-prone (Delta - b)/a with Delta = P(y_d < x_d)
-    (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u.
+    (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u; `gate`
+    may name another measure of doubt, which costs nothing.
     """
-    return Scheme(gate=partial(keep_sure, threshold=threshold), measures_uncertainty=True)
+    scheme = Scheme(gate=partial(keep_sure, threshold=threshold, gate=gate))
+    return replace(scheme, measures_uncertainty=gate == UNCERTAINTY)
 
 
 def rand_hlm(skip_rate: float) -> Scheme:
@@ -76,8 +78,10 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "slm": slm,
     "llm": llm,
 }
+UNCERTAINTY = "uncertainty"
+OF_DOUBT = ("threshold", "gate")
 LONGEST_WINDOW = 16  # drafts, where a formula or a learner chooses
-KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate"}
+KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate", "gate": "policy.gate"}
 POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
 GATE = Seam("Gates", (), {}, ("the `Nodes`",), params="params")  # what a user's own kind may be, too
 
@@ -97,49 +101,80 @@ class ReadyPolicy:
     recorded: str = ""
     threshold: float | None = None
     skip_rate: float | None = None
+    gate: str = UNCERTAINTY
 
     @property
     def words(self) -> str:
         """Say in words what decides, for reports: what a threshold comes to on the grid of u, above all."""
+        if self.threshold is not None and self.gate != UNCERTAINTY:
+            return f"threshold {self.threshold:.4f} of {self.gate}"
         if self.threshold is not None:
             return f"threshold {self.threshold:.4f} {words(self.threshold, self.source.uncertainty_samples)}"
         return f"skips {100 * self.skip_rate:.1f} % of the tokens at random" if self.skip_rate is not None else ""
 
 
 def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:
-    """Return the decoding rule that a policy of a built-in kind asks for, its words not yet numbers."""
-    match = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
+    """Return the decoding rule that a policy of a built-in kind asks to be recorded, its words not yet numbers.
+
+    Thresholds by risk, and for other measures than u, walk on what other rules record.
+    """
+    other = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
+    match = None if isinstance(other, settings.Target) else other
     payload = policy.payload or scenario.uplink.payload
     left_of_x = payload.label if payload.loses_some else ""
-    return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match, left_of_x)
+    threshold = None if isinstance(policy.threshold, settings.Target) else policy.threshold
+    if policy.threshold is not None and (threshold is None or policy.gate not in (None, UNCERTAINTY)):
+        return RuleRequest("hlm", payload=left_of_x)
+    kind = cast("RuleKind", policy.kind)
+    return RuleRequest(kind, threshold if kind == "u-hlm" else None, policy.skip_rate, match, left_of_x)
+
+
+def threshold_of(policy: settings.Policy, tokens: TokenSet) -> float | None:
+    """Return a policy's threshold as a number: what the words of a rule, or a risk, come to on the tokens."""
+    threshold, gate = policy.threshold, policy.gate or UNCERTAINTY
+    if isinstance(threshold, settings.Target):
+        return tokens.threshold_at(threshold.risk, gate)
+    if isinstance(threshold, str):
+        law = tokens.law(gate)
+        return law.risk_averse if threshold == "risk-averse" else law.risk_prone
+    return threshold
 
 
 def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
     named = functions[f"policy.{index}.kind"]
-    keys = {name: getattr(policy, name) for name in KEYS}
-    for name, value in keys.items():
-        if value is not None and name not in named.asks:
+    windows_by_doubt = policy.draft_tokens == "confident"
+    for name in KEYS:
+        if getattr(policy, name) is not None and name not in named.asks and not (windows_by_doubt and name in OF_DOUBT):
             owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
             raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
     if named.is_own:
         source = tokens.source(HLM)
         ready = ReadyPolicy(policy.label, policy.kind, source, scheme=_own_scheme(named))
     else:
-        named.bind(keys)  # all that it needs is there
+        gate, threshold = policy.gate or UNCERTAINTY, policy.threshold
+        named.bind({"threshold": threshold, "skip_rate": policy.skip_rate, "gate": gate})  # all that it needs is there
         request = rule_request(policy, scenario)
-        fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
-        rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
+        if policy.skip_rate == "matched":
+            other = scenario.matched(policy)
+            if other.gate not in (None, UNCERTAINTY):
+                raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold for {other.gate}, not for u")
+            request = replace(request, match=threshold_of(other, tokens))
+        number = threshold_of(policy, tokens)
+        if request.kind == "u-hlm":
+            request = replace(request, threshold=number)
+        rule = resolve_rule(request, None, tokens.skip_rate)
         source = tokens.source(rule)
         ready = ReadyPolicy(
             label=policy.label,
             kind=policy.kind,
             source=source,
-            scheme=named.bind({"threshold": rule.threshold, "skip_rate": rule.skip_rate})(),
+            scheme=named.bind({"threshold": number, "skip_rate": rule.skip_rate, "gate": gate})(),
             recorded=source.recorded,
-            threshold=rule.threshold,
+            threshold=number,
             skip_rate=rule.skip_rate,
+            gate=gate,
         )
     try:
         scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
@@ -192,6 +227,13 @@ def _composed(
     if policy.draft_tokens is None and not policy.has_bonus:
         return scheme
     drafts, most = policy.draft_tokens or 1, policy.max_draft_tokens or LONGEST_WINDOW
+    if drafts == "confident":
+        if scheme.gate is not keep_none or policy.threshold is None:
+            raise ScenarioError(f"{key}.draft_tokens = 'confident': is for hlm, with policy.threshold")
+        doubt = partial(keep_sure, threshold=threshold_of(policy, tokens), gate=policy.gate or UNCERTAINTY)
+        measures = (policy.gate or UNCERTAINTY) == UNCERTAINTY
+        rounds = partial(confident, most=most, bonus=policy.has_bonus)
+        return replace(scheme, rounds=rounds, goes_on=doubt, measures_uncertainty=measures)
     if drafts == "learnt":
         return replace(scheme, rounds=partial(learnt, most=most, bonus=policy.has_bonus), looks_at_cell=True)
     if drafts == "best":

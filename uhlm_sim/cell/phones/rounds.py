@@ -98,14 +98,16 @@ class Choices:
     accepted: list[bool]
     draft_bits: list[float]
     known: list[bool] | None = None  # whether the verdict was recorded; None: wherever the node that follows was
+    goes_on: list[bool] | None = None  # whether a window goes on after the draft
     refusal_bits: float | None = None  # that come down on a shared downlink; None: as the scenario says
 
     @classmethod
-    def of(cls, kept: NDArray[np.bool_], message: Message) -> "Choices":
-        """Return the choices of a gate's answer and a message."""
+    def of(cls, kept: NDArray[np.bool_], message: Message, goes_on: NDArray[np.bool_] | None = None) -> "Choices":
+        """Return the choices of gates' answers and a message."""
         known = None if message.known is None else message.known.tolist()
         accepted, bits = message.accepted.tolist(), message.draft_bits.tolist()
-        return cls(kept.tolist(), accepted, bits, known, message.refusal_bits)
+        onward = None if goes_on is None else goes_on.tolist()
+        return cls(kept.tolist(), accepted, bits, known, onward, message.refusal_bits)
 
 
 class Walk:
@@ -153,8 +155,16 @@ class Walk:
     @property
     def sure(self) -> int:
         """Return how many of the next drafts the gate keeps in a row."""
+        return self._in_a_row(self._choices.kept)
+
+    @property
+    def confident(self) -> int:
+        """Return how many of the next drafts let a window go on in a row."""
+        return self._in_a_row(self._choices.goes_on or [False] * len(self.nodes))
+
+    def _in_a_row(self, flags: list[bool]) -> int:
         node, count = self.node, 0
-        while count < self.left and self._choices.kept[node]:
+        while count < self.left and flags[node]:
             count += 1
             node = self._next(self._after_draft[node], self.position + count)
             if node < 0:

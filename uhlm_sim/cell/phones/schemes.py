@@ -17,13 +17,15 @@ class Scheme:
 
     `gate(nodes)` says which drafts are kept; `message(nodes, distribution_bits)` what an upload carries and how the LLM
     judges it; `rounds(walk)` yields an answer's rounds (see `phones/rounds.py`). With `looks_at_cell` it is
-    `rounds(walk, cell)`, asked round by round while the request is under way. With `measures_uncertainty` each draft
+    `rounds(walk, cell)`, asked round by round while the request is under way. `goes_on(nodes)` says after which drafts
+    a window of `phones/windows.py:confident` goes on. With `measures_uncertainty` each draft
     costs device.uncertainty_s.
     """
 
     gate: Gate = keep_none
     message: Messages = full_distribution
     rounds: Rounds = one_draft
+    goes_on: Gate | None = None
     looks_at_cell: bool = False
     measures_uncertainty: bool = False
 
@@ -77,6 +79,8 @@ class Planner:
                     f"policy {self._label}: returned {kept.dtype} of shape {kept.shape} for {len(nodes)} nodes; it "
                     "must return one bool a node, True where the phone keeps its draft"
                 )
-            self._choices = Choices.of(kept, self.scheme.message(nodes, self._costs.distribution_bits))
+            message = self.scheme.message(nodes, self._costs.distribution_bits)
+            goes_on = None if self.scheme.goes_on is None else self.scheme.goes_on(nodes)
+            self._choices = Choices.of(kept, message, goes_on)
             self._nodes = nodes
         return self._choices

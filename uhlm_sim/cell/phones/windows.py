@@ -16,6 +16,12 @@ def windowed(walk: Walk, *, drafts: int, bonus: bool) -> Iterator[Round]:
         yield walk.keep(sure) if sure else walk.send(drafts, bonus=bonus)
 
 
+def confident(walk: Walk, *, most: int, bonus: bool) -> Iterator[Round]:
+    """Send windows that end with the first draft of too much doubt, or after `most` (SLED, arXiv 2506.09397)."""
+    while walk.left:
+        yield walk.send(min(walk.confident + 1, most), bonus=bonus)
+
+
 def learnt(walk: Walk, cell: Cell, *, most: int, bonus: bool) -> Iterator[Round]:
     """Send windows of the length that costs least a token, as far as this phone has seen; see `Learner`."""
     learner = cell.memory.setdefault("windows", Learner(most))
@@ -77,4 +83,4 @@ class Learner:
         count, seconds, tokens, seconds_2, both, tokens_2 = self._sums[drafts].tolist()
         ratio = seconds / tokens
         variance = max(seconds_2 - 2 * ratio * both + ratio**2 * tokens_2, 0.0) / count
-        return ratio - sqrt(2 * log(visits) * variance / count) / (tokens / count)
+        return float(ratio) - sqrt(2 * log(visits) * variance / count) / (tokens / count)
