@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import base64
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from tiny_models import make_model
 from traces import write_trace
+
+# Models of a few thousand weights: threads of torch would spend ten times the work on waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SCENARIO = """\
 name = "tiny"
@@ -24,6 +28,16 @@ kind = "hlm"
 kind = "u-hlm"
 threshold = 0.43
 """
+
+
+# What a run folder holds of the simulations.
+TABLES = ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "rounds.parquet", "tokens.parquet")
+
+
+def assert_same_tables(run_folder: Path, other: Path) -> None:
+    """Assert that two run folders hold the same bytes."""
+    for name in TABLES:
+        assert (run_folder / name).read_bytes() == (other / name).read_bytes()
 
 
 @pytest.hookimpl(optionalhook=True)

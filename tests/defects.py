@@ -27,7 +27,8 @@ from uhlm_sim.cell.phones.policies import payload_costs
 from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.radio.adaptive_uplink import SNR, AdaptiveUplink
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario, Service
 from uhlm_sim.tokens import speculative
 from uhlm_sim.validation import drive, traffic

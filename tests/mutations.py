@@ -7,7 +7,7 @@ Each mutation changes one line in a way that changes what it computes: `<` for `
 constant, swapped arguments, `min` for `max`, `and` for `or`, a lost `not`. Docstrings, messages of errors and
 annotations are left alone. It is planted in a copy of the checkout, never in the checkout itself. The checkout's own
 tests that concern its file are run on the copy until one fails: those that import the file, then those that import what
-imports it, and of either first those that are named like it.
+imports it, and of either first those that are named like it; the slow ones, of whole runs and of theory, come last.
 
 A mutation is the text of its line before and after, so that the same ones can be planted in a tree whose files were
 moved: only lines that stand once in the two rooms are chosen, in an order that hangs on the seed and the text alone.
@@ -43,6 +43,8 @@ OTHER_NAMES |= {"floor": "ceil", "ceil": "floor", "cumsum": "cumprod", "argmin":
 TOLERANCE = re.compile(r"\de-\d|noqa: ARG")  # lines on which a change is not seen
 LOADED_ONCE = ("matplotlib.figure", "pandas", "pyarrow.parquet", "pydantic", "scipy.stats", "simpy")
 NEAREST = 2  # steps of imports between a test and the file that it concerns
+SLOW = {"validate", "capacity", "scenarios", "faults", "interrupted", "reference", "readme", "precision", "models"}
+SLOW |= {"cluster", "verdicts"}
 NAMED_LIKE = {  # words in the names of the tests that concern a folder most
     "radio": {"uplink", "downlink", "allocators", "allocator", "link", "ciw", "channel"},
     "gpus": {"gpu", "serving", "service", "station", "ciw"},
@@ -184,7 +186,8 @@ def tests_of(file: Path, users: dict[Path, set[Path]]) -> list[Path]:
     words = {*file.stem.split("_"), *NAMED_LIKE.get(file.parent.name, set())}
 
     def order(path: Path) -> tuple[object, ...]:
-        return not words & {*path.stem.split("_")}, distance[path], path.stat().st_size
+        named = {*path.stem.split("_")}
+        return bool(SLOW & named), not words & named, distance[path], path.stat().st_size
 
     return sorted((path for path in distance if path.name.startswith("test_")), key=order)
 

@@ -101,9 +101,10 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
 
         def observed(point, _progress, rng=rng, common=common):
             load = point.traffic.rate_per_s
-            values = pd.DataFrame({"tpot_s.mean": load + common + rng.normal(0, 0.3, 10), "arrival_rate": 1.0})
-            rows = values.rename_axis("replication").reset_index().melt("replication", var_name="metric")
-            table = rows.assign(point=0, policy="hlm")
+            values = np.concatenate([load + common + rng.normal(0, 0.3, 10), np.ones(10)])
+            names = np.repeat(["tpot_s.mean", "arrival_rate"], 10)
+            of_one = {"point": 0, "policy": "hlm", "replication": np.tile(np.arange(10), 2)}
+            table = pd.DataFrame({**of_one, "metric": names, "value": values})
             return SimpleNamespace(replications=table, provenance={"any": 1}, terms={0: Terms(1.0, 11.0, True)})
 
         limit = Objective("tpot_s.mean", True, 20.5)

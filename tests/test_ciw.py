@@ -15,7 +15,8 @@ import simpy
 
 from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.jobs import Job, Wakeup
-from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.rng import stream
 from uhlm_sim.validation.drive import flat_air, serve, upload
 

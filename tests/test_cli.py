@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import TABLES
 from tiny_models import WORDS, make_model, write_prompts
 from traces import write_trace
 
@@ -29,16 +30,7 @@ def test_a_run_prints_its_table_and_leaves_a_whole_folder(
     assert done.returncode == 0, done.stderr
     assert "u-hlm(0.43)" in done.stdout
     folder = tmp_path / "results" / "tiny"
-    whole = {
-        "summary.csv",
-        "replications.csv",
-        "stations.csv",
-        "requests.parquet",
-        "rounds.parquet",
-        "tokens.parquet",
-        "report.html",
-    }
-    whole |= {"scenario.resolved.toml", "provenance.json", "figures"}
+    whole = {*TABLES, "report.html", "scenario.resolved.toml", "provenance.json", "figures"}
     assert {file.name for file in folder.iterdir()} == whole
     resolved = str(folder / "scenario.resolved.toml")
     assert given(capsys, "run", resolved, "--jobs", "1", "--out", "again")[:2] == (0, done.stdout)
@@ -117,10 +109,11 @@ def test_a_mistake_gives_one_message_and_exit_2(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_scenario_is_one_line(tmp_path: Path) -> None:
-    done = uhlm_sim("run", "quikstart", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "did you mean 'quickstart'" in done.stderr
+@pytest.mark.usefixtures("here")
+def test_a_missing_scenario_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = given(capsys, "run", "quikstart")
+    assert (code, out) == (2, "")
+    assert "did you mean 'quickstart'" in err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import assert_same_tables
 from distributed import LocalCluster
 
 from uhlm_sim.errors import InputError
@@ -26,15 +27,7 @@ def test_a_sweep_on_a_cluster_of_two_workers_gives_the_same_bytes(
     scenario = read_scenario(scenario_file, [SWEEP])
     run(scenario, out=tmp_path / "here", jobs=1)
     run(scenario, out=tmp_path / "there", cluster=scheduler)
-    for name in (
-        "summary.csv",
-        "replications.csv",
-        "stations.csv",
-        "requests.parquet",
-        "rounds.parquet",
-        "tokens.parquet",
-    ):
-        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    assert_same_tables(tmp_path / "here", tmp_path / "there")
 
 
 def test_a_run_begun_here_goes_on_on_a_cluster(scheduler: str, scenario_file: Path, tmp_path: Path) -> None:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import SCENARIO
+from conftest import SCENARIO, assert_same_tables
 from traces import write_trace
 
 from uhlm_sim.cli import main
 from uhlm_sim.experiment import PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
-TABLES = ("summary.csv", "replications.csv", "stations.csv", "requests.parquet", "rounds.parquet", "tokens.parquet")
 # Root may write anywhere. Without its capabilities it may do what the owner of a file may.
 WITHOUT_CAPABILITIES = """
 import ctypes, os, sys
@@ -57,11 +56,9 @@ def assert_resumes(scenario_file: Path, out: Path, unbroken: Path) -> None:
     """Assert that what is there looks unfinished, and ends as a run that nothing befell."""
     assert not (out / "summary.csv").exists()
     run(read_scenario(scenario_file), out=out, jobs=1, resume=True)
-    for name in TABLES:
-        assert (out / name).read_bytes() == (unbroken / name).read_bytes()
+    assert_same_tables(out, unbroken)
 
 
-@pytest.mark.usefixtures("rendered")
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     scenario_file: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

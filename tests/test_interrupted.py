@@ -2,12 +2,12 @@
 
 import os
 import random
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from conftest import assert_same_tables
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import PARTS, run
@@ -27,37 +27,24 @@ def test_a_run_killed_again_and_again_gives_the_same_bytes_and_simulates_nothing
     scenario = read_scenario(scenario_file, SETTINGS)
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     run(scenario, out=unbroken, jobs=1)
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    command = [sys.executable, "-m", "uhlm_sim.cli", "run", str(scenario_file), *sets, "--jobs", "1", "--resume"]
+    processes = get_context("forkserver")  # imports once for all of them
+    processes.set_forkserver_preload(["uhlm_sim.experiment"])
     chance, finished = random.Random(1), dict[str, int]()
     for parts in (0, 1, 11, 20):  # before it simulates, twice while it does, and while the report is drawn
-        process = subprocess.Popen(
-            [*command, "--out", str(killed)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        while len(parts_of(killed)) < parts and process.poll() is None:
+        process = processes.Process(target=run, args=(scenario,), kwargs={"out": killed, "jobs": 1, "resume": True})
+        process.start()
+        while len(parts_of(killed)) < parts and process.is_alive():
             time.sleep(0.01)
         time.sleep(chance.uniform(0.1, 0.3))
-        assert process.poll() is None, "it ended before it was killed"
+        assert process.is_alive(), "it ended before it was killed"
         process.kill()
-        process.wait()
+        process.join()
         now = parts_of(killed)
         assert finished.items() <= now.items(), "a finished simulation was made again"
         finished = now
     assert len(finished) == 20
     run(scenario, out=killed, jobs=1, resume=True)
-    assert_same(killed, unbroken)
-
-
-def assert_same(run_folder: Path, other: Path) -> None:
-    for name in (
-        "summary.csv",
-        "replications.csv",
-        "stations.csv",
-        "requests.parquet",
-        "rounds.parquet",
-        "tokens.parquet",
-    ):
-        assert (run_folder / name).read_bytes() == (other / name).read_bytes()
+    assert_same_tables(killed, unbroken)
 
 
 def test_what_a_killed_run_leaves_looks_unfinished(scenario_file: Path, tmp_path: Path) -> None:
@@ -107,14 +94,3 @@ def test_a_second_run_in_one_folder_is_told_who_has_it(scenario_file: Path, tmp_
     run(scenario, out=out, jobs=1, progress=run_beside)
     assert refused
     run(scenario, out=out, jobs=1, resume=True)  # finished: nothing to hold
-
-
-@pytest.mark.parametrize("name", ["json", "simpy"])
-def test_workers_do_not_import_what_lies_in_the_present_folder(scenario_file: Path, tmp_path: Path, name: str) -> None:
-    marks = tmp_path / "imported"
-    (tmp_path / f"{name}.py").write_text(f"open({str(marks)!r}, 'w').close()\nraise ImportError('planted')\n")
-    command = Path(sys.executable).with_name("uhlm-sim")
-    arguments = ["run", str(scenario_file), "--jobs", "2", "--out", str(tmp_path / "out"), "--set", "duration_s=4"]
-    done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not marks.exists()

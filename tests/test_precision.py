@@ -8,8 +8,9 @@ import pytest
 from worlds import cell, ready
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio
-from uhlm_sim.analysis.measures.metrics import replication_metrics
+from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications, relative_half_widths
+from uhlm_sim.analysis.measures.window import Window
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.rng import stream
 
@@ -78,20 +79,17 @@ def cells() -> dict[str, Pairs]:
         channel={"coherence_s": 0.1},
     )
     policies = [ready("u-hlm", tokens=8, skip_rate=0.6), ready("hlm", tokens=8)]
+    names = ["token_throughput", "e2e_s.mean"]
 
     def metrics(policy, replication):
-        records = simulate(scenario, policy, replication)
-        found = replication_metrics(
-            *records.tables,
-            warmup_s=2.0, duration_s=12.0, devices=4, slo={}, output_law=True,
-        )  # fmt: skip
-        return found["token_throughput"], found["e2e_s.mean"]
+        window = Window(*simulate(scenario, policy, replication).tables, scenario.warmup_s, scenario.duration_s, 4)
+        return [METRICS[name].measure(window) for name in names]
 
     pool = np.array([[metrics(policy, number) for number in range(120)] for policy in policies])
     drawn = stream(1, "pool").integers(pool.shape[1], size=(EXPERIMENTS, MOST))
     return {
         name: (pool[0, drawn, column], pool[1, drawn, column], pool[0, :, column].mean() / pool[1, :, column].mean())
-        for column, name in enumerate(["token_throughput", "e2e_s.mean"])
+        for column, name in enumerate(names)
     }
 
 

@@ -51,18 +51,17 @@ def test_a_command_of_the_readme_does_what_it_says(
     assert capsys.readouterr().out
 
 
-def test_the_command_is_installed_under_its_name() -> None:
-    program = Path(sys.executable).parent / "uhlm-sim"
-    done = subprocess.run([str(program), "list"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-
-
-def test_a_policy_of_the_readme_keeps_what_it_says(scenario_file: Path, tmp_path: Path) -> None:
+def test_the_installed_command_imports_ones_own_policy_and_nothing_else_of_the_present_folder(
+    scenario_file: Path, tmp_path: Path
+) -> None:
+    """It and its workers; the policy is the README's, and keeps what it says."""
     (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    for name in ("json", "simpy"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('planted')\n")
     policies = 'policy=[{kind="hlm"}, {kind="own:confident", params={level=0.4}}]'
-    command = [sys.executable, "-m", "uhlm_sim.cli", "run", str(scenario_file), "--allow-plugins", "--set", policies]
-    done = subprocess.run([*command, "--jobs", "2"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [str(Path(sys.executable).with_name("uhlm-sim")), "run", str(scenario_file)]
+    options = ["--jobs", "2", "--allow-plugins", "--set", policies, "--set", "duration_s=4"]
+    done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "own:confident *" in done.stdout
     assert "teacher-forced" in done.stdout

@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 import tomli_w
-from conftest import rendering
 from made_up_run import POLICIES, run
 
 from uhlm_sim.analysis.digits import number as shown
@@ -77,8 +76,7 @@ def tables():
 def folder(tables, tmp_path_factory):
     """A folder with the figures and the report."""
     folder = tmp_path_factory.mktemp("report")
-    with rendering():
-        report(tables, folder)
+    report(tables, folder)
     return folder
 
 
@@ -147,7 +145,6 @@ def test_figures_are_there_as_png_and_pdf(folder):
         assert (folder / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.usefixtures("rendered")
 def test_the_same_tables_give_the_same_bytes_in_memory_and_from_the_folder(tables, text, tmp_path):
     read = Results.read(folder_of(tables, tmp_path / "run"))
     assert read.policies == list(POLICIES)

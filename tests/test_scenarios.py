@@ -57,7 +57,7 @@ def test_phones_of_edge_of_cell_are_spread_evenly_over_its_area() -> None:
 def test_the_testbeds_token_time_is_drafting_plus_the_share_sent_of_the_rest() -> None:
     """HLM takes the sum of its parts; keeping a share of the tokens saves that share of upload and verification."""
     measured_s = {4.923077e6: 0.213, 2.327273e6: 0.232}  # U-HLM in strong and in weak Wi-Fi, off a bar chart
-    scenario = read_scenario(FOLDER / "wifi_testbed.toml")
+    scenario = read_scenario(FOLDER / "wifi_testbed.toml", ["replications=3"])
     results = run(scenario, jobs=1)
     means = results.summary.set_index(["uplink.bandwidth_hz", "policy", "metric"])["mean"]
     for point in sweep_points(scenario):

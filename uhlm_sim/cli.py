@@ -184,7 +184,7 @@ def _check_jobs_and_path(args: argparse.Namespace) -> None:
     if args.jobs == 0 or args.jobs < -1:
         raise InputError(f"--jobs {args.jobs}: must be at least 1, or -1 for all cores")
     if args.allow_plugins:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))  # last, so that nothing there stands in for a library in the workers
 
 
 def _check_folder(folder: Path) -> None:

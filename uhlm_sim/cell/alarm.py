@@ -18,34 +18,36 @@ class Alarm:
     def __init__(self, env: simpy.Environment, priority: EventPriority = NORMAL) -> None:
         self._env = env
         self._priority = priority
-        self._ring = Ring(env, [], inf, priority, 0.0)
+        self._ring = Ring(env, [])
 
     def until(self, at_s: float, now: float) -> simpy.Event:
         """Return the event to wait for: at `at_s`, or earlier if others bring it forward (inf: only then)."""
         has_rung = self._ring.callbacks is None
         if has_rung:
-            self._ring = Ring(self._env, [], at_s, self._priority, now)
-        else:
-            self.no_later_than(at_s, now)
+            self._ring = Ring(self._env, [])
+        self.no_later_than(at_s, now)
         return self._ring
 
     def no_later_than(self, at_s: float, now: float) -> None:
         """Ring at a time, at once if it is past, unless that happens earlier anyway."""
-        late = self._ring
-        if at_s < late.at_s and now < late.at_s:  # else it rings at this instant, or has rung
-            self._ring = Ring(self._env, late.callbacks, at_s, self._priority, now)
-            late.callbacks = []
+        ring = self._ring
+        if at_s < ring.at_s and now < ring.at_s:  # else it rings at this instant, or has rung
+            if ring.at_s < inf:  # on the schedule, which can't be changed
+                self._ring = Ring(self._env, ring.callbacks)
+                ring.callbacks = []
+                ring = self._ring
+            ring.ring_at(at_s, now, self._priority)
 
 
 class Ring(simpy.Event):
-    """An event at a time, with the callbacks of those who wait already; at infinity it never happens."""
+    """An event at a time that is set once, with the callbacks of those who wait already; until then, never."""
 
-    def __init__(
-        self, env: simpy.Environment, waiting: EventCallbacks, at_s: float, priority: EventPriority, now: float
-    ) -> None:
-        self.env, self.callbacks = env, waiting  # what simpy.Event does, for the cost of a call
+    def __init__(self, env: simpy.Environment, waiting: EventCallbacks) -> None:
+        self.env, self.callbacks, self.at_s = env, waiting, inf  # what simpy.Event does, for the cost of a call
+
+    def ring_at(self, at_s: float, now: float, priority: EventPriority) -> None:
+        """Happen at a time, at once if it is past."""
         delay_s = at_s - now if at_s > now else 0.0
         self.at_s = now + delay_s  # as the schedule rounds it
-        if delay_s < inf:
-            self._ok, self._value = True, None  # as simpy.Timeout does: the schedule itself triggers it
-            env.schedule(self, priority, delay_s)
+        self._ok, self._value = True, None  # as simpy.Timeout does: the schedule itself triggers it
+        self.env.schedule(self, priority, delay_s)

@@ -9,6 +9,9 @@ from uhlm_sim.errors import SimulationError
 from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+WORK = ("batch_jobs", "batch_tokens", "llm_tokens", "recomputed_tokens", "steps")
 
 
 def check_records(records: Records, *, access_s: float = 0.0) -> None:
@@ -33,20 +36,22 @@ def check_records(records: Records, *, access_s: float = 0.0) -> None:
     _check_requests(records.requests, records.tokens)
     _check_rounds(rounds, records.tokens)
     is_sent = (rounds["decision"] == "send").to_numpy()
-    sent = rounds[is_sent]
-    leg = {name: sent[name].to_numpy() for name in LEGS}
-    bits, jobs = sent["payload_bits"].to_numpy(), sent["batch_jobs"].to_numpy(dtype=np.float64)
-    sent_s = (sent["started_s"] + sent["device_s"]).to_numpy()
-    received_s = sent_s + leg["uplink_wait_s"] + leg["airtime_s"]
-    verify_started_s = received_s + leg["bs_wait_s"]
-    verified_s = verify_started_s + leg["verify_s"]
+    sent = {name: rounds[name].to_numpy()[is_sent] for name in ("started_s", "payload_bits", *LEGS, *WORK)}
+    bits, jobs = sent["payload_bits"], sent["batch_jobs"].astype(np.float64)
+    sent_s = sent["started_s"] + sent["device_s"]
+    received_s = sent_s + sent["uplink_wait_s"] + sent["airtime_s"]
+    verify_started_s = received_s + sent["bs_wait_s"]
+    verified_s = verify_started_s + sent["verify_s"]
     served = ~np.isnan(verify_started_s)
-    steps = sent["steps"].to_numpy()
-    batch_tokens = (steps * sent["batch_tokens"].to_numpy())[served] / jobs[served]
-    _near("a batch processes its jobs' tokens", batch_tokens.sum(), sent["llm_tokens"].to_numpy()[served].sum())
-    _check_memory(records, sent, verify_started_s, verified_s)
+    steps = sent["steps"]
+    batch_tokens = (steps * sent["batch_tokens"])[served] / jobs[served]
+    _near("a batch processes its jobs' tokens", batch_tokens.sum(), sent["llm_tokens"][served].sum())
+    if (records.stations["station"] == "kv_cache").any():
+        _check_memory(records, rounds[is_sent], verify_started_s, verified_s)
+    else:
+        _true("without limited memory nothing is processed again", sent["recomputed_tokens"] == 0)
 
-    uploads, all_jobs = bits > 0, np.full(len(sent), True)
+    uploads, all_jobs = bits > 0, np.full(len(bits), True)
     spans = {
         "uplink": (uploads, sent_s + access_s, received_s, bits),
         "base_station": (all_jobs, received_s, verified_s, 0 * bits),
@@ -70,7 +75,7 @@ def check_records(records: Records, *, access_s: float = 0.0) -> None:
         if station == "uplink":
             if reading["blocks"]:
                 _within(f"{where}: bits of blocks are those of uploads", sums[0], reading["block_bits"], sums[2])
-            airtime_s, on_its_way_s = leg["airtime_s"][went].sum(), stay_s[came & ~went].sum()
+            airtime_s, on_its_way_s = sent["airtime_s"][went].sum(), stay_s[came & ~went].sum()
             _within(
                 f"{where}: airtime is band in use", airtime_s, reading["busy_s"], min(airtime_s + on_its_way_s, at_s)
             )
@@ -100,9 +105,6 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
     """Check the memory's counters against the positions of jobs, held until their requests end."""
     recomputed = sent["recomputed_tokens"].to_numpy()
     read = records.stations[records.stations["station"] == "kv_cache"]
-    if read.empty:
-        _true("without limited memory nothing is processed again", recomputed == 0)
-        return
     unused = sent["unused_tokens"].to_numpy()  # refused drafts: held until the verdict
     new = sent["llm_tokens"].to_numpy() - recomputed - unused
     request = sent.groupby(["device", "request"], sort=False).ngroup().to_numpy()
@@ -132,26 +134,21 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
 
 
 def _check_tokens(tokens: pd.DataFrame) -> None:
-    committed = tokens["committed_s"].notna().to_numpy()
-    legs_s = tokens[list(LEGS)].sum(axis=1, skipna=False)
-    stay_s = tokens["committed_s"] - tokens["started_s"]
-    _near("the legs of a token add up", legs_s.to_numpy()[committed], stay_s.to_numpy()[committed])
+    _check_legs("token", tokens)
     position, committed_s = tokens["position"].to_numpy(), tokens["committed_s"].to_numpy()
-    same = (np.diff(tokens["device"]) == 0) & (np.diff(tokens["request"]) == 0)
+    same = _is_same_request(tokens)
     follows = np.where(np.r_[False, same], position == np.r_[0, position[:-1] + 1], position == 0)
     _true("positions of a request follow each other from 0", follows)
     later = np.diff(committed_s)[same]
     _true("commit times rise", (later >= 0) | np.isnan(later))
     kept = (tokens["decision"] == "skip").to_numpy()
-    _true("a kept token has no bits and no LLM work", tokens.loc[kept, ["payload_bits", "llm_tokens"]] == 0)
+    for name in ("payload_bits", "llm_tokens"):
+        _true("a kept token has no bits and no LLM work", tokens[name].to_numpy()[kept] == 0)
 
 
 def _check_rounds(rounds: pd.DataFrame, tokens: pd.DataFrame) -> None:
-    committed = rounds["committed_s"].notna().to_numpy()
-    stay_s = rounds["committed_s"] - rounds["started_s"]
-    legs_s = rounds[list(LEGS)].sum(axis=1, skipna=False)
-    _near("the legs of a round add up", legs_s.to_numpy()[committed], stay_s.to_numpy()[committed])
-    same = (np.diff(rounds["device"]) == 0) & (np.diff(rounds["request"]) == 0)
+    committed = _check_legs("round", rounds)
+    same = _is_same_request(rounds)
     number, first = rounds["round"].to_numpy(), rounds["first_position"].to_numpy()
     _true(
         "rounds of a request count from 0",
@@ -164,13 +161,14 @@ def _check_rounds(rounds: pd.DataFrame, tokens: pd.DataFrame) -> None:
     _true("no more drafts are accepted than there are", accepted <= drafted)
     _true("a visit commits what it accepts and at most one more token", tokens_of <= drafted + 1)
 
-    columns = [*LEGS, "payload_bits", "llm_tokens"]
-    changes = (np.diff(tokens[["device", "request", "round"]].to_numpy(), axis=0) != 0).any(axis=1)
-    starts = np.flatnonzero(np.r_[True, changes][: len(tokens)])  # the first token of each round
+    begins_round = np.r_[True, ~(_is_same_request(tokens) & (np.diff(tokens["round"].to_numpy()) == 0))]
+    starts = np.flatnonzero(begins_round[: len(tokens)])
     _true("each round has tokens", len(starts) == len(rounds))
-    sums = np.add.reduceat(tokens[columns].to_numpy(), starts) if len(starts) else np.empty((0, len(columns)))
-    of_rounds = rounds[columns].to_numpy()
-    _near("a round's legs, bits and positions are its tokens'", of_rounds[committed], sums[committed])
+    for name in (*LEGS, "payload_bits", "llm_tokens"):
+        of_round, of_tokens = rounds[name].to_numpy(), tokens[name].to_numpy()
+        if len(starts) < len(tokens):
+            of_tokens = np.add.reduceat(of_tokens, starts)
+        _near("a round's legs, bits and positions are its tokens'", of_round[committed], of_tokens[committed])
     if "sending_s" in rounds:
         stay_s, sending_s = rounds["uplink_wait_s"] + rounds["airtime_s"], rounds["sending_s"]
         blur_s = 1e-9 * (1.0 + rounds["started_s"])
@@ -179,20 +177,37 @@ def _check_rounds(rounds: pd.DataFrame, tokens: pd.DataFrame) -> None:
 
 
 def _check_requests(requests: pd.DataFrame, tokens: pd.DataFrame) -> None:
-    place = pd.MultiIndex.from_frame(requests[["device", "request"]])
-    times_s = tokens.groupby(["device", "request"], sort=False)["committed_s"]
-    counted = times_s.agg(["count", "min", "max"]).reindex(place)
-    _same("tokens of a request", counted["count"].fillna(0), requests["tokens"])
+    counted = tokens["committed_s"].groupby(_key(tokens), sort=False).agg(["count", "min", "max"])
+    counted = counted.reindex(_key(requests))
+    _true("tokens of a request", counted["count"].fillna(0).to_numpy() == requests["tokens"].to_numpy())
     _near("a request's first token", counted["min"], requests["first_token_s"])
     finished = requests["finished"].to_numpy()
-    _near("a request's last token", counted["max"].where(finished), requests["finished_s"])
-    same = np.diff(requests["device"]) == 0
-    _true("a phone's requests arrive in order", np.diff(requests["arrived_s"])[same] >= 0)
+    _near("a request's last token", np.where(finished, counted["max"], np.nan), requests["finished_s"])
+    same = np.diff(requests["device"].to_numpy()) == 0
+    _true("a phone's requests arrive in order", np.diff(requests["arrived_s"].to_numpy())[same] >= 0)
     _true("a request's first token comes after it", ~(requests["first_token_s"] < requests["arrived_s"]))
 
 
-def _same(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:
-    _true(law, np.asarray(recorded) == np.asarray(counted))
+def _check_legs(row: str, table: pd.DataFrame) -> Mask:
+    """Check that the legs of each committed row are its stay; return which rows are committed."""
+    stay_s = (table["committed_s"] - table["started_s"]).to_numpy()
+    legs_s: Floats = np.add.reduce([table[name].to_numpy() for name in LEGS])
+    committed: Mask = ~np.isnan(stay_s)
+    _near(f"the legs of a {row} add up", legs_s[committed], stay_s[committed])
+    return committed
+
+
+def _is_same_request(table: pd.DataFrame) -> Mask:
+    """Say of each row but the first whether it is of the same request as the one before."""
+    device, request = table["device"].to_numpy(), table["request"].to_numpy()
+    same: Mask = (device[1:] == device[:-1]) & (request[1:] == request[:-1])
+    return same
+
+
+def _key(table: pd.DataFrame) -> Indices:
+    """Return one number for each pair of device and request."""
+    keys: Indices = table["device"].to_numpy(dtype=np.int64) << 32 | table["request"].to_numpy(dtype=np.int64)
+    return keys
 
 
 def _near(law: str, recorded: ArrayLike, counted: ArrayLike) -> None:

@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
 from uhlm_sim.cell.phones.rounds import Walk
-from uhlm_sim.tables import DECISIONS, OUTCOMES, QUALITY
+from uhlm_sim.tables import DECISIONS, LEGS, OUTCOMES, QUALITY
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 Columns = dict[str, Floats]
 SKIPPED, ACCEPTED, RESAMPLED, GENERATED = range(4)
 BATCH = ("batch_jobs", "batch_tokens", "llm_tokens")
@@ -83,17 +85,18 @@ def make_records(
     rounds["round"] = numbers - np.maximum.accumulate(np.where(begins, numbers, 0.0))
     rounds["committed_s"] = np.where(rounds["committed_s"] <= duration_s, rounds["committed_s"], np.nan)
 
-    tokens, of_round = _token_table(rounds, walks, np.frombuffer(log.commits_s))
-    round_table = _round_table(rounds)
+    of_rounds = _round_columns(rounds)
+    tokens, of_round = _token_table(rounds, of_rounds, walks, np.frombuffer(log.commits_s))
     if sending:
-        round_table["sending_s"] = rounds["sending_s"]
+        of_rounds["sending_s"] = rounds["sending_s"]
     request_table = _request_table(tokens, rounds, requests, row, row[of_round], walks, mean_snr_db)
     if device_class is not None:
         code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
         codes = np.array([code[name] for name in device_class])[request_table["device"]]
         request_table["device_class"] = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(code)))
     answers = pd.DataFrame({"bits": rounds["answer_bits"], "returned_s": rounds["returned_s"]})
-    return Records(request_table, round_table, tokens, stations, answers, clamped_uploads)
+    # The columns are of no one else's, so the table needs no copy of them.
+    return Records(request_table, pd.DataFrame(of_rounds, copy=False), tokens, stations, answers, clamped_uploads)
 
 
 def _columns(values: "array[float]", names: tuple[str, ...]) -> Columns:
@@ -101,33 +104,17 @@ def _columns(values: "array[float]", names: tuple[str, ...]) -> Columns:
     return dict(zip(names, rows.T, strict=True))
 
 
-def _round_table(rounds: Columns) -> pd.DataFrame:
+def _round_columns(rounds: Columns) -> dict[str, Any]:
+    """Return the columns of the table of rounds."""
     committed = ~np.isnan(rounds["committed_s"])
-    return pd.DataFrame(
-        {
-            "device": rounds["device"].astype(np.int32),
-            "request": rounds["request"].astype(np.int32),
-            "round": rounds["round"].astype(np.int32),
-            "first_position": rounds["first_position"].astype(np.int32),
-            "drafted": rounds["drafted"].astype(np.int32),
-            "accepted": np.where(committed, rounds["accepted"], 0).astype(np.int32),
-            "committed": np.where(committed, rounds["committed"], 0).astype(np.int32),
-            "started_s": rounds["started_s"],
-            "committed_s": rounds["committed_s"],
-            "payload_bits": rounds["payload_bits"],
-            **_legs(rounds),
-            **_batch(rounds),
-            "decision": _decisions(rounds["sends"]),
-            "steps": rounds["steps"].astype(np.int32),
-            "recomputed_tokens": rounds["recomputed_tokens"].astype(np.int32),
-            "unused_tokens": rounds["unused_tokens"].astype(np.int32),
-        }
-    )
+    counts = {name: np.where(committed, rounds[name], 0) for name in ("accepted", "committed")}
 
+    def whole(*names: str) -> dict[str, NDArray[np.int32]]:
+        return {name: counts.get(name, rounds[name]).astype(np.int32) for name in names}
 
-def _legs(rounds: Columns) -> Columns:
-    """Return the six legs of each round."""
     return {
+        **whole("device", "request", "round", "first_position", "drafted", "accepted", "committed"),
+        **{name: rounds[name] for name in ("started_s", "committed_s", "payload_bits")},
         "device_s": rounds["sent_s"] - rounds["started_s"],
         # An upload that had the band for itself waits for nothing, not for a rounding error.
         "uplink_wait_s": np.maximum(rounds["received_s"] - rounds["sent_s"] - rounds["airtime_s"], 0.0),
@@ -135,78 +122,80 @@ def _legs(rounds: Columns) -> Columns:
         "bs_wait_s": rounds["verify_started_s"] - rounds["received_s"],
         "verify_s": rounds["verified_s"] - rounds["verify_started_s"],
         "downlink_s": rounds["committed_s"] - rounds["verified_s"],
+        **{name: rounds[name] for name in ("batch_jobs", "batch_tokens")},
+        **whole("llm_tokens"),
+        "decision": _decisions(rounds["sends"]),
+        **whole("steps", "recomputed_tokens", "unused_tokens"),
     }
-
-
-def _batch(rounds: Columns) -> dict[str, NDArray[np.generic]]:
-    return {name: rounds[name].astype(np.int32) if name == "llm_tokens" else rounds[name] for name in BATCH}
 
 
 def _decisions(sends: Floats) -> pd.Categorical:
     return pd.Categorical.from_codes(np.where(sends == 0.0, 0, np.where(sends == 1.0, 1, -1)), dtype=DECISIONS)
 
 
-def _token_table(rounds: Columns, walks: list[Walk], commits_s: Floats) -> tuple[pd.DataFrame, Indices]:
-    """Return the tokens, and the round that each is of.
+def _token_table(
+    rounds: Columns, of_rounds: dict[str, Any], walks: list[Walk], commits_s: Floats
+) -> tuple[pd.DataFrame, Indices | slice]:
+    """Return the tokens, and the round that each is of: a slice of all rounds where each has one token.
 
     Kept drafts are committed one by one, each with its own time on the phone. The tokens of a visit are committed
     together: its first has the visit's legs, the others have none.
     """
-    is_kept, known = rounds["sends"] == 0.0, ~np.isnan(rounds["committed_s"])
+    known = ~np.isnan(rounds["committed_s"])
     count = np.where(known, rounds["committed"], 1).astype(np.intp)
-    of_round = np.repeat(np.arange(len(count)), count)
-    within = np.arange(len(of_round)) - np.repeat(np.cumsum(count) - count, count)
-    token = {name: values[of_round] for name, values in rounds.items()}
-    position = token["first_position"].astype(np.intp) + within
-    follows = within > 0
+    has_several = bool((count > 1).any())
+    of_round = np.repeat(np.arange(len(count)), count) if has_several else slice(None)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    shared = ("started_s", "committed_s", "payload_bits", *LEGS, *BATCH)
+    columns = {name: of_rounds[name][of_round] for name in shared}
+    is_kept = (rounds["sends"] == 0.0)[of_round]
+    if has_several:  # else tokens are as their rounds are
+        _part(columns, within > 0, is_kept, (rounds["first_commit"][of_round] + within).astype(np.intp), commits_s)
 
-    one_by_one = is_kept[of_round]
-    commit = (token["first_commit"][one_by_one] + within[one_by_one]).astype(np.intp)
-    committed_s, started_s = token["committed_s"], token["started_s"]
-    committed_s[one_by_one] = commits_s[commit]
-    started_s[follows] = np.where(one_by_one, np.r_[0.0, committed_s[:-1]][: len(position)], committed_s)[follows]
-    legs = _legs(token)
-    for leg_s in legs.values():
-        leg_s[follows | one_by_one] = 0.0
-    legs["device_s"][one_by_one] = (committed_s - started_s)[one_by_one]
-    batch = _batch(token)
-    for values in (token["payload_bits"], *batch.values()):
-        values[follows] = 0
-
-    drafts, accepted = token["drafted"], token["accepted"]
+    position = of_rounds["first_position"][of_round] + within
+    drafts, accepted = rounds["drafted"][of_round], rounds["accepted"][of_round]
     verdict = np.where(within < accepted, ACCEPTED, np.where(accepted < drafts, RESAMPLED, GENERATED))
-    outcome = np.where(np.isnan(committed_s), -1, np.where(one_by_one, SKIPPED, verdict))
+    outcome = np.where(np.isnan(columns["committed_s"]), -1, np.where(is_kept, SKIPPED, verdict))
     # The node of each token, and of the one that an unfinished walk was about to decide.
     nodes_of = [np.array(walk.visited if walk.node < 0 else [*walk.visited, walk.node]) for walk in walks]
     starts = np.cumsum([0, *map(len, nodes_of)])
-    answer = token["answer"].astype(np.intp)
+    answer = rounds["answer"].astype(np.intp)[of_round]
     place = starts[answer] + position
 
     def of_nodes(fact: str) -> Floats:
+        if not len(place):
+            return np.empty(0)
         facts = [getattr(walk.nodes, fact)[visited] for walk, visited in zip(walks, nodes_of, strict=True)]
-        return np.concatenate(facts)[place] if len(place) else np.empty(0)
+        return np.where(outcome == GENERATED, np.nan, np.concatenate(facts)[place])  # no draft of the phone's
 
     exact_tokens = np.array([inf if walk.exact_tokens is None else walk.exact_tokens for walk in walks])
-    written_by_llm = outcome == GENERATED  # so its draft is none of the phone's
-    tokens = pd.DataFrame(
-        {
-            "device": token["device"].astype(np.int32),
-            "request": token["request"].astype(np.int32),
-            "position": position.astype(np.int32),
-            "started_s": started_s,
-            "committed_s": committed_s,
-            "decision": _decisions(token["sends"]),
-            "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
-            "uncertainty": np.where(written_by_llm, np.nan, of_nodes("uncertainty")),
-            "accept_probability": np.where(written_by_llm, np.nan, of_nodes("accept_probability")),
-            "payload_bits": token["payload_bits"],
-            **legs,
-            **batch,
-            "round": token["round"].astype(np.int32),
-            "exact": position < exact_tokens[answer],
-        }
-    )
-    return tokens, of_round
+    tokens = {
+        "device": of_rounds["device"][of_round],
+        "request": of_rounds["request"][of_round],
+        "position": position.astype(np.int32),
+        "started_s": columns["started_s"],
+        "committed_s": columns["committed_s"],
+        "decision": of_rounds["decision"][of_round],
+        "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
+        "uncertainty": of_nodes("uncertainty"),
+        "accept_probability": of_nodes("accept_probability"),
+        **{name: columns[name] for name in ("payload_bits", *LEGS, *BATCH)},
+        "round": of_rounds["round"][of_round],
+        "exact": position < exact_tokens[answer],
+    }
+    return pd.DataFrame(tokens, copy=False), of_round
+
+
+def _part(columns: Columns, follows: Mask, is_kept: Mask, commit: Indices, commits_s: Floats) -> None:
+    """Part the columns of rounds among their tokens, in place; a kept token was committed at `commits_s[commit]`."""
+    committed_s, started_s = columns["committed_s"], columns["started_s"]
+    committed_s[is_kept] = commits_s[commit[is_kept]]
+    started_s[follows] = np.where(is_kept, np.r_[0.0, committed_s[:-1]], committed_s)[follows]
+    for name in LEGS:
+        columns[name][follows | is_kept] = 0.0
+    columns["device_s"][is_kept] = (committed_s - started_s)[is_kept]
+    for name in ("payload_bits", *BATCH):
+        columns[name][follows] = 0
 
 
 def _request_table(

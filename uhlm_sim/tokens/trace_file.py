@@ -121,8 +121,8 @@ class TraceHeader:
         try:
             header = TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
-            told = error.errors(include_url=False)[0]
-            raise ValueError(f"{'.'.join(map(str, told['loc']))}: {told['msg']}") from None
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         for role in ("slm", "llm"):
             model = header.models.get(role, {})
             dropped, parameters = model.get("dropped_layers", []), model.get("parameters", 0)
@@ -197,9 +197,9 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
     """
     dtypes = column_dtypes(header.tail_ladder)
     ordered = in_file_order(header, columns)
-    told = header.to_json().encode()
+    header_json = header.to_json().encode()
     table = pa.table({name: pa.array(values) for name, values in ordered.items()}).replace_schema_metadata(
-        {HEADER_KEY: told, DIGEST_KEY: content_digest(told, ordered).encode()}
+        {HEADER_KEY: header_json, DIGEST_KEY: content_digest(header_json, ordered).encode()}
     )
     small = [name for name, dtype in dtypes.items() if dtype.kind == "u" and name not in ("draft", "committed")]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -235,14 +235,14 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
     another schema version.
     """
     with _opened(path) as file:
-        header, told, digest = _announced(path, file)
+        header, header_json, digest = _announced(path, file)
         table = file.read(use_threads=False)
     if any(column.null_count for column in table.columns):
         raise TraceError(f"trace {path}: a column has empty cells")
     names = column_dtypes(header.tail_ladder)
     version = header.schema_version
     columns = {name: table[name].to_numpy() for name in names if name in table.column_names}
-    if content_digest(told, columns) != digest:
+    if content_digest(header_json, columns) != digest:
         raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
     if version == 1:
         header = replace(header, schema_version=SCHEMA_VERSION)
@@ -287,9 +287,9 @@ def _announced(path: Path, file: pq.ParquetFile) -> tuple[TraceHeader, bytes, st
         if version == 1:
             expected = {name: dtype for name, dtype in expected.items() if name not in QUALITY}
         types = {name: pa.from_numpy_dtype(dtype) for name, dtype in expected.items()}
-        found = dict(zip(schema.names, schema.types, strict=True))
-        if found != types or len(schema.names) != len(found):
-            wrong = sorted(name for name in {*found, *types} if found.get(name) != types.get(name))
+        types_there = dict(zip(schema.names, schema.types, strict=True))
+        if types_there != types or len(schema.names) != len(types_there):
+            wrong = sorted(name for name in {*types_there, *types} if types_there.get(name) != types.get(name))
             raise ValueError(f"columns {wrong} are missing, unknown or of another type")
         answers = len(header.paths) * len(header.prompts) * 256  # samples of a calibration prompt: a byte
         if file.metadata.num_rows > min(answers * header.max_tokens, MOST_ROWS):

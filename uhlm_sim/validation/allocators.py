@@ -9,8 +9,9 @@ from scipy.integrate import quad
 
 import channel_models as radio
 from uhlm_sim.cell.jobs import Job, Wakeup
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.slots import Slots
-from uhlm_sim.cell.radio.uplink import ALLOCATORS, Uplink
+from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.validation import drive
 from uhlm_sim.validation.drive import RUNS
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is

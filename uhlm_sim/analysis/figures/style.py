@@ -95,21 +95,23 @@ def looks(policies: Sequence[str]) -> dict[str, Look]:
     list; beyond that colours are read off a colour map that darkens evenly. A ladder of more than three
     numeric thresholds darkens with the threshold.
     """
-    found = {name: _KNOWN[name] for name in policies if name in _KNOWN}
+    look_of = {name: _KNOWN[name] for name in policies if name in _KNOWN}
     ladder = {name: float(match[1]) for name in policies if (match := _RUNG.fullmatch(name))}
     if len(ladder) > len(_BY_KIND["u-hlm"]):
         darker = sns.color_palette("flare", as_cmap=True)
-        found |= {name: Look(mpl.colors.to_hex(darker(min(1.0, threshold))), "-") for name, threshold in ladder.items()}
+        look_of |= {
+            name: Look(mpl.colors.to_hex(darker(min(1.0, threshold))), "-") for name, threshold in ladder.items()
+        }
     for name in policies:
         choices = (*_BY_KIND.get(name.partition("(")[0], ()), *_OTHERS)
-        free = [look for look in choices if look not in found.values()]
-        if name not in found and free:
-            found[name] = free[0]
-    left = [name for name in policies if name not in found]
+        free = [look for look in choices if look not in look_of.values()]
+        if name not in look_of and free:
+            look_of[name] = free[0]
+    left = [name for name in policies if name not in look_of]
     for i, name in enumerate(left):
         shade = mpl.colormaps["viridis"](0.1 + 0.8 * i / max(1, len(left) - 1))
-        found[name] = Look(mpl.colors.to_hex(shade), (0.0, (2.0, 1.0)))
-    return {name: found[name] for name in policies}
+        look_of[name] = Look(mpl.colors.to_hex(shade), (0.0, (2.0, 1.0)))
+    return {name: look_of[name] for name in policies}
 
 
 def policies_of(table: pd.DataFrame) -> list[str]:

@@ -1,6 +1,7 @@
 """Quantiles of request latencies over the requests of all replications, as one value for each replication."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,8 @@ def with_pooled_quantiles(replications: pd.DataFrame, results: Run) -> pd.DataFr
     """
     names = replications["metric"].astype(str).str.partition(CLASS)
     latency, rank = (names[0].str.partition(".")[place] for place in (0, 2))
-    rows = replications[latency.isin(SLO_KEYS) & rank.str.fullmatch(r"p\d+")]
+    places = np.flatnonzero(latency.isin(SLO_KEYS) & rank.str.fullmatch(r"p\d+"))
+    rows = replications.iloc[places]
     if rows.empty or results.requests.empty:
         return replications
     requests, terms = results.requests, results.terms
@@ -58,13 +60,14 @@ def with_pooled_quantiles(replications: pd.DataFrame, results: Run) -> pd.DataFr
         key: Window(of_one, none, none, none, *terms[key[0]][:2], 0)
         for key, of_one in requests.groupby(keys, observed=True, sort=False)
     }
-    values = replications["value"].astype(np.float64).copy()
-    for (point, policy, metric), of_metric in rows.groupby(["point", "policy", "metric"], observed=True, sort=False):
-        own = [windows.get((point, policy, number)) for number in of_metric["replication"]]
+    values, replication = replications["value"].to_numpy(np.float64, copy=True), rows["replication"].to_numpy()
+    groups: dict[Any, Any] = rows.groupby(["point", "policy", "metric"], observed=True, sort=False).indices
+    for (point, policy, metric), of_metric in groups.items():
+        own = [windows.get((point, policy, number)) for number in replication[of_metric]]
         if None in own:
             continue
         name, _, group = str(metric).partition(CLASS)
         base, _, percent = name.partition(".p")
         samples = [getattr(window if not group else window.of_class(group), base) for window in own if window]
-        values[of_metric.index] = linearised(samples, float(percent))
+        values[places[of_metric]] = linearised(samples, float(percent))
     return replications.assign(value=values)

@@ -95,10 +95,10 @@ def verdicts(replications: pd.DataFrame, terms: Mapping[Any, Terms]) -> pd.DataF
     needed = replications[replications["metric"].isin(NEEDED)]
     groups = needed.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     table = needed[keys].drop_duplicates(ignore_index=True)
+    names, values = needed["metric"].to_numpy(dtype=object), needed["value"].to_numpy(dtype=np.float64)
     judged = []
     for number in range(len(table)):
-        rows = needed[groups == number]
-        metrics = {str(name): values for name, values in rows.groupby("metric", sort=False, observed=True)["value"]}
+        metrics = {name: values[(groups == number) & (names == name)] for name in NEEDED}
         warmup_s, duration_s, is_open = terms[table.at[number, "point"]]
         judged.append(verdict(metrics, window_s=duration_s - warmup_s, open_arrivals=is_open))
     return table.assign(verdict=[v.word for v in judged], words=[v.words for v in judged])

@@ -4,9 +4,10 @@ Within [warmup_s, duration_s] a token counts where it is committed, a request's 
 where it is finished.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,11 +134,11 @@ class Window:
     @cached_property
     def phone_wait_s(self) -> Floats:
         """Return how long the window's requests waited for their phone; those that still wait are left out."""
-        keys = ["device", "request"]
-        requests = self.requests.loc[self.arrived, [*keys, "arrived_s"]]
-        first_tokens = self.tokens.loc[self.tokens["position"] == 0, [*keys, "started_s"]]
-        begun = requests.reset_index(drop=True).merge(first_tokens.reset_index(drop=True), on=keys)
-        return floats(begun["started_s"]) - floats(begun["arrived_s"])
+        is_first = self.tokens["position"].to_numpy() == 0
+        request, first_token = _requests_of(self.requests)[self.arrived], _requests_of(self.tokens)[is_first]
+        _, begun, first = np.intersect1d(request, first_token, assume_unique=True, return_indices=True)
+        started_s = floats(self.tokens["started_s"])[is_first]
+        return np.asarray(started_s[first] - self.arrived_s[self.arrived][begun])
 
     # Tokens: those committed in the window, unless it is said otherwise.
 
@@ -230,8 +231,11 @@ class Window:
         return self._read(station, "servers", self.duration_s)
 
     def _read(self, station: str, counter: str, at_s: float) -> float:
-        rows = self.stations[_equal(self.stations["station"], station) & (floats(self.stations["at_s"]) == at_s)]
-        return float(floats(rows[counter])[0]) if len(rows) and counter in rows else np.nan
+        return float(self._readings.get((station, at_s), {}).get(counter, np.nan))
+
+    @cached_property
+    def _readings(self) -> dict[tuple[str, float], dict[Hashable, Any]]:
+        return {(row["station"], row["at_s"]): row for row in self.stations.to_dict("records")}
 
     def utilisation(self, station: str) -> float:
         """Return the time average of a station's servers in use, as a share of them."""
@@ -257,6 +261,13 @@ def in_window(times_s: pd.Series, warmup_s: float, duration_s: float) -> Mask:
     """Say which times lie within [warmup_s, duration_s]; one that is null doesn't."""
     values = floats(times_s)
     return np.asarray((values >= warmup_s) & (values <= duration_s))
+
+
+def _requests_of(table: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the request of each row as one number: they rise with the device, then with the request."""
+    device, request = (table[name].to_numpy(dtype=np.int64) for name in ("device", "request"))
+    numbers: NDArray[np.int64] = device << 32 | request
+    return numbers
 
 
 def floats(column: pd.Series) -> Floats:

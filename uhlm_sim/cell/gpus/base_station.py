@@ -197,13 +197,14 @@ class BaseStation:
         self.counters.departures += len(jobs)
         if line.memory is not None:
             line.memory.serve(jobs)
+        send_down = self._send_down
         for job in jobs:
             job.verified_s = now
-            if self._send_down is None:
+            if send_down is None:
                 job.returned_s = now
                 job.done.after(job.rest_s)
                 continue
-            self._send_down(job)
+            send_down(job)
             if job.last:
                 self.end_request(job.device)
         line.call(now)  # the rule is asked at every end of a step, and memory may be free

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from math import inf
+from struct import Struct
 
 import simpy
 
@@ -25,6 +26,8 @@ class Log:
         *("drafted", "accepted", "committed", "unused_tokens"),
     )
 
+    _row_of_round = Struct(f"{len(ROUND)}d").pack  # to bytes at once: half the time of adding number by number
+
     def __init__(self) -> None:
         self.requests = array("d")
         self.rounds = array("d")
@@ -39,8 +42,8 @@ class Log:
         self, request_row: int, position: int, visit: Round, started_s: float, job: Job, committed_s: float
     ) -> None:
         """Write down a visit to the base station, with what is known of it."""
-        self.rounds.extend(
-            (
+        self.rounds.frombytes(
+            self._row_of_round(
                 request_row, position, 1.0, started_s, job.sent_s, job.received_s, job.airtime_s,
                 job.verify_started_s, job.verified_s, job.returned_s, committed_s, job.payload_bits, job.llm_tokens,
                 job.recomputed_tokens, job.steps, job.batch_jobs, job.batch_tokens, job.sending_s, job.answer_bits,
@@ -52,8 +55,8 @@ class Log:
         """Write down a run of kept drafts with the time at which each was committed."""
         end_s, drafts = commits_s[-1], len(commits_s)
         self.commits_s.extend(commits_s)
-        self.rounds.extend(
-            (
+        self.rounds.frombytes(
+            self._row_of_round(
                 request_row, position, 0.0, started_s, end_s, end_s, 0.0, end_s, end_s, end_s, end_s,
                 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, drafts, 0.0, drafts, 0.0,
             )
@@ -62,8 +65,8 @@ class Log:
     def drafting(self, request_row: int, position: int, started_s: float) -> None:
         """Write down that a token was being drafted when the run ended: whether it is sent isn't known."""
         u = UNKNOWN
-        self.rounds.extend(
-            (
+        self.rounds.frombytes(
+            self._row_of_round(
                 request_row, position, u, started_s, u, u, u, u, u, u, u,
                 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, u, 0.0, 0.0, 0.0, 0.0, 0.0,
             )

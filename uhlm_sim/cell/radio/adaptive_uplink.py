@@ -130,13 +130,11 @@ class AdaptiveUplink:
         self._allocator, self._inputs = bind_allocator(
             allocator,
             params or {},
-            constant={"devices": devices, "power_limited": power_limited, "efficiency_of": self._efficiency_of},
-            changing={
-                "device": lambda active: active,
-                "arrival": lambda active: self._arrival[active],
-                "mean_snr": lambda active: air.mean_snr[active],
-                "efficiency": self._efficiency,
-            },
+            mean_snr=air.mean_snr,
+            arrival=self._arrival,
+            efficiency=self._efficiency,
+            efficiency_of=self._efficiency_of,
+            power_limited=power_limited,
             weights=weights,
             slots=slots,
         )

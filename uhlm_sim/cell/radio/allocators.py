@@ -228,18 +228,27 @@ def bind_allocator(
     allocator: Allocator,
     params: Mapping[str, float],
     *,
-    constant: Mapping[str, object],
-    changing: Mapping[str, Callable[[Indices], object]],
+    mean_snr: Floats,
+    arrival: NDArray[np.int64],
+    efficiency: Callable[[Indices], Floats],
+    efficiency_of: Callable[[Floats], Floats],
+    power_limited: bool,
     weights: Floats | None,
     slots: Slots | None,
 ) -> tuple[Allocator, Inputs]:
     """Return an allocator with its constants, and how to get what else it asks for, for the active devices.
 
-    `constant` and `changing` are what the uplink gives; weights and what slots remember are added here. Raises
-    ValueError if it asks for what isn't there.
+    `mean_snr` and `arrival` are of all devices, and what they are is said in `GIVEN`. Raises ValueError if it asks for
+    what isn't there.
     """
     named = named_allocator(allocator, params)
-    offered = {**changing}
+    constant = {"devices": len(mean_snr), "power_limited": power_limited, "efficiency_of": efficiency_of}
+    offered: dict[str, Callable[[Indices], object]] = {
+        "device": lambda active: active,
+        "arrival": lambda active: arrival[active],
+        "mean_snr": lambda active: mean_snr[active],
+        "efficiency": efficiency,
+    }
     if weights is not None:
         every_weight = np.asarray(weights, dtype=np.float64)
         offered["weight"] = lambda active: every_weight[active]

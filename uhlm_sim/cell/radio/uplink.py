@@ -9,12 +9,10 @@ import simpy
 from uhlm_sim.cell.alarm import Alarm
 from uhlm_sim.cell.jobs import Counters, Job
 from uhlm_sim.cell.radio.air import Air
-from uhlm_sim.cell.radio.allocators import ALLOCATORS, Allocator, Floats, bind_allocator, equal_share
+from uhlm_sim.cell.radio.allocators import Allocator, Floats, bind_allocator, equal_share
 from uhlm_sim.cell.radio.draining import make_drain
 from uhlm_sim.cell.radio.epochs import Epochs
 from uhlm_sim.cell.radio.slots import Slots
-
-__all__ = ["ALLOCATORS", "Allocator", "Uplink", "equal_share"]
 
 ROUNDING = 1e-12  # of the time of day: an edge that is no further away than that is reached
 
@@ -59,13 +57,11 @@ class Uplink:
         bound, inputs = bind_allocator(
             allocator,
             params or {},
-            constant={"devices": air.devices, "power_limited": power_limited, "efficiency_of": air.efficiency_of},
-            changing={
-                "device": lambda active: active,
-                "arrival": lambda active: self._arrival[active],
-                "mean_snr": lambda active: air.mean_snr[active],
-                "efficiency": lambda active: air.efficiency()[active],
-            },
+            mean_snr=air.mean_snr,
+            arrival=self._arrival,
+            efficiency=lambda active: air.efficiency()[active],
+            efficiency_of=air.efficiency_of,
+            power_limited=power_limited,
             weights=weights,
             slots=slots,
         )
@@ -94,13 +90,13 @@ class Uplink:
 
         A change is a finish, the edge of a block or slot, or uploads that have begun and wait for their shares.
         """
-        now = self._env.now
+        shared, alarm, now = self._shared, self._alarm, self._env.now
         while True:
-            yield self._alarm.until(self._next_change_s(), now)
+            yield alarm.until(self._next_change_s(), now)
             now = self.settle()
-            if ended := self._shared.due(now):
+            if ended := shared.due(now):
                 self._hand_on(ended)
-            if not self._shared.jobs:
+            if not shared.jobs:
                 continue  # blocks and slots pass unseen; the next upload finds out where the air is
             reached_s = now * (1.0 + ROUNDING)
             if self._block_edge_s <= reached_s:
@@ -144,11 +140,12 @@ class Uplink:
 
     def _next_change_s(self) -> float:
         """Return when the next upload ends, block begins or slot begins: never, if nothing is sent."""
-        if not self._shared.jobs:
+        shared = self._shared
+        if not shared.jobs:
             return inf
         # Comparisons in place of min(): this runs at every event of the uplink.
         edge_s = self._block_edge_s if self._block_edge_s < self._slot_edge_s else self._slot_edge_s
-        finish_s = self._shared.next_s()
+        finish_s = shared.next_s()
         return finish_s if finish_s < edge_s else edge_s
 
     def _look(self, now: float) -> None:
@@ -181,9 +178,10 @@ class Uplink:
 
     def _hand_on(self, ended: list[Job]) -> None:
         """Deliver the uploads that end now."""
+        counters = self.counters
         for job in ended:
-            self.counters.departures += 1
-            self.counters.bits += job.payload_bits
+            counters.departures += 1
+            counters.bits += job.payload_bits
         self._changed = bool(self._shared.jobs) and not self._shared.steady
         self._delivering = True  # phones may send again at once: one look serves all of them
         for job in ended:
