@@ -14,6 +14,7 @@ from channel_models.path_loss import BASE_STATION_HEIGHT_M, PATH_LOSS, check_one
 Floats = NDArray[np.float64]
 NOISE_DBM_PER_HZ = -174.0  # k T at 290 K
 SHAPES, SIGHTS = ("disc", "hexagon"), ("drawn", "always", "never")
+LEAST_SHARE = 0.02  # of a cell's area outside `min_distance_m`, where places are drawn until they hit
 RESOURCE_BLOCK_HZ = 180e3  # 12 subcarriers of 15 kHz; 2^mu of them are a block at numerology mu
 
 
@@ -64,6 +65,9 @@ def drop_phones(
         check_one_of(name, value, allowed)
     if not 10.0 <= min_distance_m < radius_m * (1.0 if shape == "disc" else np.sqrt(0.75)):
         raise ValueError(f"min_distance_m = {min_distance_m:g}: must be at least 10, and within the cell")
+    area = np.pi if shape == "disc" else 1.5 * np.sqrt(3.0)  # of a cell of radius 1
+    if 1.0 - np.pi / area * (min_distance_m / radius_m) ** 2 < LEAST_SHARE:
+        raise ValueError(f"min_distance_m = {min_distance_m:g}: leaves less than {LEAST_SHARE:.0%} of the cell's area")
     x_m, y_m = _places(rng, count, radius_m, shape)
     while (near := np.hypot(x_m, y_m) < min_distance_m).any():
         x_m[near], y_m[near] = _places(rng, int(near.sum()), radius_m, shape)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Value = TypeVar("Value")
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}  # by the unit of a column of times
 JSON_LINES = (".jsonl", ".ndjson")
+MOST_BYTES = 2**28
 NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE)
 
 
@@ -97,6 +98,8 @@ def read_content(path: str | Path) -> bytes:
     """Return what a file holds. Raises ValueError for what isn't there or no regular file, which might never end."""
     file = Path(path)
     try:
+        if file.exists() and file.stat().st_size > MOST_BYTES:
+            raise ValueError(f"has {file.stat().st_size / 2**20:,.0f} MiB; at most {MOST_BYTES / 2**20:g} MiB are read")
         if file.exists() and not file.is_file():
             raise ValueError(f"is {'a folder' if file.is_dir() else 'a pipe or a device'}, not a file")
         return file.read_bytes()

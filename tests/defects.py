@@ -1,4 +1,4 @@
-"""Thirty defects of a simulator, each with the rows of the validation that must catch it and some that need not."""
+"""Defects of a simulator, each with the rows of the validation that must catch it and some that need not."""
 
 from collections import deque
 from collections.abc import Callable

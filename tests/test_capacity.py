@@ -105,7 +105,8 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
             names = np.repeat(["tpot_s.mean", "arrival_rate"], 10)
             of_one = {"point": 0, "policy": "hlm", "replication": np.tile(np.arange(10), 2)}
             table = pd.DataFrame({**of_one, "metric": names, "value": values})
-            return SimpleNamespace(replications=table, provenance={"any": 1}, terms={0: Terms(1.0, 11.0, True)})
+            rest = {"requests": pd.DataFrame(), "provenance": {"any": 1}, "terms": {0: Terms(1.0, 11.0, True)}}
+            return SimpleNamespace(replications=table, **rest)
 
         limit = Objective("tpot_s.mean", True, 20.5)
         search = Search(
@@ -163,6 +164,9 @@ def test_the_interval_ends_where_the_mean_is_shown_to_break_or_no_longer_shown_t
     row = found.capacities.iloc[0]
     assert tpot.loc[row["ci95_low"], "ci95_high"] <= 0.15 < tpot.loc[row["ci95_low"] + 1, "ci95_high"]
     assert tpot.loc[row["ci95_high"], "ci95_low"] <= 0.15 < tpot.loc[row["ci95_high"] + 1, "ci95_low"]
+    phones = int(row["capacity"])
+    there = run(narrow.model_copy(update={"traffic": narrow.traffic.model_copy(update={"devices": phones})}), jobs=1)
+    assert there.mean("hlm", "tpot_s.p95").mean == tpot.loc[phones, "mean"], "a percentile is what a run calls so"
 
 
 def test_a_load_may_be_a_rate(scenario_file: Path) -> None:

@@ -3,13 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_models import WORDS, make_model, make_tokenizer, write_prompts
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens import models
 from uhlm_sim.tokens.decoding import truncate
+from uhlm_sim.tokens.model_checks import positions
+from uhlm_sim.tokens.model_pair import text_config
 from uhlm_sim.tokens.models import load_model, load_pair
 from uhlm_sim.tokens.prompts import read_prompts
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
@@ -135,3 +139,34 @@ def test_a_shape_that_is_not_kept_is_named(tmp_path):
     file.write_text(json.dumps([{"conversations": [{"from": "gpt", "value": "one"}]}]))
     with pytest.raises(InputError, match=r"entry 1: has 'conversations', but not the shape of ShareGPT"):
         read_prompts(file)
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_a_rope_that_switches_with_length_ends_there(kind):
+    rope = {"rope_type": kind, "original_max_position_embeddings": 16}
+    for ropes in (rope, {"full_attention": rope, "sliding_attention": {"rope_type": "default"}}):
+        config = SimpleNamespace(max_position_embeddings=64, rope_parameters=ropes)
+        assert positions(config) == (16, f"rope_type = '{kind}' changes its frequencies beyond 16 positions")
+    assert positions(SimpleNamespace(max_position_embeddings=64, rope_parameters={"rope_type": "linear"}))[0] == 64
+
+
+def test_a_config_with_a_vision_tower_is_read_where_it_reads_text():
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model("llava", text_config={"model_type": "llama", "max_position_embeddings": 8})
+    assert positions(text_config(SimpleNamespace(config=config)))[0] == 8
+
+
+def test_a_chat_template_that_fails_is_told_with_the_way_out(folders):
+    pair = load_pair(folders[0], folders[0])
+    pair.llm.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(InputError, match=r"fails on prompt 'what' \(System role not supported\); leave system_message"):
+        pair.encode("what", "be brief")
+    assert pair.encode("what", chat_template=False)
+
+
+def test_a_revision_is_of_the_hub(folders, monkeypatch):
+    monkeypatch.setattr(models, "hub_answers", lambda _: True)
+    assert [models._find("owner/name", revision)[1]["revision"] for revision in (None, "v2")] == ["main", "v2"]
+    with pytest.raises(InputError, match="revision = 'v2', but only a model of the hub has revisions"):
+        load_model(folders[0], revision="v2")

@@ -21,6 +21,7 @@ LAYERS = [
     "tokens",
     "scenario",
     "scenario_file",
+    "unread",
     "cell",
 ]
 LAYERS += ["kinds", "analysis", "provenance", "simulations", "experiment", "search", "validation", "cli"]

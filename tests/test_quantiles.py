@@ -6,7 +6,9 @@ from made_up_run import run as made_up
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.measures.quantiles import linearised
+from uhlm_sim.experiment import run
 from uhlm_sim.rng import stream
+from uhlm_sim.scenario_file import load
 
 EXPERIMENTS, REPLICATIONS, REQUESTS = 300, 8, 120
 DEVIATE = {95: 1.6448536, 99: 2.3263479}  # of the standard normal law
@@ -49,3 +51,19 @@ def test_a_run_gives_the_percentile_of_the_requests_of_all_its_replications():
     requests = results.requests[results.requests["policy"] == "hlm"]
     e2e_s = requests["finished_s"] - requests["arrived_s"]
     assert results.mean("hlm", "e2e_s.p90").mean == pytest.approx(np.percentile(e2e_s.dropna(), 90))
+
+
+def test_a_precision_is_met_by_the_percentile_that_the_summary_tells(scenario_file, monkeypatch):
+    settings = {"duration_s": 8.0, "policy": [{"kind": "hlm"}, {"kind": "slm"}]}
+    scenario = load(scenario_file, settings | {"precision": {"metric": "e2e_s.p90", "relative": 0.9}})
+    looked_at = []
+
+    def look(values, *_target):
+        looked_at.append(values)
+        return 0
+
+    monkeypatch.setattr("uhlm_sim.experiment.more_replications", look)
+    summary = run(scenario, jobs=1).summary.set_index(["policy", "metric"])
+    assert looked_at[0].mean().to_dict() == pytest.approx(
+        {name: summary.loc[(name, "e2e_s.p90"), "mean"] for name in ("hlm", "slm")}
+    )

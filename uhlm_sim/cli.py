@@ -13,10 +13,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
-from uhlm_sim.errors import InputError, SimulationError, UhlmError
+from uhlm_sim.errors import InputError, SimulationError, UhlmError, printable
 
 Progress = Callable[[str, int, int], None]
+
+
+def say(text: object, to: TextIO | None = None) -> None:
+    """Print a line, control characters written out; to stdout unless another stream is given."""
+    print(printable(str(text)), file=to or sys.stdout)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose messages repeat no control characters."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message), file)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,22 +42,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.command(args)
     except InputError as error:
-        print(f"uhlm-sim: {error}", file=sys.stderr)
+        say(f"uhlm-sim: {error}", sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except (UhlmError, OSError) as error:
-        print(f"uhlm-sim: the run failed: {error}", file=sys.stderr)
+        say(f"uhlm-sim: the run failed: {error}", sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("uhlm-sim: interrupted", file=sys.stderr)
+        say("uhlm-sim: interrupted", sys.stderr)
         sys.exit(130)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="uhlm-sim",
         description="Simulate hybrid language model inference in a mobile cell.",
         epilog="Start with: uhlm-sim run quickstart",
@@ -123,12 +136,10 @@ def run_command(args: argparse.Namespace) -> None:
     """Simulate a scenario and print its summary table."""
     from uhlm_sim.analysis.report.terminal import summary_text
     from uhlm_sim.experiment import run
-    from uhlm_sim.names import find_scenario
-    from uhlm_sim.scenario_file import read_scenario
 
     began_s = time.perf_counter()
     _check_jobs_and_path(args)
-    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    scenario = _scenario_of(args)
     out = args.out or _run_folder(scenario.name, resume=args.resume)
     try:
         with progress_bar() as progress:
@@ -143,10 +154,10 @@ def run_command(args: argparse.Namespace) -> None:
             )
     except KeyboardInterrupt:
         if out.exists():
-            print(f"to go on, repeat the command with --resume --out {out}", file=sys.stderr)
+            say(f"to go on, repeat the command with --resume --out {out}", sys.stderr)
         raise
-    print(summary_text(results))
-    print(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    say(summary_text(results))
+    say(f"{out}/report.html, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
     if results.failed:
         points = {failure["point"] for failure in results.failed}
         left_out = "1 point failed and is" if len(points) == 1 else f"{len(points)} points failed and are"
@@ -155,13 +166,11 @@ def run_command(args: argparse.Namespace) -> None:
 
 def capacity_command(args: argparse.Namespace) -> None:
     """Search for the largest load and print the table of capacities."""
-    from uhlm_sim.names import find_scenario
-    from uhlm_sim.scenario_file import read_scenario
     from uhlm_sim.search.capacities import capacity
 
     began_s = time.perf_counter()
     _check_jobs_and_path(args)
-    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    scenario = _scenario_of(args)
     out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
     with progress_bar() as progress:
         result = capacity(
@@ -176,8 +185,20 @@ def capacity_command(args: argparse.Namespace) -> None:
             allow_plugins=args.allow_plugins,
             progress=progress,
         )
-    print(result.text())
-    print(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    say(result.text())
+    say(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
+
+
+def _scenario_of(args: argparse.Namespace) -> Any:
+    """Read the scenario of a command and warn of keys that have no effect."""
+    from uhlm_sim.names import find_scenario
+    from uhlm_sim.scenario_file import read_scenario
+    from uhlm_sim.unread import unread_keys
+
+    scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
+    for sentence in unread_keys(scenario):
+        say(f"uhlm-sim: warning: {sentence}", sys.stderr)
+    return scenario
 
 
 def _check_jobs_and_path(args: argparse.Namespace) -> None:
@@ -195,8 +216,8 @@ def _check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise InputError(f"{folder}: can't be written to ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"{folder}: can't be written to ({getattr(error, 'strerror', error)})") from None
 
 
 def record_command(args: argparse.Namespace) -> None:
@@ -208,9 +229,9 @@ def record_command(args: argparse.Namespace) -> None:
     scenario = read_scenario(find_scenario(args.scenario), args.overrides)
     with progress_bar() as progress:
         trace = record_missing(scenario, progress)
-    print(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
+    say(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
     for entry in trace.header.paths:
-        print(f"  {entry.name}")
+        say(f"  {entry.name}")
 
 
 def validate_command(args: argparse.Namespace) -> None:
@@ -225,19 +246,22 @@ def validate_command(args: argparse.Namespace) -> None:
     _check_folder(args.out)
     with progress_bar() as progress:
         result = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
-    print(result.text())
-    print(f"{write_page(result, args.out)}, in {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+    say(result.text())
+    say(f"{write_page(result, args.out)}, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
     if not result.passed:
         sys.exit(1)
 
 
 def report_command(args: argparse.Namespace) -> None:
-    """Write a finished run's figures and report again."""
+    """Write a finished run's figures and report again, and print its summary table as the run did."""
+    from uhlm_sim.analysis.report.terminal import summary_text
     from uhlm_sim.analysis.results import Results
 
     results = Results.read(args.run_dir)
     _check_folder(args.run_dir / "figures")
-    print(results.write_report(args.run_dir))
+    page = results.write_report(args.run_dir)
+    say(summary_text(results))
+    say(page, sys.stderr)
 
 
 def timeline_command(args: argparse.Namespace) -> None:
@@ -248,7 +272,7 @@ def timeline_command(args: argparse.Namespace) -> None:
     if args.out:
         _check_folder(out.parent)
     write_timeline(args.run_dir, out, point=args.point, policy=args.policy, replication=args.replication)
-    print(out)
+    say(out)
 
 
 def list_command(_args: argparse.Namespace) -> None:
@@ -256,17 +280,17 @@ def list_command(_args: argparse.Namespace) -> None:
     from uhlm_sim.kinds import names_and_lines
 
     for heading, lines in names_and_lines():
-        print(heading)
+        say(heading)
         for name, line in lines.items():
-            print(f"  {name:<24} {line}")
-    print("A kind may also be code of your own, module:object, with --allow-plugins")
+            say(f"  {name:<24} {line}")
+    say("A kind may also be code of your own, module:object, with --allow-plugins")
 
 
 def schema_command(_args: argparse.Namespace) -> None:
     """Print the JSON schema of a scenario."""
     from uhlm_sim.scenario import Scenario
 
-    print(json.dumps(Scenario.model_json_schema(), indent=2))
+    say(json.dumps(Scenario.model_json_schema(), indent=2))
 
 
 @contextmanager
@@ -318,7 +342,7 @@ def calibrate_command(args: argparse.Namespace) -> None:
     if args.trace in names or Path(args.trace).suffix == ".toml":
         tokens = read_scenario(find_scenario(args.trace)).tokens
         if isinstance(tokens, SyntheticTokens):
-            print(SyntheticLaw(tokens).text())
+            say(SyntheticLaw(tokens).text())
             return
         args.trace = tokens.path
     trace = Trace.read(args.trace)
@@ -329,32 +353,30 @@ def calibrate_command(args: argparse.Namespace) -> None:
         low, high = law.intervals[name]
         return f"[{low:.3f}, {high:.3f}]"
 
-    print(f"{args.trace}: LLM {trace.header.models['llm']['name']}, SLM {trace.header.models['slm']['name']}")
-    print(f"fitted on {law.tokens:,} tokens of {law.prompts} calibration prompts, judged on {trace.prompts} others\n")
-    print("                     this pair                      the paper")
-    print(f"a                    {law.a:>7.3f} {interval('a'):<20}   0.82")
-    print(f"b                    {law.b:>7.3f} {interval('b'):<20}  -0.06")
-    print(f"Delta = P(y_d < x_d) {law.delta:>7.3f} {interval('delta'):<20}   about 0.29, inferred from its thresholds")
+    say(f"{args.trace}: LLM {trace.header.models['llm']['name']}, SLM {trace.header.models['slm']['name']}")
+    say(f"fitted on {law.tokens:,} tokens of {law.prompts} calibration prompts, judged on {trace.prompts} others\n")
+    say("                     this pair                      the paper")
+    say(f"a                    {law.a:>7.3f} {interval('a'):<20}   0.82")
+    say(f"b                    {law.b:>7.3f} {interval('b'):<20}  -0.06")
+    say(f"Delta = P(y_d < x_d) {law.delta:>7.3f} {interval('delta'):<20}   about 0.29, inferred from its thresholds")
     for name, key, paper in (("risk-averse", "risk_averse", "0.073"), ("risk-prone", "risk_prone", "0.43")):
         value = law.threshold(name)
-        print(f"{name:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
-    print(f"\nmean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}")
-    print("\nThe law, bin by bin (mean rejection probability, 95 % over prompts)")
+        say(f"{name:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
+    say(f"\nmean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}")
+    say("\nThe law, bin by bin (mean rejection probability, 95 % over prompts)")
     bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0))
-    print(bins.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    print("\nRisk E[beta; skipped] per token: predicted from the calibration prompts, realised on the others")
+    say(bins.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    say("\nRisk E[beta; skipped] per token: predicted from the calibration prompts, realised on the others")
     shown = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
-    print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    print("own_: along the rule's own recorded path; the others along the prefixes of hlm")
-    print(
-        "\nAnswers, path by path (95 % over prompts): cosine to the LLM's, over HLM's; to the reference; error a token"
-    )
+    say(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    say("own_: along the rule's own recorded path; the others along the prefixes of hlm")
+    say("\nAnswers, path by path (95 % over prompts): cosine to the LLM's, over HLM's; to the reference; error a token")
     names = ["path", "cosine", "cosine_to_hlm", "cosine_to_hlm.low", "cosine_to_hlm.high", "reference"]
     shown = answer_quality(trace)[[*names, "distribution_error"]]
-    print(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    say(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "paper": 0.43}
     figure = uncertainty_figure(law.bins, law.a, law.b, thresholds)
-    print(save(figure, args.out, "uncertainty_law"), file=sys.stderr)
+    say(save(figure, args.out, "uncertainty_law"), sys.stderr)
 
 
 def _run_folder(name: str, *, resume: bool) -> Path:

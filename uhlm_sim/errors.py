@@ -10,11 +10,23 @@ Library code raises these and prints nothing; a message names the file, the key,
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST_WORD, LONGEST_LINE, MOST_LINES = 400, 1500, 20  # of a message
+# Controls but line feed and tab, marks of direction, line separators, halves of a pair: what a terminal would act on.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UhlmError(Exception):
-    """Everything this package raises on purpose."""
+    """Everything this package raises on purpose; control characters are written out, and what is too long is cut."""
+
+    def __init__(self, message: object = "") -> None:
+        lines = printable(str(message)).split("\n")
+        words = (re.sub(rf"\S{{{LONGEST_WORD},}}", lambda word: _cut(word[0], LONGEST_WORD), line) for line in lines)
+        shown = [_cut(line, LONGEST_LINE) for line in words]
+        more = [f"... and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        super().__init__("\n".join(shown[:MOST_LINES] + more))
 
 
 class InputError(UhlmError, ValueError):
@@ -31,6 +43,25 @@ class TraceError(InputError):
 
 class SimulationError(UhlmError, RuntimeError):
     """A run failed or broke one of its invariants."""
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters written out, as `\\x1b`: a terminal shows it and does nothing else."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def in_words(error: BaseException) -> str:
+    """Return an exception's type and message in one line; a message that can't be had is left out."""
+    try:
+        lines = str(error).splitlines()
+    except BaseException:  # code of a user's own raises what it likes
+        lines = []
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
+def _cut(text: str, length: int) -> str:
+    """Return a text, or its beginning and its end if it is longer."""
+    return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 4 :]}"
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

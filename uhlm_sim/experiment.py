@@ -24,11 +24,12 @@ from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.results import Results
-from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, writing
+from uhlm_sim.analysis.run import Run
+from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, refuse_links, writing
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
-from uhlm_sim.errors import InputError, ScenarioError, SimulationError, did_you_mean
+from uhlm_sim.errors import InputError, ScenarioError, SimulationError, UhlmError, did_you_mean, in_words
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
@@ -106,7 +107,7 @@ def _finish(
     tasks = [task for task in tasks if task.point not in failed]
     results = _results(scenario, points, ready, tasks, failures, parts, out, began_s)
     if out is not None:
-        with writing(results, out):
+        with writing(results, out) as results:
             results.write_report(out)
         if not results.failed:
             shutil.rmtree(out / PARTS)
@@ -154,10 +155,24 @@ def _more(scenario: Scenario, point: int, tasks: Sequence[Task], parts: Parts) -
     precision = scenario.precision
     labels = [policy.label for policy in scenario.policy]
     here = [task for task in tasks if task.point == point]
-    values = pd.DataFrame(
-        [(labels[task.policy], task.replication, parts.metrics(task)["metrics"][precision.metric]) for task in here],
-        columns=["policy", "replication", "value"],
-    ).pivot(index="replication", columns="policy", values="value")[labels]
+    rows = pd.DataFrame(
+        [
+            (point, labels[task.policy], task.replication, parts.metrics(task)["metrics"][precision.metric])
+            for task in here
+        ],
+        columns=["point", "policy", "replication", "value"],
+    ).assign(metric=precision.metric)
+    none = pd.DataFrame()
+    so_far = Run(
+        summary=none,
+        replications=rows,
+        requests=_gather("requests", here, parts, None),
+        tokens=None,
+        stations=none,
+        scenario={"warmup_s": scenario.warmup_s, "duration_s": scenario.duration_s},
+        provenance={"closed_loop": False},
+    )
+    values = with_pooled_quantiles(rows, so_far).pivot(index="replication", columns="policy", values="value")[labels]
     return more_replications(values, labels[0], precision.relative, precision.max_replications)
 
 
@@ -243,7 +258,20 @@ class Ready:
 
 
 def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> Ready:
-    settings, functions = scenario.tokens, find_names(scenario, allow_plugins=allow_plugins)
+    functions = find_names(scenario, allow_plugins=allow_plugins)
+    try:
+        return _checked(scenario, functions, progress)
+    except (UhlmError, OSError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        own = [f"{named.key} = '{named.name}'" for named in functions.values() if named.is_own]
+        if not own:
+            raise
+        raise ScenarioError(f"{', '.join(own)}: {in_words(error)}") from None  # code of the user's own
+
+
+def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) -> Ready:
+    settings = scenario.tokens
     tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
     tokens.check_max_tokens(scenario.traffic.max_tokens)
     policies = [ready_policy(index, scenario, tokens, functions) for index in range(len(scenario.policy))]
@@ -324,8 +352,11 @@ def _claim(out: Path, scenario: Scenario, identity: str, *, resume: bool) -> boo
                 )
             if (out / SUMMARY).is_file():
                 return True
+            refuse_links(out)
         (out / PARTS).mkdir(parents=True, exist_ok=resume)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{out}: can't be made ({error})") from None
     if there:
         return False

@@ -73,7 +73,7 @@ class Scenario(Section):
     downlink: Downlink = Downlink()
     slo: Slo = Slo()
     precision: Precision | None = Field(None, description="more replications than `replications`, until this is met")
-    policy: list[Policy] = Field(min_length=1)
+    policy: list[Policy] = Field(min_length=1, max_length=256)
     device_class: list[DeviceClass] = Field([], description="phones that differ; all alike if there is none")
     output: Output = Output()
     sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")

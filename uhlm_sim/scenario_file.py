@@ -1,5 +1,6 @@
 """Scenario files: reads TOML with overrides, writes TOML, words errors. The only place that knows file syntax."""
 
+import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,13 @@ FILES = {  # keys that name a file -> the kind that reads it, and the key of tha
     "base_station.service.path": ("table", "base_station.service.kind"),
 }
 ONE_KIND = f"must be one of {', '.join(TOKENS)}"
+UNSWEPT = {  # keys that all points share, and why
+    "policy": "name a policy and its key, as in policy.u-hlm(0.43).threshold",
+    "replications": "it is of all points; [precision] gives each what it needs",
+    "sweep": "a sweep has no sweeps",
+    "version": "it is the file's",
+}
+MOST_POINTS, MOST_SIMULATIONS = 10_000, 1_000_000
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -76,6 +84,10 @@ def load(scenario: str | Path, overrides: Mapping[str, Any] | None = None, *, se
 def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
     """Turn plain values into a Scenario. Raises ScenarioError with one line for each key that is wrong."""
     try:
+        json.dumps(values, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise ScenarioError(f"{where}: {error.object[error.start : error.end]!r} is no UTF-8 text") from None
+    try:
         return Scenario.model_validate(values)
     except ValidationError as error:
         messages: dict[str, list[str]] = {}
@@ -111,23 +123,30 @@ class Point:
 def sweep_points(scenario: Scenario) -> list[Point]:
     """Return the scenario's points: the product of the sweep's lists, the last key fastest, or with `zip` their pairs.
 
-    Raises ScenarioError for a list that is none or empty, lists of different lengths to be zipped, more than 10,000
-    points, a point that is there twice, and whatever is wrong with a point, told with its values.
+    Raises ScenarioError for a list that is none or empty, a key that all points share, lists of different lengths to be
+    zipped, more than MOST_POINTS or MOST_SIMULATIONS, a point that is there twice, points of synthetic and of real
+    tokens, and whatever is wrong with a point, told with its values.
     """
+    zips = scenario.sweep.get("zip", False)
+    if not isinstance(zips, bool):
+        raise ScenarioError(f"sweep.zip = {zips!r}: must be true or false")
     lists = {key: given for key, given in scenario.sweep.items() if key != "zip"}
     for key, given in lists.items():
         if not isinstance(given, list) or not given:
             raise ScenarioError(f"sweep.{key}: must be a list of at least one value")
+        table = key.partition(".")[0]
+        if key in UNSWEPT or table == "sweep":
+            raise ScenarioError(f"sweep.{key}: can't be swept: {UNSWEPT[table]}")
     if not lists:
-        return [Point({}, scenario.model_copy(update={"sweep": {}}))]
+        return _bounded([Point({}, scenario.model_copy(update={"sweep": {}}))])
     columns = [given for given in lists.values() if isinstance(given, list)]
-    if scenario.sweep.get("zip", False):
+    if zips:
         if len({len(column) for column in columns}) > 1:
             raise ScenarioError("sweep: lists to be zipped must have the same length")
         rows = list(zip(*columns, strict=True))
     else:
-        if math.prod(len(column) for column in columns) > 10_000:
-            raise ScenarioError("sweep: more than 10,000 points")
+        if math.prod(len(column) for column in columns) > MOST_POINTS:
+            raise ScenarioError(f"sweep: more than {MOST_POINTS:,} points")
         rows = list(product(*columns))
     seen = set()
     for row in rows:
@@ -144,10 +163,23 @@ def sweep_points(scenario: Scenario) -> list[Point]:
         values: dict[str, Any] = scenario.model_dump(mode="json", exclude_none=True, exclude={"sweep"})
         paths = {key: _key_path(values, key) for key in swept}
         for key, value in swept.items():
-            _assign(values, paths[key], value, f"sweep.{key}")
+            _assign(values, paths[key], deepcopy(value), f"sweep.{key}")
         swept |= {key: Path(str(swept[key])).name for key in short}  # tables say the same wherever the files lie
         words = Point(swept, scenario).words
         points.append(Point(swept, parse_scenario(values, f"sweep point {words}")))
+    return _bounded(points)
+
+
+def _bounded(points: list[Point]) -> list[Point]:
+    """Return the points. Raises ScenarioError for too much work, and for tables that are of two kinds."""
+    simulations = sum(len(point.scenario.policy) * point.scenario.replications for point in points)
+    if simulations > MOST_SIMULATIONS:
+        raise ScenarioError(
+            f"points x policies x replications: {simulations:,} simulations; at most {MOST_SIMULATIONS:,}"
+        )
+    kinds = sorted({point.scenario.tokens.kind for point in points})
+    if len(kinds) > 1 and "synthetic" in kinds:
+        raise ScenarioError(f"sweep: points of tokens.kind {' and '.join(kinds)}; run each kind by itself")
     return points
 
 
@@ -232,10 +264,13 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise ScenarioError(f"--set {override}: write it as key=value, for instance --set channel.mean_snr_db=5")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        value = text.strip()
-    _assign(values, _key_path(values, key.strip()), value, f"--set {override}")
+        parsed = {"value": text.strip()}
+        parsed |= {"more": ""} if len(text.strip().splitlines()) > 1 else {}
+    if len(parsed) > 1 or "\n" in key or "\r" in key:
+        raise ScenarioError(f"--set {override!r}: must be one key and one value; text follows after the end of a line")
+    _assign(values, _key_path(values, key.strip()), parsed["value"], f"--set {override}")
 
 
 def _assign(values: dict[str, Any], path: Sequence[Any], value: Any, where: str) -> None:
@@ -283,7 +318,9 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
         for index, label in enumerate(known):
             if rest.startswith(f"{label}.") and known.count(label) == 1:
                 return ["policy", index, *rest.removeprefix(f"{label}.").split(".")]
-    label = rest.rpartition(".")[0]
+    if rest in (*labels, *kinds):
+        raise ScenarioError(f"{key}: names no key of the policy; write it as policy.u-hlm(0.43).threshold")
+    label = rest.rpartition(".")[0] or rest
     raise ScenarioError(f"{key}: no single policy is called '{label}'; there are {', '.join(map(str, labels))}")
 
 
@@ -304,7 +341,7 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
         parts[1] = _label(values["policy"][parts[1]])
     if parts[:1] == ["device_class"] and len(parts) > 1 and isinstance(values["device_class"][parts[1]], dict):
         parts[1] = str(values["device_class"][parts[1]].get("name", parts[1]))
-    key = ".".join(str(part) for part in parts) or "the scenario"
+    key = ".".join(str(part) for part in parts) if parts else "the scenario"
     value = error.get("input")
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
@@ -317,6 +354,8 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
         return f"{key}.kind", f"is missing; it {ONE_KIND}"
     if error["type"] == "union_tag_invalid":
         return f"{key}.kind = '{error['ctx']['tag']}'", ONE_KIND
+    if parts[:2] == ["sweep", "zip"]:
+        return f"sweep.zip = {value!r}", "must be true or false"
     if parts[:1] == ["sweep"] and len(parts) > 1:
         return f"sweep.{_dotted(parts[1:], values['sweep'])} = {value!r}", "must be a list of values"
     if isinstance(value, float) and not math.isfinite(value):

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
-from uhlm_sim.errors import ScenarioError, did_you_mean
+from uhlm_sim.errors import ScenarioError, did_you_mean, in_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,10 @@ class Seam:
             raise ScenarioError(f"{where}: code of your own runs only with --allow-plugins")
         try:
             function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # the user's own module may raise anything
-            raise ScenarioError(f"{where}: can't be imported ({type(error).__name__}: {error})") from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's own module may raise anything, SystemExit too
+            raise ScenarioError(f"{where}: can't be imported ({in_words(error)})") from None
         return function
 
     def named(self, scenario: object, *, allow_plugins: bool = False) -> Iterator["Named"]:

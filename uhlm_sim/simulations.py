@@ -9,9 +9,11 @@ import hashlib
 import io
 import json
 import os
+import threading
+import time
 import traceback
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
-from uhlm_sim.errors import InputError, SimulationError, UhlmError
+from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words
 from uhlm_sim.scenario import ModelsTokens, Scenario, SyntheticTokens, TraceTokens
 from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.token_set import TokenSet
@@ -42,6 +44,7 @@ from uhlm_sim.version import VERSION
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 TABLES = ("requests", "rounds", "tokens", "stations")
 METRICS = "metrics.json"
+PARENT = "UHLM_SIM_PARENT"  # the process that started a worker, in its environment
 SEAL = 64  # bytes before a part
 
 
@@ -137,17 +140,13 @@ def simulate_missing(
     failures = []
     # Unordered, so that no finished part waits in memory for a slower one to be kept before it.
     try:
-        with _safe_path():
-            arriving = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
-                joblib.delayed(_in_worker)(number, task) for number, task in enumerate(missing)
-            )
-            for number, part in arriving:
-                if isinstance(part, bytes):
-                    parts.keep(missing[number], part)
-                else:
-                    failures.append(Failure(missing[number], part))
-                done += 1
-                progress("simulating", done, total)
+        for number, part in in_processes(_in_worker, enumerate(missing), workers):
+            if isinstance(part, bytes):
+                parts.keep(missing[number], part)
+            else:
+                failures.append(Failure(missing[number], part))
+            done += 1
+            progress("simulating", done, total)
     except BrokenProcessPool as error:
         raise SimulationError(
             f"a worker process died, perhaps for want of memory; --resume goes on ({str(error).partition(chr(10))[0]})"
@@ -155,21 +154,46 @@ def simulate_missing(
     return sorted(failures, key=lambda failure: failure.task.name)
 
 
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Start processes that import nothing from the present folder by its being there.
+def in_processes(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """Yield what a function returns for each call's arguments, in the order in which they end.
 
-    A worker gets the parent's path once it runs, so a user's own modules are found where the parent finds them.
+    On `jobs` processes of this machine, which end when this one does, or on the joblib backend that is active. They
+    import nothing from the present folder by its being there: a worker gets the parent's path once it runs, so a user's
+    own modules are found where the parent finds them.
     """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+    with _environment({"PYTHONSAFEPATH": "1", PARENT: str(os.getpid())}):
+        yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            joblib.delayed(_ending_with_parent)(function, call) for call in calls
+        )
+
+
+def _ending_with_parent(function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
+    """Call a function; a worker of `in_processes` ends when the process that started it is no more."""
+    parent = int(os.environ.get(PARENT, os.getpid()))
+    if parent != os.getpid() and all(thread.name != PARENT for thread in threading.enumerate()):
+        threading.Thread(target=_end_without, args=(parent,), name=PARENT, daemon=True).start()
+    return function(*call)
+
+
+def _end_without(parent: int) -> None:
+    """End this process when its parent is another one: the parent was killed, and could not say so."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -210,12 +234,14 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
         return number, _part(task)
     except UhlmError as error:
         return number, str(error)
-    except (Exception, SystemExit) as error:  # a user's own policy, channel or allocator may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's own policy, channel or allocator may raise anything
         origin: BaseException = error
         while origin.__cause__ is not None:  # SimPy raises what a process raised once more
             origin = origin.__cause__
         where = traceback.extract_tb(origin.__traceback__)[-1]
-        return number, f"{type(origin).__name__}: {origin} ({Path(where.filename).name}, line {where.lineno})"
+        return number, f"{in_words(origin)} ({Path(where.filename).name}, line {where.lineno})"
 
 
 def _part(task: Task) -> bytes:

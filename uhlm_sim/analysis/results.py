@@ -15,7 +15,7 @@ from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.report.notebook import results_html
 from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.run import ESTIMATE, Run
-from uhlm_sim.analysis.run_folder import read_run
+from uhlm_sim.analysis.run_folder import read_run, refuse_links
 from uhlm_sim.errors import InputError, did_you_mean
 
 
@@ -53,6 +53,7 @@ class Results(Run):
 
     def write_report(self, run_dir: Path | str) -> Path:
         """Draw the run's figures into `figures/` of a folder, write `report.html` there, and return the latter."""
+        refuse_links(Path(run_dir))
         page = Path(run_dir) / "report.html"
         write_report(self, write_figures(self, page.with_name("figures")), page)
         return page

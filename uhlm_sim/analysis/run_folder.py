@@ -11,8 +11,9 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -25,6 +26,7 @@ from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 SUMMARY, PARTIAL = "summary.csv", "summary.partial.csv"
 PROVENANCE, SCENARIO = "provenance.json", "scenario.resolved.toml"
 FILES = ("replications.csv", "stations.csv", "requests.parquet", SCENARIO, PROVENANCE)
+RunT = TypeVar("RunT", bound=Run)
 DIGESTS = "sha256"  # the provenance's key of all checksums
 
 
@@ -46,14 +48,10 @@ def read_run(folder: Path) -> Run:
             if not (folder / name).is_file():
                 raise InputError(f"{folder}: not a finished run, it has no {name}")
         run = Run(
-            summary=_read_csv(folder / summary),
-            replications=_read_csv(folder / "replications.csv"),
             requests=pd.read_parquet(folder / "requests.parquet"),
             rounds=kept("rounds", ROUND_COLUMNS),
             tokens=kept("tokens", TOKEN_COLUMNS),
-            stations=_read_csv(folder / "stations.csv"),
-            scenario=tomllib.loads((folder / SCENARIO).read_text(encoding="utf-8")),
-            provenance=unsealed(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")), folder),
+            **_read_text(folder, folder / summary),
         )
     except InputError:
         raise
@@ -82,10 +80,11 @@ def read_run(folder: Path) -> Run:
 
 
 @contextmanager
-def writing(run: Run, folder: Path) -> Iterator[None]:
-    """Write a run's tables into its folder, where its scenario, requests and tokens are already.
+def writing(run: RunT, folder: Path) -> Iterator[RunT]:
+    """Write a run's tables into its folder, where its scenario, requests and tokens are already; yield it as read back.
 
-    What the block writes beside them is there before the summary, which comes last.
+    So a report of the run is that of its folder, to the last digit. What the block writes beside the tables is there
+    before the summary, which comes last.
     """
     files = ["replications.csv", "stations.csv", "requests.parquet", SCENARIO]
     files += ["rounds.parquet", "tokens.parquet"] if run.tokens is not None else []
@@ -95,10 +94,18 @@ def writing(run: Run, folder: Path) -> Iterator[None]:
     write_table(run.summary, being_written, run.source)
     provenance = sealed(run.provenance, {summary: being_written} | {name: folder / name for name in files})
     (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-    yield
+    yield replace(run, **_read_text(folder, being_written))
     being_written.replace(folder / summary)
     if not run.failed:
         (folder / PARTIAL).unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise InputError for a symbolic link in a run's folder: what it names elsewhere would be written over."""
+    for place, folders, files in os.walk(folder):
+        link = next((name for name in (*folders, *files) if Path(place, name).is_symlink()), None)
+        if link is not None:
+            raise InputError(f"{Path(place, link)}: is a symbolic link; a run writes into its own folder alone")
 
 
 @contextmanager
@@ -170,7 +177,25 @@ def _of_values(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    # A policy may be called NA: only an empty field is null. The mark on the rows is in the provenance, too.
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"policy": str})
-    return table.drop(columns="source", errors="ignore")
+def _read_text(folder: Path, summary: Path) -> dict[str, Any]:
+    """Return what of a run is text: its tables of numbers, its scenario and its provenance."""
+    scenario = tomllib.loads((folder / SCENARIO).read_text(encoding="utf-8"))
+    swept = {key: values for key, values in scenario.get("sweep", {}).items() if isinstance(values, list)}
+    tables = {"summary": summary, "replications": folder / "replications.csv", "stations": folder / "stations.csv"}
+    return {
+        **{name: _read_csv(path, swept) for name, path in tables.items()},
+        "scenario": scenario,
+        "provenance": unsealed(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")), folder),
+    }
+
+
+def _read_csv(path: Path, swept: Mapping[str, list[Any]]) -> pd.DataFrame:
+    # A policy may be called NA, and swept words may look like numbers; elsewhere only an empty field is null.
+    words = ["policy", *swept]
+    empty = {name: [""] for name in pd.read_csv(path, nrows=0).columns if name not in words}
+    table = pd.read_csv(path, keep_default_na=False, na_values=empty, dtype=dict.fromkeys(words, str))
+    for key in swept.keys() & set(table.columns):
+        as_written = {f"{value:.9g}": value for value in swept[key] if isinstance(value, float)}
+        as_written |= {str(value): value for value in swept[key] if not isinstance(value, list | dict)}
+        table[key] = [as_written.get(text, text) for text in table[key]]
+    return table.drop(columns="source", errors="ignore")  # the mark on the rows is in the provenance, too

@@ -241,6 +241,8 @@ def _claim(folder: Path) -> list[Path]:
             raise InputError(f"{folder}: is there already; --out names another folder")
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{folder}: can't be made ({error})") from None
     return missing

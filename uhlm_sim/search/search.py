@@ -9,6 +9,7 @@ import pandas as pd
 
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.metrics import UNITS
+from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError, ScenarioError
@@ -293,7 +294,8 @@ class Search:
         results = self._run(point.model_copy(update={"policy": policies}), tell)
         self.provenance = self.provenance or results.provenance
         judged = verdicts(results.replications, results.terms).set_index("policy")
-        for label, rows in results.replications.groupby("policy", sort=False):
+        pooled = with_pooled_quantiles(results.replications, results)
+        for label, rows in pooled.groupby("policy", sort=False):
             values = rows.pivot(index="metric", columns="replication", values="value").astype(np.float64)
             word, sentence = judged.loc[label, ["verdict", "words"]]
             self.seen[load, str(label)] = Seen(

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from uhlm_sim.errors import did_you_mean
 from uhlm_sim.settings.device import Device
-from uhlm_sim.settings.section import Decibels, Seconds, Section, Watts
+from uhlm_sim.settings.section import Decibels, Seconds, Section, Watts, Weight
 from uhlm_sim.settings.traffic import Traffic
 
 
@@ -23,7 +23,7 @@ class DeviceClass(Section):
     uncertainty_s: Seconds | None = None
     power_w: Watts | None = None
     mean_snr_db: Decibels | None = None
-    weight: float | None = Field(None, gt=0, le=1e6, description="for the allocator weighted; 1 if unset")
+    weight: Weight | None = Field(None, description="for the allocator weighted; 1 if unset")
     think_time_s: Seconds | None = None
     rate_per_s: float | None = Field(None, gt=0, le=1e6)
     policy: str | None = Field(None, description="label of one of the scenario's policies")

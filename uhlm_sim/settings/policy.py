@@ -60,7 +60,7 @@ class Policy(Section):
         None,
         min_length=1,
         max_length=80,
-        pattern=r"^[^$\\\x00-\x1f\x7f]+$",
+        pattern=r"^[^$\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$",
         description="its label in tables and figures",
     )
     threshold: Rule | Annotated[float, Field(ge=0, le=1)] | Target | None = Field(

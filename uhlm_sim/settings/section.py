@@ -3,7 +3,7 @@
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from uhlm_sim.errors import did_you_mean
 from uhlm_sim.names import load_presets
@@ -14,12 +14,23 @@ Seconds = Annotated[float, Field(ge=0, le=1e6)]
 Decibels = Annotated[float, Field(ge=-100, le=100)]
 Watts = Annotated[float, Field(ge=0, le=1e6)]
 Kind = Annotated[str, Field(min_length=1, max_length=200)]
+Weight = Annotated[float, Field(ge=1e-3, le=1e6)]  # of the band: sums of weights keep nine digits of the least one
+LEAST = 1e-30  # nearer to 0 powers and quotients would underflow; no unit of a scenario has values there
 
 
 class Section(BaseModel):
     """A table of the file: frozen, strictly typed, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def representable(cls, value: Any) -> Any:
+        """Refuse numbers between 0 and LEAST."""
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and 0.0 < abs(number) < LEAST:
+                raise ValueError(f"is nearer to 0 than {LEAST:g}, the least that is computed with")
+        return value
 
 
 def with_preset(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from uhlm_sim.settings.policy import Payload
-from uhlm_sim.settings.section import Kind, Section
+from uhlm_sim.settings.section import Kind, Section, Weight
 
 
 class Link(Section):
@@ -32,7 +32,7 @@ class Uplink(Section):
     snr_rule: Literal["per-hertz", "power-limited"] = Field(
         "per-hertz", description="power density fixed, or a phone's power put into its share of the band"
     )
-    weights: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], Field(min_length=1)] | None = Field(
+    weights: Annotated[list[Weight], Field(min_length=1)] | None = Field(
         None, description="weighted: one for each phone"
     )
     tti_s: float | None = Field(

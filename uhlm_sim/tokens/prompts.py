@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from channel_models.text_table import decode, read_content
 from uhlm_sim.errors import InputError
 
 BUILT_IN_PROMPTS = Path(__file__).parent / "data" / "prompts.jsonl"
@@ -38,9 +39,9 @@ def read_prompts(path: str | Path | None = None) -> list[Prompt]:
     """
     file = BUILT_IN_PROMPTS if path is None or path == "built-in" else Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as problem:
-        raise InputError(f"prompts '{file}': can't be read: {problem}") from None
+        text = decode(read_content(file))
+    except ValueError as problem:
+        raise InputError(f"prompts '{file}': {problem}") from None
     prompts = [
         _prompt(entry, number, f"prompts '{file}', {place}")
         for number, (place, entry) in enumerate(_entries(text, file), start=1)

@@ -182,6 +182,8 @@ def locate(name_or_path: str | Path) -> Path:
             return built_in
         if given.is_file():
             return given
+        if given.exists():
+            raise TraceError(f"trace '{name_or_path}': is a folder, a pipe or a device, not a file")
     except OSError as problem:  # a name too long for a file, or a folder that can't be entered
         raise TraceError(f"trace '{name_or_path}': can't be read ({problem})") from None
     names = sorted(file.stem for file in BUILT_IN.glob("*.parquet"))

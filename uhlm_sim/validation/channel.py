@@ -11,7 +11,11 @@ from scipy.stats import ncx2
 
 import channel_models as radio
 from channel_models import fading
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.air import Air
+from uhlm_sim.cell.radio.fading import find_fading, make_air
+from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.validation.drive import AHEAD, one_after_another
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is, share_is
 
@@ -111,6 +115,28 @@ def long_uploads(trial: Trial) -> Finding:
     return mean_is(theory, rates, f"16 runs of {uploads:,} uploads over blocks of 20 ms")
 
 
+def apart(trial: Trial) -> Finding:
+    """Two phones of a cell: each is below ln 2 of its mean half of the time, both a quarter of it."""
+    seed, blocks = int(trial.rng("seed").integers(2**40)), 20_000 * trial.size
+    values = {"name": "validation", "seed": seed, "tokens": {"path": "smollm2-pair"}, "policy": [{"kind": "hlm"}]}
+    scenario = parse_scenario(values | {"traffic": {"devices": 2}})
+    fading_of = find_fading(scenario, find_names(scenario)["channel.kind"])
+    air = make_air(scenario, fading_of, 0, np.zeros(2), population(scenario))
+    both = 0
+    for block in range(blocks):
+        air.enter(block)
+        both += bool((air.snr < math.log(2)).all())
+    return share_is(0.25, both, blocks, f"{blocks:,} blocks")
+
+
+def places(trial: Trial) -> Finding:
+    """Half of a disc's area, and so half of its phones, lies within R / sqrt(2) of its middle."""
+    phones = 20_000 * trial.size
+    drop = radio.drop_phones(trial.rng(), phones, radius_m=300.0, min_distance_m=10.0)
+    within = math.sqrt((300.0**2 + 10.0**2) / 2)
+    return share_is(0.5, int((drop.distance_m < within).sum()), phones, f"{phones:,} phones")
+
+
 def path_loss(_trial: Trial) -> Finding:
     simulated = [
         radio.uma(DISTANCES_M, seen, carrier_hz=5e9, base_station_height_m=25.0, phone_height_m=1.5)
@@ -147,6 +173,10 @@ CLAIMS = (
     Claim("rate over many blocks",
           "A phone that never stops sending gets the mean rate, whatever its uploads' ends in the blocks",
           "Lee 1990; the law of large numbers", "bit/s/Hz", long_uploads),
+    Claim("own fades apart", "Two phones fade apart: both are below their median gain in a block of four",
+          "independent gains", "1", apart),
+    Claim("places", "Phones are dropped evenly over a disc: half of them in the inner half of its area",
+          "area of a ring", "1", places),
     Claim("path loss", "Path loss of an urban macro cell is the report's, to its three decimals",
           "3GPP TR 38.901, table 7.4.1-1", "dB", path_loss),
     Claim("link budget",

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import quad
 
+from uhlm_sim.settings.tokens import SkipRate, SyntheticTokens
 from uhlm_sim.tokens import speculative
-from uhlm_sim.tokens.decoding_rule import HLM
+from uhlm_sim.tokens.decoding_rule import HLM, DecodingRule
+from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.validation.findings import Claim, Finding, Trial, counts_follow, equals, mean_is, share_is
 
@@ -21,6 +23,7 @@ PAIRS = {
     "blind": (np.array([0.6, 0.4, 0.0, 0.0]), np.array([0.1, 0.2, 0.3, 0.4])),
 }
 LOGITS, SAMPLES = np.array([2.0, 1.0, 0.5, -1.0]), 20
+SYNTHETIC = SyntheticTokens(kind="synthetic", a=0.82, b=-0.06, skip_rates=[SkipRate(threshold=9 / SAMPLES, rate=0.6)])
 
 
 def hybrid(trial: Trial, x: Floats, y: Floats, draws: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -109,11 +112,33 @@ def uncertainty_limits(trial: Trial) -> Finding:
     return equals(expected, np.concatenate([plain, cold]), "50 random prefixes, enumerated")
 
 
+def skips_on_the_grid(trial: Trial) -> Finding:
+    """At a threshold on the grid of u, L / K, a token with u = L / K is kept: P(u <= L / K) as published, 0.6."""
+    prompts = 100 * trial.size
+    source = Synthetic(SYNTHETIC).source(DecodingRule("u-hlm", threshold=9 / SAMPLES))
+    skips = np.concatenate([source.path(prompt, 0).skipped for prompt in range(prompts)])
+    return share_is(0.6, int(skips.sum()), len(skips), f"{len(skips):,} tokens of a synthetic source")
+
+
+def random_skips(trial: Trial) -> Finding:
+    """rand-hlm's coin is another than the LLM's: what it sends is accepted as often as any draft, 1 - E[beta]."""
+    prompts = 100 * trial.size
+    source = Synthetic(SYNTHETIC).source(DecodingRule("rand-hlm", skip_rate=0.5))
+    paths = [source.path(prompt, 0) for prompt in range(prompts)]
+    gained = np.concatenate([(path.accepted - path.accept_probability)[~path.skipped] for path in paths])
+    chance = float(np.mean([path.accept_probability.mean() for path in paths]))
+    return mean_is(chance, chance + gained, f"{len(gained):,} tokens of a synthetic source")
+
+
 def thresholds(_trial: Trial) -> Finding:
+    """With the paper's a, b and Delta; and fitted to tokens that lie on the line, one in five never rejected."""
     a, b, delta = 0.82, -0.06, 0.29
+    u = np.array([0.06 / 0.82, 0.25, 0.5, 0.75, 1.0])
+    fitted = speculative.fit_law(u, np.full(5, 0.5), 0.5 * (1 - (a * u + b)).clip(max=1.0))
     law = speculative.LinearLaw(a, b, delta)
     simulated = [law.risk_averse, law.risk_prone, *law.rejection([law.risk_averse, law.risk_prone, 0.5])]
-    return equals([0.06 / 0.82, 0.35 / 0.82, 0.0, 0.29, 0.35], simulated, "the paper's a, b and Delta")
+    simulated += [fitted.a, fitted.b, fitted.delta]
+    return equals([0.06 / a, 0.35 / a, 0.0, 0.29, 0.35, a, b, 0.8], simulated, "the paper's a, b and Delta")
 
 
 def recorded_coins(_trial: Trial) -> Finding:
@@ -154,6 +179,10 @@ CLAIMS = (
           "softmax(l / theta)", "1", uncertainty_limits),
     Claim("thresholds", "The thresholds are -b/a and (Delta - b)/a, where the predicted rejection is 0 and Delta",
           "Oh et al. 2024 (arXiv 2412.12687)", "1", thresholds),
+    Claim("skips on the grid", "A threshold of 9/20 keeps what lies on it: P(u <= 9/20) as it was fitted",
+          "P(u <= u_th)", "1", skips_on_the_grid),
+    Claim("random skips", "What rand-hlm sends is accepted as often as any draft: its coin is another than the LLM's",
+          "independent coins", "1", random_skips),
     Claim("recorded coins", "In the recorded answers drafts are accepted as often as min(1, y/x) says",
           "the shipped trace, path hlm", "1", recorded_coins),
 )  # fmt: skip

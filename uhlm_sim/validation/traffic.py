@@ -8,13 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis.measures.energy import ENERGY, powers_of
+from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.arrivals import arrivals_of
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.validation.findings import Claim, Finding, Trial, equals, mean_is
-from uhlm_sim.validation.whole import DOWNLINK_S, HLM, SLM_S, U_HLM, UPLOAD_S, cell, committed, run, t
+from uhlm_sim.validation.whole import (
+    DOWNLINK_S,
+    HLM,
+    ID_BITS,
+    SLM_S,
+    U_HLM,
+    UPLOAD_S,
+    G,
+    answers,
+    cell,
+    committed,
+    run,
+    stays_s,
+    t,
+)
+from uhlm_sim.validation.whole import metrics as metrics_of
 
 Floats = NDArray[np.float64]
 
@@ -130,6 +147,53 @@ def one_phone_energy(trial: Trial) -> Finding:
     return equals([sum(parts), *parts], joules, "a run of a hundred tokens: the whole and its parts")
 
 
+def one_phone_downlink(trial: Trial) -> Finding:
+    """A verdict takes ids / (B log2(1 + 2 G)) s on a shared downlink 3.01 dB better than the uplink, then its delay."""
+    downlink = {"kind": "shared", "bandwidth_hz": 1e4, "snr_offset_db": 10 * math.log10(2)}
+    tokens = committed(run(cell(trial, HLM, downlink=downlink)))
+    expected = np.full(len(tokens), ID_BITS / (1e4 * math.log2(1 + 2 * G)) + DOWNLINK_S)
+    return equals(expected, tokens["downlink_s"], f"{len(tokens):,} verdicts, each")
+
+
+def phones_queue(trial: Trial) -> Finding:
+    """Pollaczek and Khinchine: an open request waits rate E[S^2] / (2 (1 - rate E[S])) for its phone, S its answer.
+
+    Answers of 1 to 40 tokens, each a third of a second in all, no LLM.
+    """
+    rate, seconds, token_s = 0.03, 10_000.0 * math.sqrt(trial.size), 1 / 3
+    traffic = {"kind": "poisson", "devices": 1, "rate_per_s": rate, "max_tokens": 40}
+    device = {"slm_token_s": token_s, "slm_prefill_token_s": 0.0}
+    scenario = cell(trial, {"kind": "slm"}, traffic=traffic, device=device, duration_s=seconds, warmup_s=500.0)
+    source = ready_policy(0, scenario, answers(), find_names(scenario)).source
+    places = np.ndindex(source.prompts, source.samples)
+    lengths_s = token_s * np.array([min(len(source.path(*place)), 40) for place in places])
+    theory = rate * float(np.mean(lengths_s**2)) / (2 * (1 - rate * float(np.mean(lengths_s))))
+    waits_s = [metrics_of(scenario, run(scenario, number))["phone_wait_s"] for number in range(16)]
+    return mean_is(theory, waits_s, f"16 runs of {seconds:,.0f} s")
+
+
+def measures_by_hand(trial: Trial) -> Finding:
+    """Sort the tokens' delays for percentiles, count the answers that keep both limits, divide sums for a ratio."""
+    scenario = cell(trial, HLM, traffic={"devices": 20, "think_time_s": 0.5, "max_tokens": 20})
+    records = run(scenario)
+    tokens, ended = committed(records), records.requests[records.requests["finished_s"] >= 5.0]
+    first_s, pace_s = (ended["first_token_s"] - ended["arrived_s"], ended["finished_s"] - ended["first_token_s"])
+    pace_s = pace_s / (ended["tokens"] - 1)
+    slo = {"ttft_s": float(first_s.median()), "tpot_s": float(pace_s.median())}
+    measured = replication_metrics(*records.tables, warmup_s=5.0, duration_s=60.0, devices=20, slo=slo, output_law=True)
+    ordered_s = np.sort(stays_s(tokens[tokens["committed_s"] >= 5.0]))
+    expected, simulated = [], [measured[f"token_delay_s.p{rank}"] for rank in (50, 90, 95, 99)]
+    for part in (0.5, 0.9, 0.95, 0.99):
+        below, rest = divmod(part * (len(ordered_s) - 1), 1)
+        expected.append(ordered_s[int(below)] * (1 - rest) + ordered_s[int(below) + 1] * rest)
+    kept = (first_s <= slo["ttft_s"]) & ~(pace_s > slo["tpot_s"])
+    x, y = trial.rng().exponential(size=(2, 8))
+    expected += [kept.sum() / 55.0, x.sum() / y.sum()]
+    simulated += [measured["goodput"], float(paired_ratio(x, y)[0])]
+    how = f"{len(ordered_s):,} delays, {kept.mean():.0%} of {len(ended):,} answers"
+    return equals(np.ones(6), np.array(simulated) / expected, how)
+
+
 MMPP = "Fischer and Meier-Hellstern 1993"
 CLAIMS = (
     Claim("burst rate", "Bursts leave the mean rate of requests as it is", "mean of a Markov-modulated Poisson process",
@@ -147,4 +211,10 @@ CLAIMS = (
           "named random streams", "any", classes_apart),
     Claim("one phone, energy", "A token of a lone phone costs watts times legs, and idle watts between",
           "adding up", "J", one_phone_energy),
+    Claim("one phone, downlink", "A verdict is its id's bits over the downlink's own rate, and a delay", "adding up",
+          "s", one_phone_downlink),
+    Claim("a phone's queue", "Open requests wait for their phone as in a queue of one server",
+          "Pollaczek and Khinchine", "s", phones_queue),
+    Claim("measures by hand", "Percentiles, goodput and ratios are what sorting, counting and dividing give",
+          "the tables themselves", "ratio", measures_by_hand),
 )  # fmt: skip

@@ -5,14 +5,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from uhlm_sim.errors import InputError, UhlmError, did_you_mean
 from uhlm_sim.experiment import no_progress
-from uhlm_sim.simulations import Progress
+from uhlm_sim.simulations import Progress, in_processes
 from uhlm_sim.validation import allocators as rules
 from uhlm_sim.validation import base_station, channel, link, serving, tokens, traffic, uplink, whole
 from uhlm_sim.validation.findings import LEVEL, Claim, Finding, Trial
@@ -112,9 +111,8 @@ def validate(
     chosen = claims(only)
     size = QUICK if quick else FULL
     findings: dict[int, Finding] = {}
-    arriving = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        joblib.delayed(_check)(number, claim, Trial(claim.name, seed, size)) for number, (_, claim) in enumerate(chosen)
-    )
+    calls = ((number, claim, Trial(claim.name, seed, size)) for number, (_, claim) in enumerate(chosen))
+    arriving = in_processes(_check, calls, jobs)
     progress("validating", 0, len(chosen))
     for number, finding in arriving:
         findings[number] = finding

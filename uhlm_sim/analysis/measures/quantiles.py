@@ -45,7 +45,8 @@ def linearised(samples: Sequence[Floats], rank: float) -> Floats:
 def with_pooled_quantiles(replications: pd.DataFrame, results: Run) -> pd.DataFrame:
     """Return a tidy table of replications with the `linearised` values of each percentile of TTFT, TPOT and e2e.
 
-    The rows are some of the run's. Left out: gaps and delays of tokens, of which a replication has thousands.
+    The rows are some of the run's. Summary, `Results`, precision and capacity take their values from here. Left out:
+    gaps and delays of tokens, of which a replication has thousands.
     """
     names = replications["metric"].astype(str).str.partition(CLASS)
     latency, rank = (names[0].str.partition(".")[place] for place in (0, 2))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from uhlm_sim.analysis.digits import in_words, listed, plain
 from uhlm_sim.analysis.measures.precision import FEWEST, relative_half_widths
+from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.measures.warmup import propose_warmup
 from uhlm_sim.analysis.report.headline import Estimate
@@ -181,6 +182,7 @@ def unmet_precision(results: Run, points: Points) -> str:
     if not target:
         return ""
     table = results.replications[results.replications["metric"] == target["metric"]]
+    table = with_pooled_quantiles(table, results)
     place = places_of(results)
     half: dict[tuple[int, str], float] = {}
     for point, rows in table.groupby("point", sort=False):

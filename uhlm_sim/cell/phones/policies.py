@@ -17,7 +17,7 @@ from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.rounds import WHOLE, Costs, generated, one_draft
 from uhlm_sim.cell.phones.schemes import Planner, Scheme
 from uhlm_sim.cell.phones.windows import best_window, confident, learnt, windowed
-from uhlm_sim.errors import ScenarioError
+from uhlm_sim.errors import ScenarioError, in_words
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
@@ -272,8 +272,10 @@ def _own_scheme(named: Named) -> Scheme:
         return Scheme(gate=replace(named, seam=GATE).bind({}), measures_uncertainty=True)
     try:
         scheme = make()
-    except Exception as error:  # the user's own code may raise anything
-        raise ScenarioError(f"{named.key} = '{named.name}': {type(error).__name__}: {error}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own code may raise anything
+        raise ScenarioError(f"{named.key} = '{named.name}': {in_words(error)}") from None
     if not isinstance(scheme, Scheme):
         raise ScenarioError(f"{named.key} = '{named.name}': gave {scheme!r}; it must take a path, or return a Scheme")
     return scheme

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from math import isfinite, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ SPELLINGS = {
     "device": ("device", "device_id", "user", "user_id", "client_id", "session_id"),
 }
 OPTIONAL = "device"
+MOST_REQUESTS = 1_000_000
 MOONCAKE = ["timestamp", "input_length", "output_length", "hash_ids"]  # its timestamps are milliseconds
 MOST_TOKENS, MOST_DEVICES = 10_000_000, 100_000
 
@@ -50,9 +52,19 @@ class Requests:
 
     def of_device(self, device: int, devices: int) -> "Requests":
         """Return one device's rows: its own by the file's column, else each `devices`-th, from row `device` on."""
-        mine = np.arange(len(self)) % devices == device if self.device is None else self.device == device
+        mine: Any = slice(device, None, devices)
+        if self.device is not None:
+            order, numbers = self._by_device
+            mine = order[slice(*np.searchsorted(numbers, [device, device + 1]))]
         columns = (self.arrived_s[mine], self.prompt_tokens[mine], self.output_tokens[mine])
         return Requests(*columns, device=None, digest=self.digest)
+
+    @cached_property
+    def _by_device(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows device by device, and the device of each: found once, however many devices ask."""
+        assert self.device is not None
+        order = np.argsort(self.device, kind="stable")
+        return order, self.device[order]
 
 
 def rows_of(traffic: Traffic) -> Requests:
@@ -85,6 +97,8 @@ def _read(file: Path, _mtime_ns: int, _size: int, time_unit: str | None, *, skip
     place = _columns(table.names or [])
     if not table.rows:
         raise ValueError("has no requests, only a header")
+    if len(table.rows) > MOST_REQUESTS:
+        raise ValueError(f"has {len(table.rows):,} requests; at most {MOST_REQUESTS:,}")
     count = partial(_count, least=0 if skip_empty else 1)
     prompts, outputs = (table.values(place[role], count) for role in ("prompt tokens", "output tokens"))
     kept = [row for row, counts in enumerate(zip(prompts, outputs, strict=True)) if all(counts)]

@@ -1,0 +1,66 @@
+"""Keys that a scenario gives and no chosen kind reads: each is told once, over all points of a sweep."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from channel_models import CHANNELS
+from uhlm_sim.scenario import READ_BY, Downlink, Link, Scenario, Section
+from uhlm_sim.scenario_file import sweep_points
+
+FITTED = ("c_s", "s_s_per_token", "free_tokens", "attention_s", "max_fitted_tokens")
+# Key -> the keys of kinds that may read it, with the kinds that do. A kind of the user's own may read anything.
+READERS: dict[str, dict[str, tuple[str, ...]]] = {
+    **{f"traffic.{key}": {"traffic.kind": kinds} for key, kinds in READ_BY.items()},
+    "channel.coherence_s": {"channel.kind": tuple(kind for kind in CHANNELS if kind != "constant")},
+    "channel.snr_gap_db": {"uplink.link.kind": ("shannon",)},
+    "channel.max_spectral_efficiency": {"uplink.link.kind": ("shannon",)},
+    "uplink.weights": {"uplink.allocator": ("weighted",), "downlink.allocator": ("weighted",)},
+    "uplink.tti_s": {
+        "uplink.allocator": ("round-robin", "proportional-fair-slots"),
+        "uplink.link.kind": ("adaptive",),
+    },
+    "uplink.average_s": {"uplink.allocator": ("proportional-fair-slots",)},
+    **{f"uplink.link.{key}": {"uplink.link.kind": ("adaptive",)} for key in Link.model_fields if key != "kind"},
+    **{f"downlink.{key}": {"downlink.kind": ("shared",)} for key in Downlink.model_fields if key != "kind"},
+    "base_station.min_batch": {"base_station.batch_rule": ("size", "wait")},
+    "base_station.max_wait_s": {"base_station.batch_rule": ("wait",)},
+    "base_station.service.path": {"base_station.service.kind": ("table",)},
+    **{f"base_station.service.{key}": {"base_station.service.kind": ("fitted",)} for key in FITTED},
+    "device.uncertainty_s": {"policy.kind": ("u-hlm",)},
+}
+
+
+def unread_keys(scenario: Scenario) -> list[str]:
+    """Return a sentence for each key that is given, or swept, and has no effect at any point."""
+    given = {*_given(scenario), *scenario.sweep} & READERS.keys()
+    unread = {key for key in given if not _is_read(key, scenario)}
+    if unread and scenario.sweep:
+        points = [point.scenario for point in sweep_points(scenario)]
+        unread = {key for key in unread if not any(_is_read(key, point) for point in points)}
+    return [
+        f"{key} has no effect: it belongs to "
+        + " or ".join(f"{kind_key} = {', '.join(kinds)}" for kind_key, kinds in READERS[key].items())
+        for key in sorted(unread)
+    ]
+
+
+def _given(section: Section, above: str = "") -> Iterator[str]:
+    for name in section.model_fields_set:
+        value = getattr(section, name)
+        yield f"{above}{name}"
+        if isinstance(value, Section):
+            yield from _given(value, f"{above}{name}.")
+
+
+def _is_read(key: str, scenario: Scenario) -> bool:
+    return any(
+        kind in kinds or ":" in kind
+        for kind_key, kinds in READERS[key].items()
+        for kind in _kinds(scenario, kind_key.split("."))
+    )
+
+
+def _kinds(value: Any, path: list[str]) -> list[str]:
+    if isinstance(value, list):
+        return [kind for entry in value for kind in _kinds(entry, path)]
+    return _kinds(getattr(value, path[0]), path[1:]) if path else [value]
