@@ -56,6 +56,12 @@ def test_linear_attention_beside_attention_is_recorded(tmp_path):
     load_pair(model, model)
 
 
+def test_learned_positions_count_from_0_behind_the_padding(tmp_path):
+    """Rotary positions hide a shift; learned ones don't, and a network whose padded passes differ is refused."""
+    model = make_kind(tmp_path / "gpt2", "gpt2")
+    load_pair(model, model)
+
+
 def test_files_without_all_weights_are_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -65,7 +65,8 @@ def test_a_recording_answers_every_prompt_under_every_rule(settings, tmp_path):
     assert trace.header.how_to_make_again == "by hand"
     assert trace.header.models["slm"]["dropped_layers"] == [1]
     assert seen == sorted(seen)
-    assert seen[-1][0] == seen[-1][1]
+    answers = 4 * settings.calibration_samples + 4 * settings.samples * (len(REQUESTS) + 1)
+    assert seen[-1] == (answers * settings.max_tokens,) * 2, "every sample counts, and a matched rule's partner"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["prompts.jsonl", "t.parquet"]
 
 
