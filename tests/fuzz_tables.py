@@ -27,6 +27,7 @@ import pandas as pd
 
 from channel_models import RecordingFormat, read_recording
 from uhlm_sim.cell.gpus.service import service_times
+from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.request_file import read_requests
 from uhlm_sim.errors import InputError
 from uhlm_sim.scenario_file import parse_scenario
@@ -163,9 +164,10 @@ def read(kind: str, file: Path) -> Any:
         snr = read_recording(str(file), RecordingFormat(column="SNR", time_column="t", block_s=0.1))
         return np.asarray(10.0 * np.log10(snr), dtype=float)
     if kind == "service":
-        scenario = {"name": "s", "tokens": {"path": "x"}, "policy": [{"kind": "hlm"}]}
-        service = {"kind": "table", "path": str(file)}
-        return service_times(parse_scenario({**scenario, "base_station": {"service": service}}), 0)
+        values = {"name": "s", "tokens": {"path": "x"}, "policy": [{"kind": "hlm"}]}
+        values["base_station"] = {"service": {"kind": "table", "path": str(file)}}
+        scenario = parse_scenario(values)
+        return service_times(scenario, 0, find_names(scenario)["base_station.service.kind"])
     return read_requests(str(file))
 
 

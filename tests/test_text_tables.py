@@ -1,8 +1,11 @@
 """Tables of text are read as they are written, or refused by line: nothing is guessed, nothing closes up."""
 
 import os
+import random
 import re
+from collections import Counter
 
+import fuzz_tables
 import numpy as np
 import pytest
 from worlds import cell, ready
@@ -195,3 +198,10 @@ def test_the_report_names_the_recording_its_length_and_that_it_repeats(written):
         r"is 20 times as long",
         said,
     )
+
+
+def test_a_thousand_damaged_tables_are_read_right_or_refused(tmp_path):
+    """`python tests/fuzz_tables.py` plays 20,000."""
+    with np.errstate(divide="ignore"):  # the oracle takes logarithms of no signal
+        ended = Counter(fuzz_tables.case(random.Random(f"test {number}"), tmp_path) for number in range(1000))
+    assert min(ended.values()) > 20
