@@ -68,7 +68,12 @@ WORDS: dict[str, dict[str, str]] = {
         "per-hertz": "Power density is fixed: the SNR is the same in any share of the band.",
         "power-limited": "A phone puts its whole power into its share, so less band has a higher SNR.",
     },
-    "uplink.payload.kind": {"full": "An upload carries the whole vocabulary's probabilities."},
+    "uplink.payload.kind": {
+        "full": "An upload carries the whole vocabulary's probabilities.",
+        "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
+        "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
+        "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
+    },
     "downlink.kind": {
         "constant": "An answer takes base_station.downlink_s, whatever the load.",
         "shared": "Answers have bits and drain through a band of their own first.",

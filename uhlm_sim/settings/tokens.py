@@ -69,9 +69,11 @@ class SyntheticTokens(Section):
     """Tokens drawn from published statistics of a pair that can't be run; see `uhlm_sim.tokens.synthetic`."""
 
     kind: Literal["synthetic"]
-    a: float = Field(0.0, ge=0, le=100, description="slope of the mean of beta at u, clip(a u + b, 0, 1)")
+    a: float = Field(0.0, gt=0, le=100, description="slope of the mean of beta at u, clip(a u + b, 0, 1)")
     b: float = Field(0.0, gt=-100, lt=1, description="its intercept")
-    skip_rates: list[SkipRate] = Field([], max_length=2, description="what the law of u is fitted to: one or two")
+    skip_rates: list[SkipRate] = Field(
+        [], min_length=1, max_length=2, description="what the law of u is fitted to: one or two"
+    )
     acceptance: float | None = Field(
         None, ge=0, le=1, description="in place of a, b, skip_rates: every draft is accepted with this probability"
     )
