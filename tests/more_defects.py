@@ -19,7 +19,7 @@ from uhlm_sim.cell.phones.phone import Phone
 from uhlm_sim.cell.phones.policies import payload_costs
 from uhlm_sim.cell.phones.population import Who
 from uhlm_sim.cell.radio import setup
-from uhlm_sim.cell.radio.uplink import ALLOCATORS
+from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.virtual_time import VirtualTime
 from uhlm_sim.scenario import Scenario, Service
 from uhlm_sim.tokens import speculative, synthetic
@@ -81,7 +81,7 @@ def a_think_hangs_on_what_the_llm_said(patch: Patch) -> None:
 
 @defect(caught_by={"airtime"}, missed_by={"one phone, HLM"})
 def airtime_counts_the_share_twice(patch: Patch) -> None:
-    """As the band in use is known up to the uploads on their way, the laws of a run don't tell."""
+    """A lone phone has the whole band, whose square is itself; the laws of a run with several break too."""
     honest = VirtualTime._end
 
     def squared(self: VirtualTime, device: int) -> Job:

@@ -73,10 +73,11 @@ def test_a_value_may_take_several_lines() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("duration_s", 5e-324, "duration_s = 5e-324: is nearer to 0 than 1e-30"),
-        ("uplink.bandwidth_hz", 1e-300, r"uplink\.bandwidth_hz = 1e-300: is nearer to 0"),
-        ("traffic.think_time_s", 1e-310, r"traffic\.think_time_s = 1e-310: is nearer to 0"),
-        ("channel.max_spectral_efficiency", 5e-324, r"channel\.max_spectral_efficiency = .*: is nearer to 0"),
+        ("duration_s", 5e-324, "duration_s = 5e-324: must be at least 1e-30"),
+        ("uplink.bandwidth_hz", 1e-300, r"uplink\.bandwidth_hz = 1e-300: must be at least 1e-30"),
+        ("traffic.rate_per_s", 1e-310, r"traffic\.rate_per_s = 1e-310: must be at least 1e-30"),
+        ("slo", {"ttft_s": 1e-310}, r"slo\.ttft_s = 1e-310: must be at least 1e-30"),
+        ("channel.max_spectral_efficiency", 5e-324, r"channel\.max_spectral_efficiency = .*: must be at least 1e-30"),
         ("uplink.weights", [1e-320] * 20, r"uplink\.weights\.0 = 1e-320: must be greater than or equal to 0\.001"),
         ("description", "\udcff", "udcff' is no UTF-8 text"),
         ("policy", [{"kind": "slm", "name": str(n)} for n in range(300)], "at most 256 items"),

@@ -317,3 +317,13 @@ def test_a_run_is_not_gone_on_with_another_recording(tmp_path):
     written(tmp_path, "10\n21\n")
     with pytest.raises(InputError, match="holds something else"):
         run(scenario, out=tmp_path / "run", jobs=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("limits", "bit_per_s_hz"), [({"snr_gap_db": 3.0}, np.log2(1 + 10**0.7)), ({"max_spectral_efficiency": 2.0}, 2.0)]
+)
+def test_a_phone_sends_at_the_rate_that_gap_and_cap_leave(limits, bit_per_s_hz):
+    scenario = cell(channel={"kind": "constant", "mean_snr_db": 10.0, **limits}, traffic={"devices": 1})
+    tokens = simulate(scenario, ready(), 0).tokens.dropna()
+    rate = bit_per_s_hz * scenario.uplink.bandwidth_hz
+    np.testing.assert_allclose(tokens["airtime_s"], tokens["payload_bits"] / rate)

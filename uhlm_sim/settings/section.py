@@ -1,9 +1,10 @@
 """What all tables of a scenario file share: strict frozen values, common types, and presets."""
 
 from collections.abc import Set as AbstractSet
+from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from uhlm_sim.errors import did_you_mean
 from uhlm_sim.names import load_presets
@@ -15,7 +16,7 @@ Decibels = Annotated[float, Field(ge=-100, le=100)]
 Watts = Annotated[float, Field(ge=0, le=1e6)]
 Kind = Annotated[str, Field(min_length=1, max_length=200)]
 Weight = Annotated[float, Field(ge=1e-3, le=1e6)]  # of the band: sums of weights keep nine digits of the least one
-LEAST = 1e-30  # nearer to 0 powers and quotients would underflow; no unit of a scenario has values there
+LEAST = 1e-30  # below it powers and quotients of what must be positive would underflow
 
 
 class Section(BaseModel):
@@ -25,12 +26,19 @@ class Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def representable(cls, value: Any) -> Any:
-        """Refuse numbers between 0 and LEAST."""
+    def representable(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse numbers below LEAST where 0 is refused."""
         for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and 0.0 < abs(number) < LEAST:
-                raise ValueError(f"is nearer to 0 than {LEAST:g}, the least that is computed with")
+            if isinstance(number, float) and 0.0 < number < LEAST and info.field_name in _positive(cls):
+                raise ValueError(f"must be at least {LEAST:g}, the least that is computed with")
         return value
+
+
+@cache
+def _positive(section: type[Section]) -> set[str]:
+    """Return the keys of a table that must be greater than 0, or lists of what must be."""
+    keys = section.model_json_schema()["properties"].items()
+    return {key for key, schema in keys if "'exclusiveMinimum': 0" in str(schema)}
 
 
 def with_preset(
