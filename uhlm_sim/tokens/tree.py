@@ -236,6 +236,7 @@ def plant(
         header.vocabulary_size,
     )
     last = np.flatnonzero(np.r_[position[1:] == 0, True])
+    last = last[np.argsort(columns["level"][mine][last] != UNKNOWN_LEVEL, kind="stable")]  # the LLM's own know less
     cosines = np.stack([columns[name][mine][last] for name in QUALITY], axis=1).tolist()
     endings = zip(rows.node[last].tolist(), facts["committed"][last].tolist(), strict=True)
     quality = dict(zip(endings, map(tuple, cosines), strict=True))

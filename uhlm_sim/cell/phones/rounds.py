@@ -240,6 +240,7 @@ class Walk:
         if costs.piggyback and self.position == 0:
             bits, llm_tokens, context = float(self.prompt_tokens * costs.id_bits), self.prompt_tokens, 0
         self._commit(self._after_llm[self.node], self.nodes.by_llm)
+        self.quality = nan, self.quality[1]  # an answer of the LLM is not compared with itself
         answer_bits = self._answer_bits(refused=False)
         return Round(
             (),
