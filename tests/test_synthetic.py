@@ -314,7 +314,6 @@ def test_statistics_at_the_edge_give_a_law_or_are_refused() -> None:
 
 def test_what_rand_hlm_sends_is_accepted_as_often_as_any_draft() -> None:
     """Its coin is another than the LLM's: else those it sends would be the ones with the larger coins."""
-    source = made().source(DecodingRule("rand-hlm", skip_rate=0.5))
-    paths = [source.path(prompt, 0) for prompt in range(40)]
-    gained = np.concatenate([(path.accepted - path.accept_probability)[~path.skipped] for path in paths])
+    answers = [made().answer(prompt).nodes for prompt in range(40)]
+    gained = np.concatenate([(nodes.accepted - nodes.accept_probability)[nodes.skip_coin >= 0.5] for nodes in answers])
     assert abs(gained.mean()) < 4 * gained.std() / np.sqrt(len(gained))

@@ -120,7 +120,7 @@ _ROWS = (
     Metric("rounds_per_token", "1", TOKENS, "rounds committed in the window / tokens: visits, and runs of kept drafts",
            formulas.rounds_per_token),
     Metric("exact_share", "1", QUALITY,
-           "share of the tokens whose prefix was recorded for this policy; the others go on along the text of HLM",
+           "share of the tokens whose prefix was recorded for this policy; others go on from HLM's of that length",
            lambda w: share(w.exact), SHARE),
     Metric("rejection_risk", "1", QUALITY,
            "mean beta = mean(1 - `accept_probability`) over skipped tokens; null if none was skipped",

@@ -122,7 +122,7 @@ class Walk:
     only for a bonus token. So one draft without bonus is 1 position under HLM, 1 + kept since then under U-HLM, and
     prompt_tokens + position in the first visit. With `free` sync ids cost nothing and 1 position is unknown.
 
-    Where the next prefix was never recorded the walk goes on along the answer of plain HLM, at the same position:
+    Where the next prefix was never recorded the walk goes on from the prefix of plain HLM at the same position:
     `exact_tokens` are those before, with which everything is as the models would have it. Drafts after a refused one
     are taken to go on, unless it is known that they end.
     """
