@@ -110,9 +110,9 @@ class Policy(Section):
         if self.name is not None:
             return self.name
         number = self.threshold if self.threshold is not None else self.skip_rate
-        number = f"risk {number.risk}" if isinstance(number, Target) else number
+        words = f"risk {number.risk}" if isinstance(number, Target) else str(number)
         gate = f"{self.gate} " if self.gate not in (None, "uncertainty") else ""
-        parts = [] if number is None or number == "matched" else [f"{gate}{number}"]
+        parts = [] if number is None or number == "matched" else [f"{gate}{words}"]
         if self.draft_tokens is not None:
             parts.append(f"{self.draft_tokens} draft{'s' * (self.draft_tokens != 1)}")
         if self.has_bonus != (self.draft_tokens is not None):

@@ -228,10 +228,10 @@ def _composed(
         return scheme
     drafts, most = policy.draft_tokens or 1, policy.max_draft_tokens or LONGEST_WINDOW
     if drafts == "confident":
-        if scheme.gate is not keep_none or policy.threshold is None:
+        threshold, gate = threshold_of(policy, tokens), policy.gate or UNCERTAINTY
+        if scheme.gate is not keep_none or threshold is None:
             raise ScenarioError(f"{key}.draft_tokens = 'confident': is for hlm, with policy.threshold")
-        doubt = partial(keep_sure, threshold=threshold_of(policy, tokens), gate=policy.gate or UNCERTAINTY)
-        measures = (policy.gate or UNCERTAINTY) == UNCERTAINTY
+        doubt, measures = partial(keep_sure, threshold=threshold, gate=gate), gate == UNCERTAINTY
         rounds = partial(confident, most=most, bonus=policy.has_bonus)
         return replace(scheme, rounds=rounds, goes_on=doubt, measures_uncertainty=measures)
     if drafts == "learnt":

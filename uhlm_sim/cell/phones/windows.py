@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import log, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.rounds import Cell, Round, Walk
 
@@ -37,7 +38,7 @@ def learnt(walk: Walk, cell: Cell, *, most: int, bonus: bool) -> Iterator[Round]
         learner.see(drafts, cell.now_s - began_s, visit.committed)
 
 
-def speedup(drafts: np.ndarray, acceptance: float, draft_cost: float) -> np.ndarray:
+def speedup(drafts: NDArray[np.integer], acceptance: float, draft_cost: float) -> NDArray[np.float64]:
     """Return S(g) = (1 - a^(g+1)) / ((1 - a) (1 + g L)), tokens of a window of g drafts for each of the LLM alone.
 
     a is the probability that a draft is accepted, independently, and L = `draft_cost` what drafting and sending it
@@ -45,7 +46,7 @@ def speedup(drafts: np.ndarray, acceptance: float, draft_cost: float) -> np.ndar
     """
     window = np.asarray(drafts, dtype=np.float64)
     committed = window + 1 if acceptance == 1.0 else (1 - acceptance ** (window + 1)) / (1 - acceptance)
-    return committed / (1 + window * draft_cost)
+    return np.asarray(committed / (1 + window * draft_cost))
 
 
 def best_window(acceptance: float, draft_cost: float, most: int) -> int:
@@ -64,7 +65,7 @@ class Learner:
     """
 
     most: int
-    _sums: dict[int, np.ndarray] = field(default_factory=dict)  # visits, t, n, t t, t n, n n
+    _sums: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # visits, t, n, t t, t n, n n
 
     def choose(self) -> int:
         """Return the drafts of the next window."""
@@ -83,4 +84,4 @@ class Learner:
         count, seconds, tokens, seconds_2, both, tokens_2 = self._sums[drafts].tolist()
         ratio = seconds / tokens
         variance = max(seconds_2 - 2 * ratio * both + ratio**2 * tokens_2, 0.0) / count
-        return float(ratio) - sqrt(2 * log(visits) * variance / count) / (tokens / count)
+        return float(ratio - sqrt(2 * log(visits) * variance / count) / (tokens / count))
