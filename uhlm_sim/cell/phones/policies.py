@@ -30,6 +30,9 @@ from uhlm_sim.tokens.trace import TokenSource
 __all__ = ["GATE", "POLICIES", "POLICY", "ReadyPolicy", "Scheme", "class_policies", "payload_costs", "ready_policy"]
 
 
+UNCERTAINTY = "uncertainty"
+
+
 def hlm() -> Scheme:
     """Send every draft d ~ x; the LLM accepts it or resamples it.
 
@@ -40,7 +43,7 @@ def hlm() -> Scheme:
     return Scheme()
 
 
-def u_hlm(threshold: float, gate: str) -> Scheme:
+def u_hlm(threshold: float, gate: str = UNCERTAINTY) -> Scheme:
     """Keep the drafts whose uncertainty u is at most `threshold`, send the others as HLM does.
 
     u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
@@ -78,7 +81,6 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "slm": slm,
     "llm": llm,
 }
-UNCERTAINTY = "uncertainty"
 OF_DOUBT = ("threshold", "gate")
 LONGEST_WINDOW = 16  # drafts, where a formula or a learner chooses
 KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate", "gate": "policy.gate"}
