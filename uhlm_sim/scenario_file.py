@@ -382,7 +382,7 @@ def _either(messages: list[str]) -> str:
 
 def _is_branch(part: Any) -> bool:
     """Say whether a part of an error's path is pydantic's name for a union's branch, not a key of the file."""
-    return isinstance(part, str) and (part in (*TOKENS, "float", "str") or "[" in part or "-" in part)
+    return isinstance(part, str) and (part in (*TOKENS, "Target", "float", "str") or "[" in part or "-" in part)
 
 
 def _fields_of(path: Sequence[Any]) -> list[str]:

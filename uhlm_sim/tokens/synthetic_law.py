@@ -174,18 +174,20 @@ class SyntheticLaw:
         """Return the law as `uhlm-sim calibrate` prints it: what it is fitted to, the thresholds, the risk by level."""
         settings = self.settings
         given = "" if settings.delta is not None else f", which was not given (exponent {self.exponent:g})"
+        has_law = settings.acceptance is None
+        line = [f"E[beta | u] = clip({settings.a:g} u {settings.b:+g}, 0, 1)"] if has_law else []
         lines = [
             "SYNTHETIC: a law fitted to given statistics. No model was run, so there is nothing to calibrate.",
             "",
             "fitted to                wanted     got  residual",
             *(f"{name:<22} {target:>8.4f} {got:>7.4f} {abs(got - target):>9.4f}" for name, target, got in self.fit()),
             "",
+            *line,
             f"u ~ Beta-binomial({settings.uncertainty_samples}), mean {self.mean:.4f}, alpha + beta {self.spread:.4f}",
             f"E[beta] {self.risk(1.0):.4f}, Delta = P(beta > 0) {self.delta:.4f}{given}",
         ]
-        if settings.acceptance is None:
+        if has_law:
             law = self.linear
-            lines.insert(5, f"E[beta | u] = clip({settings.a:g} u {settings.b:+g}, 0, 1)")
             lines.append(f"risk-averse -b/a {law.risk_averse:.4f}, risk-prone (Delta - b)/a {law.risk_prone:.4f}")
         lines += ["", "u_th      skips  E[beta; skipped]  per skipped token"]
         for threshold in self.uncertainty.tolist():

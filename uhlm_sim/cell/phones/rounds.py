@@ -39,11 +39,11 @@ class Round:
     accepted: int = 0
     payload_bits: float = 0.0
     llm_tokens: int = 0
-    unused_tokens: int = 0
-    context_tokens: int = 0
     pipelined: bool = False
     answer_bits: float = 0.0
     last: bool = False
+    unused_tokens: int = 0
+    context_tokens: int = 0
 
 
 @dataclass(frozen=True)
