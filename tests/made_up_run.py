@@ -29,6 +29,7 @@ def simulated(policy, replication):
     columns = ["device", "request", "position", "started_s", "committed_s", "decision", "outcome"]
     columns += ["accept_probability", "payload_bits", *LEGS, "batch_jobs", "batch_tokens", "steps"]
     tokens = pd.DataFrame(rows, columns=columns)
+    tokens = tokens.assign(drafted=1, accepted=(tokens["decision"] == "send").astype(int), exact=True)
     ends = tokens.groupby("device")["committed_s"]
     requests = pd.DataFrame(
         {"device": [0, 1], "request": 0, "arrived_s": tokens.groupby("device")["started_s"].min()}

@@ -22,8 +22,7 @@ from uhlm_sim.cell.radio import setup
 from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.virtual_time import VirtualTime
 from uhlm_sim.scenario import Scenario, Service
-from uhlm_sim.tokens import speculative, synthetic
-from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens import gates, speculative, synthetic
 
 
 def other_rates(patch: Patch, change: Callable[[Scenario], dict[str, float]]) -> None:
@@ -147,12 +146,8 @@ def a_request_arrives_when_its_phone_begins(patch: Patch) -> None:
 
 @defect(caught_by={"skips on the grid"}, missed_by={"thresholds"})
 def a_token_at_its_threshold_is_sent(patch: Patch) -> None:
-    honest = DecodingRule.skips
-
-    def below(self: DecodingRule, level: Any, coin: Floats, uncertainty_samples: int) -> Any:
-        return honest(self, level + 1 if self.threshold is not None else level, coin, uncertainty_samples)
-
-    patch.setattr(DecodingRule, "skips", below)
+    honest = gates.grid_level
+    patch.setattr(gates, "grid_level", lambda threshold, samples: honest(threshold, samples) - 1)
 
 
 @defect(caught_by={"output law, opposed"}, missed_by={"acceptance, opposed"})

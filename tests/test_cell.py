@@ -69,7 +69,7 @@ def test_u_hlm_skips_at_the_price_of_the_device_and_bills_what_the_llm_has_not_s
     for request, tokens in committed(records).groupby(["device", "request"]):
         seen = None  # positions that the LLM has processed, the prompt not counted
         for row in tokens.itertuples():
-            skips = skipping.source.path(prompt_of[request], 0).skipped[row.position]
+            skips = skipping.source.tree(prompt_of[request], 0).nodes.skip_coin[row.position] < 0.6
             compute_s = SLM_S + 0.003 + (PROMPT * PREFILL_S if row.position == 0 else 0.0)
             assert row.decision == ("skip" if skips else "send")
             if skips:

@@ -153,14 +153,14 @@ def test_a_point_that_fails_is_told_and_takes_no_other_down(
 
 def test_replications_are_added_until_the_ratio_is_as_precise_as_asked(scenario_file: Path, tmp_path: Path) -> None:
     most = 40
-    settings = ["duration_s=7", "precision.relative=0.12", f"precision.max_replications={most}"]
+    settings = ["duration_s=7", "precision.relative=0.03", f"precision.max_replications={most}"]
     scenario = read_scenario(scenario_file, ['sweep={"traffic.devices"=[1, 8]}', *settings])
     results = run(scenario, out=tmp_path / "out", jobs=1)
     ratios = results.summary[
         (results.summary["metric"] == "token_throughput.ratio_to_first") & (results.summary["policy"] != "hlm")
     ].set_index("traffic.devices")
     half = (ratios["ci95_high"] - ratios["ci95_low"]) / 2
-    assert ((half <= 0.12 * ratios["mean"]) | (ratios["replications"] == most)).all()
+    assert ((half <= 0.03 * ratios["mean"]) | (ratios["replications"] == most)).all()
     assert (ratios["replications"] >= FEWEST).all()
     assert ratios["replications"].nunique() == 2, "each point has its own number"
     # Replication by replication it is the run with that fixed number.

@@ -59,10 +59,13 @@ COUNTED = [
 
 def measure(tokens=ANSWER, requests=ASKED, stations=COUNTED, *, warmup_s=10.0, duration_s=14.0, **other):
     settings = {"devices": 2, "slo": {}, "output_law": True} | other
+    table = pd.DataFrame(tokens, columns=TOKENS)
+    outcome = table["outcome"]
+    table = table.assign(drafted=outcome != "generated", accepted=outcome == "accepted", exact=True)
     return replication_metrics(
         pd.DataFrame(requests, columns=REQUESTS),
-        pd.DataFrame(tokens, columns=TOKENS),  # one token a round: the same columns
-        pd.DataFrame(tokens, columns=TOKENS),
+        table,  # one token a round: the same columns
+        table,
         pd.DataFrame(stations, columns=STATIONS),
         warmup_s=warmup_s,
         duration_s=duration_s,

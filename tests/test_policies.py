@@ -2,18 +2,17 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from worlds import MadeUpSource, cell
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
-from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy, Scheme, payload_costs, plan_answer, ready_policy
-from uhlm_sim.cell.phones.rounds import Costs, Walk
+from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy, Scheme, ready_policy
+from uhlm_sim.cell.phones.rounds import Choices, Costs, Walk
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.tokens.decoding_rule import DecodingRule
-from uhlm_sim.tokens.messages import Message, full_distribution
-from uhlm_sim.tokens.trace import TokenPath, Trace
+from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.tree import Nodes
 
 HLM = DecodingRule("hlm")
 NUMBER = {"threshold": 0.43, "skip_rate": 0.3}
@@ -54,14 +53,8 @@ def test_more_tokens_than_a_machine_holds_are_refused() -> None:
 
 
 def walk_of(accepted: list[bool]) -> Walk:
-    path = MadeUpSource(tokens=len(accepted), prompt_tokens=7).path(0, 0)
-    message = full_distribution(path, 800.0)
-    return Walk(
-        path,
-        kept=np.zeros(len(accepted), dtype=bool),
-        message=Message(message.draft_bits, np.array(accepted)),
-        costs=COSTS,
-    )
+    tree = MadeUpSource(tokens=len(accepted), prompt_tokens=7).tree(0, 0)
+    return Walk(tree, choices=Choices([False] * len(accepted), accepted, [800.0] * len(accepted)), costs=COSTS)
 
 
 def test_a_window_commits_the_run_of_accepted_drafts_and_one_more_token() -> None:
@@ -100,8 +93,8 @@ def too_short(walk: Walk) -> Any:
 
 def test_rounds_that_end_before_the_answer_are_refused() -> None:
     policy = ReadyPolicy("short", "own:short", MadeUpSource(), False, Scheme(rounds=too_short))
-    with pytest.raises(SimulationError, match="policy short: its rounds end before the answer of 50 tokens does"):
-        plan_answer(0, MadeUpSource().path(0, 0), policy, payload_costs(cell(), 1000))
+    with pytest.raises(SimulationError, match="policy short: its rounds end at token 1, before the answer does"):
+        simulate(cell(), policy, 0)
     chosen = ReadyPolicy(
         "short",
         "own:short",
@@ -113,11 +106,11 @@ def test_rounds_that_end_before_the_answer_are_refused() -> None:
         simulate(cell(), chosen, 0)
 
 
-@pytest.mark.parametrize("name", ["uncertainty", "accept_coin", "x_draft", "skipped", "committed"])
+@pytest.mark.parametrize("name", ["uncertainty", "accept_coin", "x_draft", "after_draft", "verdict"])
 def test_a_gate_cannot_change_what_other_policies_see(trace_file: Any, name: str) -> None:
-    def rewrite(path: TokenPath) -> Any:
-        getattr(path, name)[:] = 0
-        return path.skipped
+    def rewrite(nodes: Nodes) -> Any:
+        getattr(nodes, name)[:] = 0
+        return nodes.accepted
 
     policy = ReadyPolicy("mine", "own:rewrite", Trace.read(trace_file).source(HLM), False, Scheme(gate=rewrite))
     with pytest.raises(ValueError, match="read-only"):

@@ -120,20 +120,21 @@ def test_what_a_run_leaves_obeys_its_laws(kind, traffic):
 
 
 def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_own(tmp_path):
-    """Also where two of its tokens are all that a phone is given, and where it isn't finished."""
+    """Also where two of its tokens are all that a phone is given, and where it isn't finished; else it is null."""
     trace = read_trace(tmp_path)
     thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.8)]
-    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.tokens.gates:keep_as_recorded"}]
+    kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.tokens.gates:keep_none"}]
     scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
     functions = with_own(scenario)
     policies = [ready_policy(i, scenario, trace, functions) for i in range(len(kinds))]
     assert [policy.exact for policy in policies] == [True, True, False, True, False]
+    forced = simulate(scenario, policies[2], 0, functions=functions).requests
+    assert forced["quality_cosine"].isna().any()
     for policy in policies:
         requests = simulate(scenario, policy, 0, functions=functions).requests
         assert len(requests) > 10
         known = requests[["quality_cosine", "quality_cosine_reference"]].to_numpy()
         if not policy.exact:
-            assert np.isnan(known).all()
             continue
         own = trace.tokens(policy.recorded).query("position == 0")
         for prompt, pair in zip(requests["prompt"], known, strict=True):

@@ -273,7 +273,7 @@ def test_captions_name_the_policies_that_ran_on_others_answers(single, tmp_path)
     tidy = tidy.assign(value=tidy["value"].mask(its_answers))
     forced = replace(single, replications=tidy, provenance={**single.provenance, "policies": told})
     for figure in write_figures(forced, tmp_path):
-        assert figure.caption.endswith("on the answers of another policy: slm.")
+        assert figure.caption.endswith("where its own text was never recorded: slm.")
 
 
 class Cells(HTMLParser):
@@ -299,7 +299,7 @@ def test_the_headline_has_a_row_for_each_policy_and_point_and_loads_nothing(sing
     assert "<it>" not in single._repr_html_()
     assert "Does &lt;it&gt; show?" in single._repr_html_()
     page = Cells(swept._repr_html_())
-    assert [row[:2] for row in page.rows[1:3]] == [["1", "hlm"], ["1", "u-hlm(0.1) †"]]
+    assert [row[:2] for row in page.rows[1:3]] == [["1", "hlm"], ["1", "u-hlm(0.1)"]]
     assert len(page.rows) == 1 + 3 * 3
     assert repr(swept) == "<Results of tiny: 3 policies, 3 points>"
 

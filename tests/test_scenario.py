@@ -145,7 +145,7 @@ def test_a_swept_preset_brings_its_own_times_and_a_policy_is_swept_by_its_label(
         ({"traffic.device": [5]}, "unknown key 'traffic.device'"),
         ({"zip": True, "traffic.devices": [5], "seed": [1, 2]}, "same length"),
         ({"channel.mean_snr_db": [5, 5.0]}, "the point channel.mean_snr_db = 5.0 is there twice"),
-        ({"seed": list(range(101)), "replications": list(range(1, 101))}, "more than 10,000 points"),
+        ({"seed": list(range(101)), "traffic.devices": list(range(1, 101))}, "more than 10,000 points"),
     ],
 )
 def test_a_wrong_sweep_is_told_before_anything_runs(sweep: dict[str, object], says: str) -> None:

@@ -138,7 +138,7 @@ def world(device: int, policy: Any, end_s: float, seed: int) -> SteppedPhone:
     return SteppedPhone(
         thinks_s=(THINK_S * stream(seed, "arrivals", 0, device).standard_exponential(count)).tolist(),
         gains=stream(seed, "fading", 0, device).standard_exponential(int(end_s / COHERENCE_S) + 2).tolist(),
-        answers=[policy.source.path(int(prompt), 0).skipped.tolist() for prompt in asked],
+        answers=[(policy.source.tree(int(prompt), 0).nodes.skip_coin < SKIP_RATE).tolist() for prompt in asked],
     )
 
 

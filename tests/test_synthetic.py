@@ -36,18 +36,18 @@ def made(**changes: Any) -> Synthetic:
 
 def drawn(tokens: Synthetic, answers: int, rule: DecodingRule = HLM) -> pd.DataFrame:
     """Return the tokens of so many answers: answer, position, level (K u), beta and whether they are skipped."""
-    paths = [tokens.answer(rule, prompt) for prompt in range(answers)]
+    trees = [tokens.answer(prompt) for prompt in range(answers)]
     return pd.concat(
         pd.DataFrame(
             {
-                "answer": path.prompt,
-                "position": np.arange(len(path)),
-                "level": np.rint(path.uncertainty * K).astype(int),
-                "beta": 1 - path.accept_probability,
-                "skipped": path.skipped,
+                "answer": tree.prompt,
+                "position": tree.nodes.position,
+                "level": np.rint(tree.nodes.uncertainty * K).astype(int),
+                "beta": 1 - tree.nodes.accept_probability,
+                "skipped": rule.skips(np.rint(tree.nodes.uncertainty * K), tree.nodes.skip_coin, K),
             }
         )
-        for path in paths
+        for tree in trees
     )
 
 
@@ -115,7 +115,7 @@ def test_successive_u_are_correlated_as_a_gaussian_copula_has_it() -> None:
     r, fine = 0.8, 250
     flat = [{"threshold": 0.5, "rate": 126 / 251}]
     tokens = made(skip_rates=flat, uncertainty_samples=fine, correlation=r, answer_tokens=400)
-    u = np.stack([tokens.answer(HLM, prompt).uncertainty for prompt in range(200)])
+    u = np.stack([tokens.answer(prompt).nodes.uncertainty for prompt in range(200)])
     each = [np.corrcoef(row[:-1], row[1:])[0, 1] for row in u]
     theory = 6 / math.pi * math.asin(r / 2)
     assert abs(np.mean(each) - theory) < 0.01  # that of 400 values is biased by a few thousandths
@@ -123,7 +123,7 @@ def test_successive_u_are_correlated_as_a_gaussian_copula_has_it() -> None:
 
 def test_a_geometric_answer_has_its_mean() -> None:
     tokens = made(length_law="geometric", answer_tokens=20)
-    lengths = np.array([len(tokens.answer(HLM, prompt)) for prompt in range(2000)])
+    lengths = np.array([len(tokens.answer(prompt).nodes) for prompt in range(2000)])
     assert lengths.min() == 1
     assert abs(lengths.mean() - 20) < 4 * math.sqrt(20 * 19 / 2000)
 
@@ -132,19 +132,14 @@ def test_a_geometric_answer_has_its_mean() -> None:
 
 
 def test_all_policies_meet_the_same_tokens() -> None:
-    tokens = made(correlation=0.5)
-    rules = (HLM, DecodingRule("u-hlm", 0.43), DecodingRule("rand-hlm", skip_rate=0.3), DecodingRule("slm"))
-    paths = [tokens.source(rule).path(7, 0) for rule in rules]
-    for path in paths[1:]:
-        for name in ("uncertainty", "y_draft", "accept_coin"):
-            assert np.array_equal(getattr(path, name), getattr(paths[0], name))
-    assert [path.skipped.mean() for path in (paths[0], paths[-1])] == [0.0, 1.0]
-    assert np.isnan(tokens.answer(DecodingRule("llm"), 7).uncertainty).all()
-    assert len(tokens.answer(DecodingRule("llm"), 7)) == len(paths[0])
+    """Whatever a scheme commits, the next node is the same."""
+    nodes = made(correlation=0.5).source(HLM).tree(7, 0).nodes
+    assert np.array_equal(nodes.after_draft, nodes.after_verdict)
+    assert np.array_equal(nodes.after_draft, nodes.after_llm)
 
 
 def test_a_longer_answer_begins_as_a_shorter_one() -> None:
-    short, long = (made(correlation=0.7, answer_tokens=count).answer(HLM, 3) for count in (40, 90))
+    short, long = (made(correlation=0.7, answer_tokens=count).answer(3).nodes for count in (40, 90))
     assert np.array_equal(long.uncertainty[:40], short.uncertainty)
     assert np.array_equal(long.y_draft[:40], short.y_draft)
 
@@ -312,14 +307,13 @@ def test_statistics_at_the_edge_give_a_law_or_are_refused() -> None:
         made_ones += 1
         assert tokens.fitted.probability.sum() == pytest.approx(1.0)
         assert all(abs(wanted - got) < 1e-7 for _, wanted, got in tokens.fitted.fit())
-        path = tokens.answer(HLM, 0)
-        assert np.isfinite(path.y_draft).all()
+        nodes = tokens.answer(0).nodes
+        assert np.isfinite(nodes.y_draft).all()
     assert made_ones > 20
 
 
 def test_what_rand_hlm_sends_is_accepted_as_often_as_any_draft() -> None:
     """Its coin is another than the LLM's: else those it sends would be the ones with the larger coins."""
-    source = made().source(DecodingRule("rand-hlm", skip_rate=0.5))
-    paths = [source.path(prompt, 0) for prompt in range(40)]
-    gained = np.concatenate([(path.accepted - path.accept_probability)[~path.skipped] for path in paths])
+    answers = [made().answer(prompt).nodes for prompt in range(40)]
+    gained = np.concatenate([(nodes.accepted - nodes.accept_probability)[nodes.skip_coin >= 0.5] for nodes in answers])
     assert abs(gained.mean()) < 4 * gained.std() / np.sqrt(len(gained))

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.speculative import accept_probability, grid_level
+from uhlm_sim.tokens.speculative import accept_probability
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import (
     DIGEST_KEY,
@@ -26,6 +26,7 @@ from uhlm_sim.tokens.trace_file import (
 )
 
 SAMPLES, VOCABULARY = 20, 50
+END = VOCABULARY - 1
 RULES = (
     DecodingRule("hlm"),
     DecodingRule("slm"),
@@ -36,53 +37,69 @@ RULES = (
 
 
 def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
-    """Answers of 3 to `longest` tokens: beta grows with u, and what a rule skips or the coin accepts is committed."""
-    rng, cosines = np.random.default_rng(7), np.random.default_rng(8)
-    pieces = []
+    """Answers of 3 to `longest` tokens: beta grows with u, and what a rule skips or the coin accepts is committed.
+
+    What is true of a token hangs on the tokens before it, as with real models: answers share their prefixes.
+    """
+    rows, cosines = [], np.random.default_rng(8)
+    quality_of: dict[tuple[object, ...], float] = {}
     for number, prompt in enumerate(header.prompts):
-        for index, entry in enumerate(header.paths):
-            if prompt.split == "calibration" and entry.kind != "hlm":
-                continue
-            for sample in range(header.samples):
-                n = int(rng.integers(3, longest + 1))
-                draws = answer_draws(header.seed, prompt.id, sample, n, SAMPLES)
-                level = rng.integers(0, SAMPLES + 1, n)
-                x = rng.uniform(0.2, 1.0, n).astype(np.float32)
-                beta = np.clip(0.6 * level / SAMPLES + rng.normal(0, 0.1, n), 0, 1)
-                y = np.where(rng.random(n) < 0.1, np.minimum(1.1 * x, 1), x * (1 - beta)).astype(np.float32)
-                skipped = np.zeros(n, dtype=bool)
-                if entry.threshold is not None:
-                    skipped = level <= grid_level(entry.threshold, SAMPLES)
-                if entry.skip_rate is not None:
-                    skipped = draws.skip < entry.skip_rate
-                if entry.kind == "slm":
-                    skipped[:] = True
-                draft = rng.integers(3, VOCABULARY - 1, n)
-                accepted = draws.coin < accept_probability(x, y)
-                drafted, judged = entry.kind != "llm", prompt.split == "evaluation"
-                pieces.append(
-                    {
-                        "prompt": np.full(n, number),
-                        "sample": np.full(n, sample),
-                        "path": np.full(n, index),
-                        "position": np.arange(n),
-                        "draft": draft,
-                        "committed": np.where(skipped | accepted | (not drafted), draft, draft + 1),
-                        "level": level if drafted else np.full(n, UNKNOWN_LEVEL),
-                        "x_draft": x if drafted else np.zeros(n, dtype=np.float32),
-                        "y_draft": y,
-                        "accept_coin": draws.coin,
-                        "skipped": skipped,
-                        "end": np.arange(n) == n - 1 if n < longest else np.zeros(n, dtype=bool),
-                        "entropy": rng.random(n),
-                        "top1_probability": x,
-                        "tail_3": rng.random(n),
-                        "tail_10": rng.random(n),
-                        "quality_cosine": np.full(n, cosines.random() if judged and drafted else np.nan),
-                        "quality_cosine_reference": np.full(n, cosines.random() if judged else np.nan),
-                    }
-                )
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        for sample in range(header.samples):
+            draws = answer_draws(header.seed, prompt.id, sample, longest, SAMPLES)
+            for index, entry in enumerate(header.paths):
+                if prompt.split == "calibration" and entry.kind != "hlm":
+                    continue
+                rule, drafted = entry.rule, entry.kind != "llm"
+                tokens: tuple[int, ...] = ()
+                answer = []
+                while len(tokens) < longest and (not tokens or tokens[-1] != END):
+                    position = len(tokens)
+                    rng = np.random.default_rng([7, number, sample, *tokens])
+                    level = int(rng.integers(0, SAMPLES + 1))
+                    x, noise = np.float32(rng.uniform(0.2, 1.0)), rng.normal(0, 0.1)
+                    y = np.float32(
+                        min(1.1 * x, 1) if rng.random() < 0.1 else x * (1 - np.clip(0.03 * level + noise, 0, 1))
+                    )
+                    ends, draft, entropy, tails = (
+                        position >= 2 and rng.random() < 0.15,
+                        rng.integers(3, END - 1),
+                        rng.random(),
+                        rng.random(2),
+                    )
+                    draft = END if ends else draft
+                    coin = draws.coin[position]
+                    skipped = drafted and bool(rule.skips(np.array([level]), draws.skip[position, None], SAMPLES)[0])
+                    is_kept = skipped or not drafted or coin < accept_probability(x, y)
+                    committed = int(draft if is_kept else rng.integers(3, END - 1))
+                    answer.append(
+                        {
+                            "prompt": number,
+                            "sample": sample,
+                            "path": index,
+                            "position": position,
+                            "draft": draft if drafted else committed,
+                            "committed": committed,
+                            "level": level if drafted else UNKNOWN_LEVEL,
+                            "x_draft": x if drafted else 0.0,
+                            "y_draft": y,
+                            "accept_coin": coin,
+                            "skipped": skipped,
+                            "end": committed == END,
+                            "entropy": entropy,
+                            "top1_probability": x,
+                            "tail_3": tails[0],
+                            "tail_10": tails[1],
+                        }
+                    )
+                    tokens += (committed,)
+                judged = prompt.split == "evaluation"
+                for name, known in (("quality_cosine", judged and drafted), ("quality_cosine_reference", judged)):
+                    key = (number, sample, tokens)
+                    cosine = quality_of.setdefault((*key, name), cosines.random())
+                    for row in answer:
+                        row[name] = cosine if known else np.nan
+                rows += answer
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def make_header(

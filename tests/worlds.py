@@ -1,6 +1,7 @@
 """Small real things for tests: a made-up token source, a ready policy over it, a scenario in one line, known air."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,43 +18,44 @@ from uhlm_sim.cell.radio.uplink import Uplink
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.seams import NamedFunctions
-from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.tokens.gates import keep_some
+from uhlm_sim.tokens.tree import AnswerTree, chain
 
-NUMBERS = {"u-hlm": {"threshold": 0.5}, "rand-hlm": {"skip_rate": 0.5}}  # a made-up path has decided by its own
+NUMBERS = {"u-hlm": {"threshold": 0.5}, "rand-hlm": {"skip_rate": 0.5}}
 
 
 @dataclass(frozen=True)
 class MadeUpSource:
-    """Answers of `tokens` tokens with random uncertainty, of which the least uncertain `skip_rate` are kept."""
+    """Answers of `tokens` tokens with random uncertainty: one text, whatever is kept."""
 
     tokens: int = 50
     prompts: int = 20
     prompt_tokens: int = 10
-    skip_rate: float = 0.0
     samples: int = 1
-    exact: bool = True
     vocabulary_size: int = 32_000
     uncertainty_samples: int = 20
 
-    def path(self, prompt: int, sample: int) -> TokenPath:
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
         rng = np.random.default_rng([prompt, sample])
         n = self.tokens
         uniform = rng.random(n)
         x_draft = rng.uniform(0.2, 1.0, n)
-        return TokenPath(
-            prompt=prompt,
-            sample=sample,
-            prompt_tokens=self.prompt_tokens,
+        return chain(
+            prompt,
+            sample,
+            self.prompt_tokens,
+            verdict=np.arange(n),
             draft=np.arange(n),
-            committed=np.arange(n),
             uncertainty=np.floor(uniform * self.uncertainty_samples) / self.uncertainty_samples,
             x_draft=x_draft,
             y_draft=x_draft * rng.uniform(0.4, 1.2, n),
             accept_coin=rng.random(n),
-            skipped=uniform < self.skip_rate,
+            skip_coin=uniform,
             entropy=rng.random(n),
             top1_probability=x_draft,
             tail_mass=np.zeros((n, 0)),
+            uncertainty_samples=self.uncertainty_samples,
+            vocabulary_size=self.vocabulary_size,
         )
 
 
@@ -69,11 +71,11 @@ def agrees(theory: float, values: Any, errors: float = 4.0, within: float = 0.05
     return True
 
 
-def ready(kind: str = "hlm", label: str | None = None, **source: Any) -> ReadyPolicy:
-    """Return a policy that replays made-up answers."""
-    if kind == "slm":
-        source = {"skip_rate": 1.0, **source}
+def ready(kind: str = "hlm", label: str | None = None, skip_rate: float = 0.0, **source: Any) -> ReadyPolicy:
+    """Return a policy that replays made-up answers; u-hlm and rand-hlm keep the share `skip_rate` of their drafts."""
     scheme = POLICIES[kind](**NUMBERS.get(kind, {}))
+    if kind in NUMBERS:
+        scheme = replace(scheme, gate=partial(keep_some, skip_rate=skip_rate))
     return ReadyPolicy(label or kind, kind, MadeUpSource(**source), exact=True, scheme=scheme)
 
 

@@ -68,7 +68,32 @@ WORDS: dict[str, dict[str, str]] = {
         "per-hertz": "Power density is fixed: the SNR is the same in any share of the band.",
         "power-limited": "A phone puts its whole power into its share, so less band has a higher SNR.",
     },
-    "uplink.payload.kind": {"full": "An upload carries the whole vocabulary's probabilities."},
+    "policy.draft_tokens": {
+        "best": "The window with the largest speed-up by TK-SLT's formula.",
+        "learnt": "Each phone learns the window that takes the least time a token.",
+        "confident": "A window ends with the first draft of more doubt than hlm's threshold.",
+    },
+    "policy.gate": {
+        "uncertainty": "u: how often perturbed samples differ from the draft.",
+        "entropy": "The entropy of the SLM's distribution, over its most.",
+        "top1": "1 minus the SLM's largest probability.",
+    },
+    "policy.bill": {
+        "paper": "An upload has the bits that the payload's paper counts.",
+        "all": "And those of the draft's own id, where the paper leaves it out.",
+    },
+    "uplink.payload.kind": {
+        "full": "An upload carries the whole vocabulary's probabilities.",
+        "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
+        "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
+        "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
+    },
+    "policy.payload.kind": {
+        "full": "An upload carries the whole vocabulary's probabilities.",
+        "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
+        "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
+        "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
+    },
     "downlink.kind": {
         "constant": "An answer takes base_station.downlink_s, whatever the load.",
         "shared": "Answers have bits and drain through a band of their own first.",

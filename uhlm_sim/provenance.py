@@ -17,6 +17,7 @@ from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.settings.device_class import class_sizes
+from uhlm_sim.tokens.messages import upload_bits
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.version import VERSION
 
@@ -103,13 +104,24 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         "Throughput comes in both readings of the literature: 1/mean(delay) is token_throughput_per_device, "
         "mean(1/delay) is mean_token_rate; token_throughput is what all phones together commit.",
         *tokens.assumptions(scenario.traffic.max_tokens, matched=matched),
-        f"An upload carries {vocabulary:,} probabilities of {payload.bits_per_probability} bits"
-        + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
+        (
+            f"An upload carries {vocabulary:,} probabilities of {payload.bits_per_probability} bits"
+            + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
+            if payload.kind == "full"
+            else f"A draft's upload has {upload_bits(payload, vocabulary, bill='paper'):,.0f} bits ({payload.label})"
+        )
         + ("." if vocabulary == own_vocabulary else ", billed for another vocabulary than the trace's."),
     ]
     sentences += [
-        f"{policy.label} is teacher-forced where the trace has no path of its own: there it decides along the text of "
-        "HLM, whose answers stay; what depends on its own text, as its quality, is left empty."
+        f"A draft's upload of {policy.label} has "
+        f"{upload_bits(policy.payload or payload, vocabulary, bill=policy.bill):,.0f} bits."
+        for policy in scenario.policy
+        if policy.payload is not None or policy.bill != "paper"
+    ]
+    sentences += [
+        f"{policy.label} is teacher-forced where its text was never recorded: there it goes on from HLM's prefix of "
+        "that length, and exact_share tells how many tokens were its own. What depends on its own text, as its "
+        "quality, is left empty."
         for policy in policies
         if not policy.exact
     ]

@@ -14,14 +14,15 @@ from uhlm_sim.settings.channel import Channel, Geometry
 from uhlm_sim.settings.device import Device, Radio
 from uhlm_sim.settings.device_class import DeviceClass, check_classes
 from uhlm_sim.settings.downlink import Downlink
-from uhlm_sim.settings.section import Kind, Positive, Seconds, Section
+from uhlm_sim.settings.policy import Payload, Policy, Target
+from uhlm_sim.settings.section import Positive, Seconds, Section
 from uhlm_sim.settings.tokens import ModelsTokens, SkipRate, SyntheticTokens, TraceTokens
 from uhlm_sim.settings.traffic import Burst, Presence, Traffic
-from uhlm_sim.settings.uplink import Link, Payload, Uplink
+from uhlm_sim.settings.uplink import Link, Uplink
 
 __all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Downlink", "Geometry", "Link", "ModelsTokens"]
 __all__ += ["Output", "Payload", "Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service"]
-__all__ += ["SkipRate", "Slo", "SyntheticTokens", "TraceTokens", "Traffic", "Uplink"]
+__all__ += ["SkipRate", "Slo", "SyntheticTokens", "Target", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
 READ_BY = {  # keys of [traffic] that some kinds of it ignore
     "think_time_s": ("closed",),
@@ -38,40 +39,6 @@ class Slo(Section):
     ttft_s: Positive | None = Field(None, description="time to first token, at most")
     tpot_s: Positive | None = Field(None, description="time per output token after the first, at most")
     e2e_s: Positive | None = Field(None, description="a whole request, at most")
-
-
-class Policy(Section):
-    kind: Kind = Field(description="see `uhlm-sim list`; or module:object")
-    name: str | None = Field(
-        None,
-        min_length=1,
-        max_length=80,
-        pattern=r"^[^$\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$",
-        description="its label in tables and figures",
-    )
-    threshold: Literal["risk-averse", "risk-prone"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="u-hlm: a token with u at most this is kept"
-    )
-    skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="rand-hlm: share of tokens kept; matched: as many as a u-hlm keeps"
-    )
-    match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
-    params: dict[str, float] = Field({}, description="arguments of a policy of your own")
-
-    @model_validator(mode="after")
-    def fitting(self) -> "Policy":
-        if self.match is not None and self.skip_rate != "matched":
-            raise ValueError('match belongs to skip_rate = "matched"')
-        return self
-
-    @property
-    def label(self) -> str:
-        """Its label in tables and figures: its name, else kind(threshold) or kind(skip_rate), else its kind."""
-        if self.name is not None:
-            return self.name
-        if self.threshold is not None:
-            return f"{self.kind}({self.threshold})"
-        return f"{self.kind}({self.skip_rate})" if isinstance(self.skip_rate, float) else self.kind
 
 
 class Precision(Section):

@@ -325,12 +325,11 @@ def _key_path(values: dict[str, Any], key: str) -> list[Any]:
 
 
 def _label(entry: dict[str, Any]) -> str:
-    """Return the label of a policy's plain values, which may be invalid (`Policy.label` is for checked ones)."""
-    number = entry.get("threshold", entry.get("skip_rate") if entry.get("skip_rate") != "matched" else None)
-    number = float(number) if isinstance(number, int) else number
-    return str(entry.get("name") or entry.get("kind")) + (
-        f"({number})" if number is not None and not entry.get("name") else ""
-    )
+    """Return the label of a policy's plain values; of invalid ones its name or kind."""
+    try:
+        return Policy.model_validate(entry).label
+    except ValidationError:
+        return str(entry.get("name") or entry.get("kind"))
 
 
 def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
@@ -339,9 +338,7 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     is_key = error["type"] in ("extra_forbidden", "missing")  # then the last part was read from the file
     parts = [part for i, part in enumerate(loc) if i == 0 or (is_key and i + 1 == len(loc)) or not _is_branch(part)]
     if parts[:1] == ["policy"] and len(parts) > 1 and isinstance(values["policy"][parts[1]], dict):
-        entry = values["policy"][parts[1]]
-        of_the_label = parts[-1] in ("threshold", "skip_rate")  # a label made of what is wrong says nothing
-        parts[1] = str(entry.get("name") or entry.get("kind")) if of_the_label else _label(entry)
+        parts[1] = _label(values["policy"][parts[1]])
     if parts[:1] == ["device_class"] and len(parts) > 1 and isinstance(values["device_class"][parts[1]], dict):
         parts[1] = str(values["device_class"][parts[1]].get("name", parts[1]))
     key = ".".join(str(part) for part in parts) if parts else "the scenario"
@@ -385,7 +382,7 @@ def _either(messages: list[str]) -> str:
 
 def _is_branch(part: Any) -> bool:
     """Say whether a part of an error's path is pydantic's name for a union's branch, not a key of the file."""
-    return isinstance(part, str) and (part in (*TOKENS, "float", "str") or "[" in part or "-" in part)
+    return isinstance(part, str) and (part in (*TOKENS, "Target", "float", "str") or "[" in part or "-" in part)
 
 
 def _fields_of(path: Sequence[Any]) -> list[str]:

@@ -7,6 +7,7 @@ from channel_models import linear_to_db, mcs_thresholds
 from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.gpus.setup import check_base_station
 from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.answers import Answers
 from uhlm_sim.cell.phones.arrivals import requests_of
 from uhlm_sim.cell.phones.policies import POLICY, ReadyPolicy
 from uhlm_sim.cell.phones.population import Who, population, weights_of
@@ -123,8 +124,7 @@ def _check_requests(scenario: Scenario, policies: list[ReadyPolicy], requests: R
             f"{scenario.duration_s:g}; seconds count from the start of the run"
         )
     for policy in policies:
-        source = policy.source
-        longest = max(len(source.path(p, s)) for p in range(source.prompts) for s in range(source.samples))
+        longest = max(tokens for _, tokens in Answers.of_scenario(policy, scenario).sizes())
         if longest < traffic.max_tokens:
             raise ScenarioError(
                 f"traffic.max_tokens = {traffic.max_tokens}: the longest answer of {policy.label} in the trace has "

@@ -1,14 +1,15 @@
 """The engine: one simulation of one policy in one random world. The only place that turns a scenario into objects."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import simpy
 
 from uhlm_sim.cell.gpus.setup import make_base_station
-from uhlm_sim.cell.jobs import Counters
+from uhlm_sim.cell.jobs import Counters, Job, Wakeup
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.answers import Answers
@@ -17,14 +18,13 @@ from uhlm_sim.cell.phones.phone import Log, Phone
 from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.phones.request_file import Requests
-from uhlm_sim.cell.phones.rounds import Answer
+from uhlm_sim.cell.phones.rounds import Answer, Walk
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.seams import NamedFunctions
-from uhlm_sim.tokens.trace import TokenPath
 
 
 def simulate(
@@ -43,13 +43,13 @@ def simulate(
     policies of one replication can be compared in pairs. Raises SimulationError if a law of conservation is broken.
     """
     env = simpy.Environment()
-    traffic, seed = scenario.traffic, scenario.seed
+    seed = scenario.seed
     vocabulary_size = scenario.tokens.vocabulary_size or policy.source.vocabulary_size
     people, groups = population(scenario), scenario.groups
     runs = [(of_class or {}).get(group.policy or "", policy) for group in scenario.device_class] or [policy]
-    paths: list[TokenPath] = []
+    walks: list[Walk] = []
     costs = [payload_costs(group, vocabulary_size) for group in groups]
-    answers = [Answers(run, cost, paths) for run, cost in zip(runs, costs, strict=True)]
+    answers = [Answers(run, cost, walks) for run, cost in zip(runs, costs, strict=True)]
     functions = find_names(scenario) if functions is None else functions
     arrivals = functions["traffic.kind"]
     rows = requests_of(scenario, arrivals)
@@ -75,7 +75,8 @@ def simulate(
         fading_of=fading_of,
         deliver=base_station.submit,
     )
-    log, seen = Log(), SeenCell(env, uplink.counters, base_station.counters)
+    log = Log()
+    upload = after_access(env, scenario.uplink.access_s, uplink.send)
     phones = [
         Phone(
             env,
@@ -86,14 +87,14 @@ def simulate(
                 answers[who.group],
                 who.stream(seed, "prompts", replication),
             ),
-            upload=uplink.send,
+            upload=upload,
             submit=base_station.submit,
             gain_of=upload_gains(scenario, fading_of(who.device), replication, who) if air.per_upload else None,
             downlink_s=scenario.base_station.downlink_s,
             log=log,
             end_request=base_station.end_request if base_station.kv_capacity_tokens else None,
             downlink_is_shared=downlink is not None,
-            cell=seen,
+            cell=SeenCell(env, uplink.counters, base_station.counters, air.snr_of(who.device)),
         )
         for who in people
     ]
@@ -119,30 +120,35 @@ def simulate(
 
     records = make_records(
         log,
-        paths,
+        walks,
         pd.DataFrame(stations),
         duration_s=scenario.duration_s,
         mean_snr_db=snr_db,
         device_class=[scenario.device_class[who.group].name for who in people] if scenario.device_class else None,
-        max_tokens=traffic.max_tokens,
         sending=scenario.device.radio is not None,
         clamped_uploads=air.clamped,
     )
-    check_records(records)
+    check_records(records, access_s=scenario.uplink.access_s)
     return records
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeenCell:
-    """The state of the cell as schemes with `looks_at_cell` read it, from the stations' counters."""
+    """The cell as one phone's scheme with `looks_at_cell` sees it, from the stations' counters and its own SNR."""
 
     env: simpy.Environment
     uplink: Counters
     base_station: Counters
+    snr_of_phone: Callable[[], float]
+    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def now_s(self) -> float:
         return float(self.env.now)
+
+    @property
+    def snr(self) -> float:
+        return self.snr_of_phone()
 
     @property
     def active_uploads(self) -> int:
@@ -151,6 +157,19 @@ class SeenCell:
     @property
     def jobs_present(self) -> int:
         return self.base_station.arrivals - self.base_station.departures
+
+
+def after_access(env: simpy.Environment, access_s: float, send: Callable[[Job], None]) -> Callable[[Job], None]:
+    """Return how a phone uploads: it asks for the uplink, and sends after the time of access."""
+    if not access_s:
+        return send
+
+    def ask(job: Job) -> None:
+        granted = Wakeup(env)
+        granted.callbacks.append(lambda _: send(job))
+        granted.after(access_s)
+
+    return ask
 
 
 def next_answers(rows: Requests | None, answers: Answers, rng: np.random.Generator) -> Callable[[], Answer]:

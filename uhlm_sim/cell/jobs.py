@@ -40,9 +40,10 @@ class Job:
     doesn't wait for it but happens with the verdict; and `last` says that the verdict ends the request.
 
     `llm_tokens` are the new positions that the LLM must process, of which `recomputed_tokens` are those that its memory
-    has lost. The job has taken part in `steps` of a GPU, as a rule one; `batch_jobs` and `batch_tokens` are the jobs
-    and new positions of that step. Over several steps they are means: `batch_jobs` is verify time over the job's share
-    of GPU time (a harmonic mean), and `steps` x `batch_tokens` / `batch_jobs` is its share of the positions.
+    has lost, and `unused_tokens` refused drafts, which it forgets with the verdict; `context_tokens` of the request it
+    holds already. The job has taken part in `steps` of a GPU, as a rule one; `batch_jobs` and `batch_tokens` are the
+    jobs and new positions of that step. Over several steps they are means: `batch_jobs` is verify time over the job's
+    share of GPU time (a harmonic mean), and `steps` x `batch_tokens` / `batch_jobs` is its share of the positions.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Job:
         "answer_bits",
         "batch_jobs",
         "batch_tokens",
+        "context_tokens",
         "device",
         "done",
         "early",
@@ -66,6 +68,7 @@ class Job:
         "sending_s",
         "sent_s",
         "steps",
+        "unused_tokens",
         "verified_s",
         "verify_started_s",
     )
@@ -100,7 +103,7 @@ class Job:
         self.batch_jobs: float = 0
         self.batch_tokens: float = 0
         self.steps = 0
-        self.recomputed_tokens = 0
+        self.recomputed_tokens = self.unused_tokens = self.context_tokens = 0
         self.answer_bits = 0.0
         self.early = self.last = False
 

@@ -14,8 +14,10 @@ Mask = NDArray[np.bool_]
 WORK = ("batch_jobs", "batch_tokens", "llm_tokens", "recomputed_tokens", "steps")
 
 
-def check_records(records: Records) -> None:
+def check_records(records: Records, *, access_s: float = 0.0) -> None:
     """Check the tables against each other and against the stations' own counters. Raises SimulationError.
+
+    An upload comes to the uplink `access_s` after its phone has asked for it.
 
     Each round's and each token's legs add up, and a round's are those of its tokens; a request's rounds and positions
     count from 0 and its commit times rise; a kept draft has no bits and no LLM work; the requests' table agrees with
@@ -51,7 +53,7 @@ def check_records(records: Records) -> None:
 
     uploads, all_jobs = bits > 0, np.full(len(bits), True)
     spans = {
-        "uplink": (uploads, sent_s, received_s, bits),
+        "uplink": (uploads, sent_s + access_s, received_s, bits),
         "base_station": (all_jobs, received_s, verified_s, 0 * bits),
     }
     answers = records.answers[is_sent]
@@ -103,7 +105,8 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
     """Check the memory's counters against the positions of jobs, held until their requests end."""
     recomputed = sent["recomputed_tokens"].to_numpy()
     read = records.stations[records.stations["station"] == "kv_cache"]
-    new = sent["llm_tokens"].to_numpy() - recomputed
+    unused = sent["unused_tokens"].to_numpy()  # refused drafts: held until the verdict
+    new = sent["llm_tokens"].to_numpy() - recomputed - unused
     request = sent.groupby(["device", "request"], sort=False).ngroup().to_numpy()
     before = pd.Series(new).groupby(request).cumsum().to_numpy() - new
     _true("what a job processes again is all that its request had", (recomputed == 0) | (recomputed == before))
@@ -119,6 +122,8 @@ def _check_memory(records: Records, sent: pd.DataFrame, begun_s: Floats, ended_s
         at_s, capacity, where = reading["at_s"], reading["servers"], f"kv_cache at {reading['at_s']:g} s"
         here = begun_s <= at_s
         least, most = ((new * (np.minimum(until_s, at_s) - begun_s))[here].sum() for until_s in freed_s)
+        drafts_s = (unused * (np.fmin(ended_s, at_s) - begun_s))[here].sum()
+        least, most = least + drafts_s, most + drafts_s
         cut = here & np.isnan(ended_s) & (sent["steps"] > 0)  # its positions are still being counted, step by step
         most += capacity * (at_s - begun_s)[cut].sum()
         _within(f"{where}: memory in use", 0.0 if reading["departures"] else least, reading["busy_s"], most)

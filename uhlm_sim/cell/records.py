@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.cell.phones.phone import Log
+from uhlm_sim.cell.phones.rounds import Walk
 from uhlm_sim.tables import DECISIONS, LEGS, OUTCOMES, QUALITY
-from uhlm_sim.tokens.trace import TokenPath
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -46,11 +47,10 @@ class Records:
 
 def make_records(
     log: Log,
-    paths: list[TokenPath],
+    walks: list[Walk],
     stations: pd.DataFrame,
     *,
     duration_s: float,
-    max_tokens: int,
     mean_snr_db: Floats,
     device_class: Sequence[str] | None = None,
     sending: bool = False,
@@ -58,7 +58,7 @@ def make_records(
 ) -> Records:
     """Turn the log of a run that stopped at `duration_s` into tables, sorted by device, request and position.
 
-    `paths` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
+    `walks` are the answers that the log's requests point to. Requests that arrived and tokens that began later than
     `duration_s` are left out (a phone that sleeps until then has written them down already). Of a round in progress the
     legs that ended are kept and `committed_s` is null; it has one row of tokens, for the token that it is about. With
     `sending` the rounds have a column for the time with any of the band. `device_class` names each device's class.
@@ -86,10 +86,10 @@ def make_records(
     rounds["committed_s"] = np.where(rounds["committed_s"] <= duration_s, rounds["committed_s"], np.nan)
 
     of_rounds = _round_columns(rounds)
-    tokens, of_round = _token_table(rounds, of_rounds, paths, np.frombuffer(log.commits_s))
+    tokens, of_round = _token_table(rounds, of_rounds, walks, np.frombuffer(log.commits_s))
     if sending:
         of_rounds["sending_s"] = rounds["sending_s"]
-    request_table = _request_table(tokens, rounds, requests, row, row[of_round], paths, mean_snr_db, max_tokens)
+    request_table = _request_table(tokens, rounds, requests, row, row[of_round], walks, mean_snr_db)
     if device_class is not None:
         code = {name: number for number, name in enumerate(dict.fromkeys(device_class))}
         codes = np.array([code[name] for name in device_class])[request_table["device"]]
@@ -125,7 +125,7 @@ def _round_columns(rounds: Columns) -> dict[str, Any]:
         **{name: rounds[name] for name in ("batch_jobs", "batch_tokens")},
         **whole("llm_tokens"),
         "decision": _decisions(rounds["sends"]),
-        **whole("steps", "recomputed_tokens"),
+        **whole("steps", "recomputed_tokens", "unused_tokens"),
     }
 
 
@@ -134,7 +134,7 @@ def _decisions(sends: Floats) -> pd.Categorical:
 
 
 def _token_table(
-    rounds: Columns, of_rounds: dict[str, Any], paths: list[TokenPath], commits_s: Floats
+    rounds: Columns, of_rounds: dict[str, Any], walks: list[Walk], commits_s: Floats
 ) -> tuple[pd.DataFrame, Indices | slice]:
     """Return the tokens, and the round that each is of: a slice of all rounds where each has one token.
 
@@ -156,14 +156,19 @@ def _token_table(
     drafts, accepted = rounds["drafted"][of_round], rounds["accepted"][of_round]
     verdict = np.where(within < accepted, ACCEPTED, np.where(accepted < drafts, RESAMPLED, GENERATED))
     outcome = np.where(np.isnan(columns["committed_s"]), -1, np.where(is_kept, SKIPPED, verdict))
-    starts = np.cumsum([0, *(len(path) for path in paths)])
-    place = starts[rounds["answer"].astype(np.intp)[of_round]] + position
+    # The node of each token, and of the one that an unfinished walk was about to decide.
+    nodes_of = [np.array(walk.visited if walk.node < 0 else [*walk.visited, walk.node]) for walk in walks]
+    starts = np.cumsum([0, *map(len, nodes_of)])
+    answer = rounds["answer"].astype(np.intp)[of_round]
+    place = starts[answer] + position
 
-    def of_paths(values: list[Floats]) -> Floats:
+    def of_nodes(fact: str) -> Floats:
         if not len(place):
             return np.empty(0)
-        return np.where(outcome == GENERATED, np.nan, np.concatenate(values)[place])  # no draft of the phone's
+        facts = [getattr(walk.nodes, fact)[visited] for walk, visited in zip(walks, nodes_of, strict=True)]
+        return np.where(outcome == GENERATED, np.nan, np.concatenate(facts)[place])  # no draft of the phone's
 
+    exact_tokens = np.array([inf if walk.exact_tokens is None else walk.exact_tokens for walk in walks])
     tokens = {
         "device": of_rounds["device"][of_round],
         "request": of_rounds["request"][of_round],
@@ -172,10 +177,11 @@ def _token_table(
         "committed_s": columns["committed_s"],
         "decision": of_rounds["decision"][of_round],
         "outcome": pd.Categorical.from_codes(outcome, dtype=OUTCOMES),
-        "uncertainty": of_paths([path.uncertainty for path in paths]),
-        "accept_probability": of_paths([path.accept_probability for path in paths]),
+        "uncertainty": of_nodes("uncertainty"),
+        "accept_probability": of_nodes("accept_probability"),
         **{name: columns[name] for name in ("payload_bits", *LEGS, *BATCH)},
         "round": of_rounds["round"][of_round],
+        "exact": position < exact_tokens[answer],
     }
     return pd.DataFrame(tokens, copy=False), of_round
 
@@ -198,9 +204,8 @@ def _request_table(
     requests: Columns,
     row_of_round: Indices,
     row_of_token: Indices,
-    paths: list[TokenPath],
+    walks: list[Walk],
     mean_snr_db: Floats,
-    max_tokens: int,
 ) -> pd.DataFrame:
     count = len(requests["device"])
     device, answer = requests["device"].astype(np.int32), requests["answer"].astype(np.intp)
@@ -209,13 +214,13 @@ def _request_table(
     first_s, last_s = np.full(count, np.nan), np.full(count, np.nan)
     np.fmin.at(first_s, row_of_token, committed_s)
     np.fmax.at(last_s, row_of_token, committed_s)
-    finished = done == np.minimum([len(path) for path in paths], max_tokens)[answer]
+    finished = done == np.array([inf if walk.left else walk.position for walk in walks])[answer]
     return pd.DataFrame(
         {
             "device": device,
             "request": requests["request"].astype(np.int32),
-            "prompt": np.array([path.prompt for path in paths], dtype=np.int32)[answer],
-            "prompt_tokens": np.array([path.prompt_tokens for path in paths], dtype=np.int32)[answer],
+            "prompt": np.array([walk.tree.prompt for walk in walks], dtype=np.int32)[answer],
+            "prompt_tokens": np.array([walk.prompt_tokens for walk in walks], dtype=np.int32)[answer],
             "arrived_s": requests["arrived_s"],
             "first_token_s": first_s,
             "finished_s": np.where(finished, last_s, np.nan),
@@ -223,6 +228,6 @@ def _request_table(
             "uploads": np.bincount(row_of_round[rounds["payload_bits"] > 0], minlength=count).astype(np.int32),
             "mean_snr_db": mean_snr_db[device],
             "finished": finished,
-            **{name: np.array([getattr(path, name) for path in paths])[answer] for name in QUALITY},
+            **dict(zip(QUALITY, np.array([walk.quality for walk in walks]).reshape(-1, 2)[answer].T, strict=True)),
         }
     )

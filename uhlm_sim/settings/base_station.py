@@ -23,6 +23,9 @@ class Service(Section):
     c_s: Positive | None = Field(None, description="fitted: a step's seconds, however few tokens it has")
     s_s_per_token: NonNegative = 0.0
     free_tokens: int = Field(0, ge=0)
+    s_s_per_context: NonNegative = Field(
+        0.0, description="for each position of a batch's requests that the LLM remembers already; any kind"
+    )
     attention_s: NonNegative = Field(0.0, description="fitted, roofline: added to every step")
     max_fitted_tokens: int | None = Field(None, ge=1, description="beyond it the fit is an extrapolation")
     parameters: Positive | None = Field(None, description="roofline: of the LLM")

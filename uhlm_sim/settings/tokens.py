@@ -69,9 +69,14 @@ class SyntheticTokens(Section):
     """Tokens drawn from published statistics of a pair that can't be run; see `uhlm_sim.tokens.synthetic`."""
 
     kind: Literal["synthetic"]
-    a: float = Field(gt=0, le=100, description="slope of the mean of beta at u, clip(a u + b, 0, 1)")
-    b: float = Field(gt=-100, lt=1, description="its intercept")
-    skip_rates: list[SkipRate] = Field(min_length=1, max_length=2, description="what the law of u is fitted to")
+    a: float = Field(0.0, gt=0, le=100, description="slope of the mean of beta at u, clip(a u + b, 0, 1)")
+    b: float = Field(0.0, gt=-100, lt=1, description="its intercept")
+    skip_rates: list[SkipRate] = Field(
+        [], min_length=1, max_length=2, description="what the law of u is fitted to: one or two"
+    )
+    acceptance: float | None = Field(
+        None, ge=0, le=1, description="in place of a, b, skip_rates: every draft is accepted with this probability"
+    )
     delta: float | None = Field(None, gt=0, le=1, description="P(beta > 0), the share of drafts with y_d < x_d")
     correlation: float = Field(0.0, ge=0, lt=1, description="of successive u in an answer: r of a Gaussian copula")
     uncertainty_samples: int = Field(20, ge=1, le=250, description="K, the grid of u")
@@ -82,6 +87,16 @@ class SyntheticTokens(Section):
     answer_tokens: int = Field(100, ge=1, le=8192, description="of an answer, or their mean")
     length_law: Literal["fixed", "geometric"] = Field("fixed", description="of an answer")
     seed: int = Field(1, ge=0, le=2**63 - 1, description="of the tokens' draws; not the scenario's")
+
+    @model_validator(mode="after")
+    def complete(self) -> "SyntheticTokens":
+        if self.acceptance is None:
+            missing = [name for name in ("a", "b", "skip_rates") if name not in self.model_fields_set]
+            if missing or not self.skip_rates or not self.a:
+                raise ValueError(f"{', '.join(missing) or 'a and skip_rates'}: needed, or acceptance in their place")
+        elif given := [name for name in ("a", "b", "skip_rates", "delta") if name in self.model_fields_set]:
+            raise ValueError(f"{', '.join(given)}: belong to a law of u, and acceptance stands in its place")
+        return self
 
     @model_validator(mode="after")
     def rising(self) -> "SyntheticTokens":

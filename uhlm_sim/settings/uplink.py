@@ -4,13 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from uhlm_sim.settings.policy import Payload
 from uhlm_sim.settings.section import Kind, Section, Weight
-
-
-class Payload(Section):
-    kind: Literal["full"] = Field("full", description="the whole vocabulary's probabilities")
-    bits_per_probability: int = Field(8, ge=1, le=64)
-    bits_per_index: int = Field(0, ge=0, le=64, description="0: probabilities in the order of the vocabulary")
 
 
 class Link(Section):
@@ -44,6 +39,9 @@ class Uplink(Section):
         None, ge=1e-6, le=10, description="a slot: round-robin, proportional-fair-slots, and the adaptive link"
     )
     average_s: float = Field(0.1, gt=0, le=1e6, description="proportional-fair-slots: how long a rate is remembered")
+    access_s: float = Field(
+        0.0, ge=0, le=1e6, description="from asking to sending: grant, alignment, the network behind"
+    )
     params: dict[str, float] = Field({}, description="arguments of an allocator of your own")
     link: Link = Link()
     payload: Payload = Payload()

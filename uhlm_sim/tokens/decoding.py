@@ -7,9 +7,9 @@ once, whatever the number of rules on it.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,20 @@ from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.speculative import (
     Floats,
     ThetaLaw,
-    accept_or_resample,
+    accept_probability,
     draw_thetas,
     entropy,
     grid_level,
     inverse_cdf,
+    keep_largest,
+    residual,
+    round_to_lattice,
     softmax,
     tail_masses,
     uncertainty_level,
 )
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns
+from uhlm_sim.tokens.tree import NO_TOKEN, UNKNOWN, AnswerTree
 
 BLOCK_ROWS = 16  # rows of logits that one thread works on: a few megabytes, so that they stay in its cache
 
@@ -58,12 +62,16 @@ class DecodingSettings:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to be decoded: prompt number and id, sample, and the prompt's tokens."""
+    """One answer to be decoded: prompt number and id, sample, and the prompt's tokens.
+
+    ``trees`` has by payload what is recorded already: what is decoded anew takes that over where it comes by.
+    """
 
     prompt: int
     prompt_id: str
     sample: int
     tokens: Sequence[int]
+    trees: Mapping[str, AnswerTree] = field(default_factory=dict)
 
 
 def decode(
@@ -92,7 +100,10 @@ def decode(
     path_rule = np.tile(np.arange(len(rules)), len(answers))
     branch = path_answer.copy()
     branch_answer = np.arange(len(answers))
+    branch_node = np.array([answer.trees[""].root if answer.trees else UNKNOWN for answer in answers])
     is_llm = np.array([rule.kind == "llm" for rule in rules])
+    payloads = list(dict.fromkeys(rule.payload for rule in rules))
+    payload_of = np.array([payloads.index(rule.payload) for rule in rules])
     end_tokens = np.array(sorted(pair.end_tokens), dtype=np.int64)
     small = CommittedPrefixes(pair.slm, [a.tokens for a in answers], pair.vocabulary_size)
     large = CommittedPrefixes(pair.llm, [a.tokens for a in answers], pair.vocabulary_size)
@@ -105,13 +116,18 @@ def decode(
                 for model, read in ((pair.slm, small), (pair.llm, large))
             )
             here = {name: values[branch_answer, position] for name, values in per_token.items()}
-            facts = _facts(pool, x_logits, y_logits, here, settings)
-            skips = _skips(rules, path_rule, facts["level"][branch], here["skip"][branch], settings)
+            known = _known(answers, branch_answer, branch_node, ["", *payloads])
+            of_payload = _facts(pool, x_logits, y_logits, here | known, payloads, settings)
+            facts = {  # a row a path
+                name: np.stack([of_payload[payload][name] for payload in payloads])[payload_of[path_rule], branch]
+                for name in of_payload[payloads[0]]
+            }
+            skips = _skips(rules, path_rule, facts["level"], here["skip"][branch], settings)
             llm = is_llm[path_rule]
-            kept = np.where(skips, facts["draft"][branch], facts["verified"][branch])
-            committed = np.where(llm, facts["direct"][branch], kept)
+            kept = np.where(skips, facts["draft"], facts["verified"])
+            committed = np.where(llm, facts["direct"], kept)
             ends = np.isin(committed, end_tokens)
-            pieces.append(_rows(answers, path_answer, path_rule, position, committed, ends, skips, llm, facts, branch))
+            pieces.append(_rows(answers, path_answer, path_rule, position, committed, ends, skips, llm, facts))
             going = ~ends
             on_step(int(going.sum()))
             if not going.any() or position + 1 == settings.max_tokens:
@@ -120,6 +136,9 @@ def decode(
             # Rules on one branch that committed one token share its successor.
             keys, branch = np.unique(branch[going] * pair.vocabulary_size + committed[going], return_inverse=True)
             parents, tokens = np.divmod(keys, pair.vocabulary_size)
+            branch_node = np.array(
+                [_child(answers[branch_answer[b]], branch_node[b], t) for b, t in zip(parents, tokens, strict=True)]
+            )
             branch_answer = branch_answer[parents]
             small.commit(parents, tokens)
             large.commit(parents, tokens)
@@ -159,52 +178,122 @@ def _skips(
     return np.asarray((level <= np.array(highest)[path_rule]) | (coin < np.array(rates)[path_rule]))
 
 
+def _child(answer: Answer, node: int, token: int) -> int:
+    """Return the node after a token, UNKNOWN where no recorded answer went there."""
+    if node < 0:
+        return UNKNOWN
+    for tree in answer.trees.values():
+        nodes = tree.nodes
+        for of, after in ((nodes.draft, nodes.after_draft), (nodes.verdict, nodes.after_verdict)):
+            if of[node] == token and after[node] >= 0:
+                return int(after[node])
+    return UNKNOWN
+
+
+def _known(
+    answers: Sequence[Answer], branch_answer: NDArray[np.int64], branch_node: NDArray[np.int64], payloads: Sequence[str]
+) -> Table:
+    """Return what is recorded of the next token of each branch, by payload and fact: "top-30 draft"; NaN where unknown.
+
+    Of another payload than "" only what was recorded under it counts.
+    """
+    names = ("draft", "verdict", "by_llm", "uncertainty", "x_draft", "y_draft", "entropy", "top1_probability")
+    known = {f"{payload} {name}": np.full(len(branch_node), np.nan) for payload in payloads for name in names}
+    for payload in dict.fromkeys(payloads):
+        tails: list[NDArray[np.floating]] = []
+        for branch, (answer, node) in enumerate(zip(branch_answer.tolist(), branch_node.tolist(), strict=True)):
+            tree = answers[answer].trees.get(payload)
+            tail = np.empty(0)
+            if tree is not None and node >= 0 and (tree.nodes.judged[node] or not payload):
+                tail = tree.nodes.tail_mass[node]
+                for name in names:
+                    value = getattr(tree.nodes, name)[node]
+                    known[f"{payload} {name}"][branch] = np.nan if value == NO_TOKEN else value
+            tails.append(tail)
+        width = max(map(len, tails), default=0)
+        known[f"{payload} tails"] = np.array([tail if len(tail) else np.full(width, np.nan) for tail in tails])
+    return known
+
+
 def _facts(
     pool: ThreadPoolExecutor,
     x_logits: NDArray[np.float32],
     y_logits: NDArray[np.float32],
     draws: Table,
+    payloads: Sequence[str],
     settings: DecodingSettings,
-) -> Table:
-    """Return what is true of the next token of each branch, whatever its rules: block by block, on all cores."""
+) -> dict[str, Table]:
+    """Return what is true of the next token of each branch under each payload: block by block, on all cores."""
     blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, len(x_logits), BLOCK_ROWS)]
 
-    def one(rows: slice) -> Table:
+    def one(rows: slice) -> dict[str, Table]:
         mine = {name: values[rows] for name, values in draws.items()}
-        return token_facts(x_logits[rows], y_logits[rows], mine, settings)
+        return token_facts(x_logits[rows], y_logits[rows], mine, payloads, settings)
 
     parts = list(pool.map(one, blocks))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {
+        payload: {name: np.concatenate([part[payload][name] for part in parts]) for name in parts[0][payload]}
+        for payload in payloads
+    }
 
 
 def token_facts(
-    x_logits: NDArray[np.float32], y_logits: NDArray[np.float32], draws: Table, settings: DecodingSettings
-) -> Table:
-    """Return the draft, its uncertainty and probabilities, and what the LLM would commit, for each row of logits.
+    x_logits: NDArray[np.float32],
+    y_logits: NDArray[np.float32],
+    draws: Table,
+    payloads: Sequence[str],
+    settings: DecodingSettings,
+) -> dict[str, Table]:
+    """Return by payload the draft, its uncertainty and probabilities, and what the LLM would commit, for each row.
 
-    ``draws`` are one position's uniforms of `AnswerDraws` for each row. ``verified`` is the draft or its
-    replacement, ``direct`` the LLM's own draw.
+    ``draws`` are one position's uniforms of `AnswerDraws` for each row of logits, and what `_known` says of it.
+    ``verified`` is the draft or its replacement, ``direct`` the LLM's own draw. With a payload the LLM judges by what
+    is left of x (see `DecodingRule`), and ``x_draft`` is the draft's probability there; a quantised draft is drawn from
+    it.
     """
     x, y = (
         truncate(softmax(logits, settings.temperature), settings.top_k, settings.top_p)
         for logits in (x_logits, y_logits)
     )
-    draft = inverse_cdf(x, draws["draft"])
     thetas = draw_thetas(settings.theta_law, draws["theta"])
-    verified, _ = accept_or_resample(x, y, draft, draws["coin"], draws["resample"])
     tails = tail_masses(x, settings.tail_ladder) if settings.tail_ladder else np.empty((len(x), 0))
-    return {
-        "draft": draft,
-        "level": uncertainty_level(x_logits, draft, thetas, draws["differ"]),
-        "x_draft": np.take_along_axis(x, draft[:, None], axis=1)[:, 0],
-        "y_draft": np.take_along_axis(y, draft[:, None], axis=1)[:, 0],
-        "accept_coin": draws["coin"].astype(np.float32),
-        "verified": verified,
-        "direct": inverse_cdf(y, draws["direct"]),
-        "entropy": entropy(x),
-        "top1_probability": x.max(axis=1),
-        **{f"tail_{k}": tails[:, i] for i, k in enumerate(settings.tail_ladder)},
-    }
+
+    def recorded(payload: str, name: str, computed: NDArray[Any]) -> NDArray[Any]:
+        known = draws.get(f"{payload} {name}")
+        if known is None or known.shape != computed.shape:
+            return computed
+        return np.where(np.isnan(known), computed, known).astype(computed.dtype)
+
+    direct = recorded("", "by_llm", inverse_cdf(y, draws["direct"]))
+    full_draft = recorded("", "draft", inverse_cdf(x, draws["draft"]))
+    facts = {}
+    for payload in payloads:
+        kind, _, number = payload.partition("-")
+        sent = {"top": keep_largest, "quantised": round_to_lattice}[kind](x, int(number)) if payload else x
+        draft = full_draft
+        if kind == "quantised":
+            draft = recorded(payload, "draft", inverse_cdf(sent, draws["draft"]))
+        level = uncertainty_level(x_logits, draft, thetas, draws["differ"])
+        u = recorded(payload if kind == "quantised" else "", "uncertainty", level / settings.uncertainty_samples)
+        x_draft, y_draft = (np.take_along_axis(law, draft[:, None], axis=1)[:, 0] for law in (sent, y))
+        x_draft, y_draft = recorded(payload, "x_draft", x_draft), recorded(payload, "y_draft", y_draft)
+        verified = np.array(draft)
+        refused = ~(draws["coin"] < accept_probability(x_draft, y_draft))
+        if refused.any():
+            verified[refused] = inverse_cdf(residual(sent[refused], y[refused]), draws["resample"][refused])
+        facts[payload] = {
+            "draft": draft,
+            "level": np.rint(u * settings.uncertainty_samples).astype(level.dtype),
+            "x_draft": x_draft,
+            "y_draft": y_draft,
+            "accept_coin": draws["coin"].astype(np.float32),
+            "verified": recorded(payload, "verdict", verified),
+            "direct": direct,
+            "entropy": recorded("", "entropy", entropy(x)),
+            "top1_probability": recorded("", "top1_probability", x.max(axis=1)),
+            **{f"tail_{k}": recorded("", "tails", tails)[:, i] for i, k in enumerate(settings.tail_ladder)},
+        }
+    return facts
 
 
 def truncate(x: Floats, top_k: int | None, top_p: float | None) -> Floats:
@@ -239,10 +328,9 @@ def _rows(
     skips: NDArray[np.bool_],
     llm: NDArray[np.bool_],
     facts: Table,
-    branch: NDArray[np.int64],
 ) -> Columns:
     """Return one position's rows, one a path, in the columns of a trace."""
-    rows = {name: facts[name][branch] for name in facts if name not in ("verified", "direct")}
+    rows = {name: values for name, values in facts.items() if name not in ("verified", "direct")}
     for name in rows:
         # The LLM alone drafts nothing: its rows repeat the committed token and know nothing of a draft.
         if name == "draft":

@@ -1,7 +1,8 @@
 """Decoding rules: how an answer is made, and when two of them make the same one."""
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ from uhlm_sim.errors import InputError, did_you_mean
 from uhlm_sim.tokens.speculative import grid_level
 
 RuleKind = Literal["hlm", "slm", "llm", "u-hlm", "rand-hlm"]
+PAYLOAD = re.compile("(top|quantised)-([1-9][0-9]{0,7})")
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,15 @@ class DecodingRule:
 
     hlm asks the LLM for every token, slm for none, llm lets the LLM generate; u-hlm skips the LLM where u <=
     ``threshold`` (below 0 skips nothing, 1 or more everything); rand-hlm skips with probability
-    ``skip_rate``, whatever the token. Raises InputError for an unknown kind, a number that the kind has no
-    use for, a missing one, NaN, or a rate outside [0, 1].
+    ``skip_rate``, whatever the token. ``payload`` is what an upload leaves of x, where that decides what is committed:
+    top-<k>, quantised-<levels>, or "" for all of it. Raises InputError for an unknown kind or payload, a number that
+    the kind has no use for, a missing one, NaN, or a rate outside [0, 1].
     """
 
     kind: RuleKind
     threshold: float | None = None
     skip_rate: float | None = None
+    payload: str = ""
 
     def __post_init__(self) -> None:
         kinds = get_args(RuleKind)
@@ -41,22 +45,37 @@ class DecodingRule:
             raise InputError("rule u-hlm: threshold = nan; it must be a number")
         if self.skip_rate is not None and not 0 <= self.skip_rate <= 1:
             raise InputError(f"rule rand-hlm: skip_rate = {self.skip_rate}; it must lie in [0, 1]")
+        if self.payload and (not PAYLOAD.fullmatch(self.payload) or self.kind in ("slm", "llm")):
+            raise InputError(
+                f"rule {self.kind}: payload = '{self.payload}'; hlm, u-hlm and rand-hlm may have top-<k> or "
+                "quantised-<levels>"
+            )
 
     @property
     def drafts(self) -> bool:
         """Say whether the SLM drafts the tokens: not where the LLM generates them."""
         return self.kind != "llm"
 
+    def with_payload(self, payload: str) -> "DecodingRule":
+        """Return the rule with a payload, itself if it sends no drafts."""
+        return self if self.kind in ("slm", "llm") else replace(self, payload=payload)
+
     def __str__(self) -> str:
         value = self.threshold if self.kind == "u-hlm" else self.skip_rate
-        return self.kind if value is None else f"{self.kind}({value:.4g})"
+        parts = [] if value is None else [f"{value:.4g}"]
+        parts += [self.payload] if self.payload else []
+        return f"{self.kind}({', '.join(parts)})" if parts else self.kind
 
-    def same_as(self, uncertainty_samples: int) -> tuple[str, float]:
+    def same_as(self, uncertainty_samples: int) -> tuple[str, float, str]:
         """Return what the rule amounts to on the grid of K: equal for two rules that decode alike.
 
         Thresholds are compared as floor(K u_th); a rule that skips nothing is hlm, one that skips everything
-        is slm.
+        is slm. The payload of one that sends nothing decides nothing.
         """
+        kind, number = self._same_gate(uncertainty_samples)
+        return kind, number, "" if kind == "slm" else self.payload
+
+    def _same_gate(self, uncertainty_samples: int) -> tuple[str, float]:
         if self.threshold is not None:
             level = grid_level(self.threshold, uncertainty_samples)
             if 0 <= level < uncertainty_samples:

@@ -1,28 +1,53 @@
 """Gates: which drafts of an answer a phone keeps, one plain function each.
 
-A gate takes a `TokenPath` and returns one bool a token, True where the phone keeps its draft instead of sending it.
+A gate takes the `Nodes` of a tree and returns one bool a node, True where the phone keeps its draft instead of sending
+it.
 """
 
 from collections.abc import Callable
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.tokens.speculative import Floats, grid_level
+from uhlm_sim.tokens.tree import Nodes
 
-Gate = Callable[[TokenPath], NDArray[np.bool_]]
+Gate = Callable[[Nodes], NDArray[np.bool_]]
 
 
-def keep_none(path: TokenPath) -> NDArray[np.bool_]:
+Doubt = Callable[[Floats, Floats, Floats, int], Floats]  # of u, entropy, largest probability and V
+
+# What a phone can tell of its draft from the SLM's distribution alone, in [0, 1], by the name of the gate.
+DOUBTS: dict[str, Doubt] = {
+    "uncertainty": lambda u, _entropy, _top1, _size: u,
+    "entropy": lambda _u, entropy, _top1, size: entropy / log(size),
+    "top1": lambda _u, _entropy, top1, _size: 1.0 - top1,
+}
+
+
+def keep_none(nodes: Nodes) -> NDArray[np.bool_]:
     """Keep no draft: the LLM is asked about every one."""
-    return np.zeros(len(path), dtype=np.bool_)
+    return np.zeros(len(nodes), dtype=np.bool_)
 
 
-def keep_all(path: TokenPath) -> NDArray[np.bool_]:
+def keep_all(nodes: Nodes) -> NDArray[np.bool_]:
     """Keep every draft: the phone answers alone."""
-    return np.ones(len(path), dtype=np.bool_)
+    return np.ones(len(nodes), dtype=np.bool_)
 
 
-def keep_as_recorded(path: TokenPath) -> NDArray[np.bool_]:
-    """Keep what the path's own decoding rule kept, with the models in the loop or teacher-forced."""
-    return path.skipped
+def keep_sure(nodes: Nodes, threshold: float, gate: str = "uncertainty") -> NDArray[np.bool_]:
+    """Keep a draft whose measure of doubt, a key of DOUBTS, is at most `threshold`.
+
+    The uncertainty u is taken on its grid 0, 1/K, ..., 1 (arXiv 2412.12687), where two thresholds may be one.
+    """
+    if gate == "uncertainty":
+        level = grid_level(threshold, nodes.uncertainty_samples)
+        return np.asarray(np.rint(nodes.uncertainty * nodes.uncertainty_samples) <= level)
+    doubt = DOUBTS[gate](nodes.uncertainty, nodes.entropy, nodes.top1_probability, nodes.vocabulary_size)
+    return np.asarray(doubt <= threshold)
+
+
+def keep_some(nodes: Nodes, skip_rate: float) -> NDArray[np.bool_]:
+    """Keep each draft with probability `skip_rate`, by the node's coin, whatever the draft."""
+    return np.asarray(nodes.skip_coin < skip_rate)

@@ -1,30 +1,132 @@
-"""Messages: what the upload of a draft carries, in bits, and what the LLM makes of it."""
+"""Messages: what the upload of a draft carries, in bits, and what the LLM makes of it.
+
+A message takes the `Nodes` of a tree and what a whole distribution weighs [bit], and returns a `Message`. Notation: x
+and y are the distributions of SLM and LLM, d is the draft, V the size of the vocabulary.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil, comb, log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.settings.policy import Payload
+from uhlm_sim.tokens.tree import Nodes
 
 
 @dataclass(frozen=True)
 class Message:
-    """An answer's messages, a value a token: the bits of a draft's upload, and whether the LLM accepts that draft."""
+    """What uploads are, a value a node: the bits of a draft's upload, and whether the LLM accepts that draft.
+
+    ``known`` is False at nodes where what the LLM commits was never recorded under this message; None: at none.
+    ``refusal_bits`` come down after a refusal where the downlink is shared; None: what downlink.on_resample says.
+    """
 
     draft_bits: NDArray[np.float64]
     accepted: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None = None
+    refusal_bits: float | None = None
 
 
-Messages = Callable[[TokenPath, float], Message]
+Messages = Callable[[Nodes, float], Message]
 
 
-def full_distribution(path: TokenPath, distribution_bits: float) -> Message:
+def full_distribution(nodes: Nodes, distribution_bits: float) -> Message:
     """Send the SLM's whole distribution x, on which the LLM decides as speculative inference does.
 
     A draft d is accepted with probability min(1, y_d / x_d) (Leviathan, Kalman and Matias, Fast inference from
-    transformers via speculative decoding, 2023), by the path's own coin. `distribution_bits` is what x weighs, V
-    (bits_per_probability + bits_per_index).
+    transformers via speculative decoding, 2023), by the node's own coin, else replaced from norm(max(y - x, 0)): the
+    answer is the LLM's in law. It weighs V (bits_per_probability + bits_per_index).
     """
-    return Message(np.full(len(path), distribution_bits, dtype=np.float64), path.accepted)
+    return Message(np.full(len(nodes), distribution_bits, dtype=np.float64), nodes.accepted)
+
+
+def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabulary_size: int) -> Message:  # noqa: ARG001
+    """Send the k largest probabilities; the LLM spreads the rest of the mass evenly over the others.
+
+    Accepted with probability min(1, y_d / x'_d), x' being what the LLM makes of the message, else replaced from
+    norm(max(y - x', 0)) (CU-HLM, arXiv 2505.11788). As d is drawn from x and not from x', the answer is not the LLM's
+    in law unless k = V. It weighs k (bits_per_probability + bits_per_index).
+
+    Where it wasn't recorded the verdict on x stands for that on x'. It is the same if d is accepted and within the top
+    k, which is certain where x_d is more than the mass outside.
+    """
+    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
+    if k >= vocabulary_size or not nodes.tail_ladder:  # without distributions a message is no more than its bits
+        return message
+    less = [place for place, size in enumerate(nodes.tail_ladder) if size <= k]
+    outside = nodes.tail_mass[:, less[-1]] if less else np.ones(len(nodes))
+    certain = nodes.accepted & (nodes.x_draft > outside)
+    return replace(message, known=certain | nodes.judged if nodes.payload else certain)
+
+
+def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    """Send x rounded to multiples of 1/levels; the draft is drawn from the rounded distribution x'.
+
+    Accepted with probability min(1, y_d / x'_d), else replaced from norm(max(y - x', 0)), so the answer is the LLM's in
+    law (quantise and sample, arXiv 2507.00605). It weighs ceil(log2 C(levels + V - 1, V - 1)) + ceil(log2 V).
+
+    Where it wasn't recorded draft and verdict on x stand for those on x'.
+    """
+    known = nodes.judged if nodes.payload else np.zeros(len(nodes), dtype=np.bool_)
+    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
+    return replace(message, known=known) if nodes.tail_ladder else message
+
+
+def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
+    """Send the draft's id and its probability x_d; after a refusal y comes down and the phone replaces the draft.
+
+    Verdict and replacement are those of the whole distribution, drawn at the phone (DSSD, arXiv 2507.12000), so the
+    answer is the LLM's in law. It weighs ceil(log2 V) + bits_per_probability; a refusal a whole distribution downwards,
+    which takes time where the downlink is shared.
+    """
+    return Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted, refusal_bits=distribution_bits)
+
+
+def lattice_bits(vocabulary_size: int, levels: int) -> int:
+    """Return ceil(log2 C(levels + V - 1, V - 1)): bits that tell apart all distributions of multiples of 1/levels."""
+    return (comb(levels + vocabulary_size - 1, levels) - 1).bit_length()
+
+
+def id_bits(vocabulary_size: int) -> int:
+    """Return ceil(log2 V): the bits of a token's id."""
+    return ceil(log2(vocabulary_size))
+
+
+def full_bits(payload: Payload, vocabulary_size: int) -> float:
+    """Return what a whole distribution weighs [bit]; an index is free if the payload is no full one."""
+    index = payload.bits_per_index or 0 if payload.kind == "full" else 0
+    return float(vocabulary_size * (payload.bits_per_probability + index))
+
+
+def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
+    """Return what the upload of one draft weighs [bit].
+
+    With the bill "all" the draft's own id is counted where the payload's paper leaves it out: full and top-k.
+    """
+    of_id, per_probability = id_bits(vocabulary_size), payload.bits_per_probability
+    index = of_id if payload.bits_per_index is None else payload.bits_per_index
+    if payload.kind == "quantised":
+        return float(lattice_bits(vocabulary_size, payload.levels or 1) + of_id)
+    if payload.kind == "ids":
+        return float(of_id + per_probability)
+    extra = of_id if bill == "all" else 0
+    if payload.kind == "top-k":
+        return float(min(payload.k or 1, vocabulary_size) * (per_probability + index) + extra)
+    return full_bits(payload, vocabulary_size) + extra
+
+
+def message_of(payload: Payload, vocabulary_size: int, *, bill: str) -> Messages:
+    """Return the message of a payload, billed by `upload_bits`."""
+    bits = upload_bits(payload, vocabulary_size, bill=bill)
+    if payload.kind == "top-k":
+        return partial(top_k, bits=bits, k=min(payload.k or 1, vocabulary_size), vocabulary_size=vocabulary_size)
+    if payload.kind == "full":
+        return partial(_billed, bits=bits)
+    return partial({"quantised": quantised, "ids": ids}[payload.kind], bits=bits)
+
+
+def _billed(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    return full_distribution(nodes, bits)

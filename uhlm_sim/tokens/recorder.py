@@ -3,7 +3,7 @@
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from uhlm_sim.tokens.trace_file import (
     no_quality,
     write_trace_file,
 )
+from uhlm_sim.tokens.tree import AnswerTree
 
 Progress = Callable[[int, int], None]
 HLM = DecodingRule("hlm")
@@ -65,7 +66,7 @@ class Recorder:
         self._tokenizer: Any = None
         self._rules: list[DecodingRule] = []
         self._columns: list[Columns] = []
-        self._have: set[tuple[str, str, float]] = set()  # (split, what the rule amounts to)
+        self._have: set[tuple[str, str, float, str]] = set()  # (split, what the rule amounts to)
         self._header: TraceHeader | None = None
         self._splits = {
             split: [i for i, prompt in enumerate(prompts) if prompt.split == split]
@@ -90,12 +91,13 @@ class Recorder:
         if any(entry.split == "calibration" for entry in trace.header.prompts):
             self._have.add(("calibration", *self._amounts(HLM)))
 
-    def _amounts(self, rule: DecodingRule) -> tuple[str, float]:
+    def _amounts(self, rule: DecodingRule) -> tuple[str, float, str]:
         return rule.same_as(self._settings.uncertainty_samples)
 
     def add(self, rules: Sequence[DecodingRule], split: str) -> None:
         """Decode the rules that a split lacks, batch by batch, taking finished batches from the parts."""
         missing: list[DecodingRule] = []
+        trees = self._trees(split)
         for rule in rules:
             key = (split, *self._amounts(rule))
             if key not in self._have:
@@ -118,17 +120,33 @@ class Recorder:
             columns = parts.load(split, name, batch)
             slots = len(batch) * len(missing) * self._settings.max_tokens
             if columns is None:
-                columns = self._decode(batch, missing)
+                columns = self._decode(batch, missing, trees)
                 parts.save(columns, split, name, batch)
             self._done += slots
             self._progress(min(self._done, self._total), self._total)
             self._columns.append(columns | {"path": index[columns["path"]]} | no_quality(len(columns["path"])))
 
-    def _decode(self, batch: Sequence[tuple[int, int]], rules: Sequence[DecodingRule]) -> Columns:
+    def _trees(self, split: str) -> Mapping[str, Mapping[tuple[int, int], AnswerTree]]:
+        """Return payload -> (prompt, sample) -> what is recorded already: new answers agree with it where they meet."""
+        begun = any((columns["prompt"] < len(self._splits["evaluation"])).any() for columns in self._columns)
+        return self.trace().trees if begun and split == "evaluation" else {}
+
+    def _decode(
+        self,
+        batch: Sequence[tuple[int, int]],
+        rules: Sequence[DecodingRule],
+        trees: Mapping[str, Mapping[tuple[int, int], AnswerTree]],
+    ) -> Columns:
         pair = self._models()
         prompt_ids = [self._prompts[i].id for i, _ in batch]
         answers = [
-            Answer(i, prompt_id, sample, self._prompt_ids[prompt_id])
+            Answer(
+                i,
+                prompt_id,
+                sample,
+                self._prompt_ids[prompt_id],
+                {payload: of_payload[i, sample] for payload, of_payload in trees.items()},
+            )
             for prompt_id, (i, sample) in zip(prompt_ids, batch, strict=True)
         ]
         longest = self._settings.max_tokens
@@ -233,7 +251,7 @@ class Recorder:
             short = str(rule)
             names.append(short if short not in names else f"{rule.kind}({rule.threshold or rule.skip_rate!r})")
         paths = tuple(
-            PathEntry(name, rule.kind, rule.threshold, rule.skip_rate)
+            PathEntry(name, rule.kind, rule.threshold, rule.skip_rate, rule.payload)
             for name, rule in zip(names, self._rules, strict=True)
         )
         if self._header is not None:

@@ -101,13 +101,14 @@ class RuleRequest:
     """A decoding rule whose number may still have to be found.
 
     ``threshold`` is a number, "risk-averse" or "risk-prone"; ``skip_rate`` a number or "matched", then to the
-    u-hlm rule whose threshold is ``match`` (None: the first u-hlm rule asked for).
+    u-hlm rule whose threshold is ``match`` (None: the first u-hlm rule asked for); ``payload`` as in `DecodingRule`.
     """
 
     kind: RuleKind
     threshold: float | Literal["risk-averse", "risk-prone"] | None = None
     skip_rate: float | Literal["matched"] | None = None
     match: float | Literal["risk-averse", "risk-prone"] | None = None
+    payload: str = ""
 
 
 def resolve_rule(
@@ -127,10 +128,12 @@ def resolve_rule(
             match = next((other.threshold for other in requests if other.kind == "u-hlm"), None)
         if match is None:
             raise InputError("rand-hlm with skip_rate = 'matched' needs a u-hlm rule to match")
-        return DecodingRule("rand-hlm", skip_rate=skip_rate(_u_hlm(match, law)))
-    if request.kind == "u-hlm" and request.threshold is not None:
-        return _u_hlm(request.threshold, law)
-    return DecodingRule(request.kind, skip_rate=request.skip_rate)
+        rule = DecodingRule("rand-hlm", skip_rate=skip_rate(_u_hlm(match, law)))
+    elif request.kind == "u-hlm" and request.threshold is not None:
+        rule = _u_hlm(request.threshold, law)
+    else:
+        rule = DecodingRule(request.kind, skip_rate=request.skip_rate)
+    return rule.with_payload(request.payload)
 
 
 def _u_hlm(threshold: float | str, law: LinearLaw | None) -> DecodingRule:

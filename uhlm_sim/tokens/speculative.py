@@ -150,6 +150,43 @@ def accept_or_resample(
     return committed, accepted
 
 
+# -- what an upload leaves of a distribution -----------------------------------------------------------------
+
+
+def keep_largest(x: Floats, k: int) -> Floats:
+    """Return distributions (..., V) with their k largest members kept and the rest of the mass spread evenly.
+
+    That is what the LLM knows of x from its top k alone (CU-HLM, arXiv 2505.11788). Of equal members some are kept.
+    """
+    size = x.shape[-1]
+    if k >= size:
+        return x
+    largest = np.argpartition(x, size - k, axis=-1)[..., size - k :]
+    kept = np.take_along_axis(x, largest, axis=-1)
+    even = np.maximum(1 - kept.sum(axis=-1, keepdims=True, dtype=np.float64), 0) / (size - k)
+    spread = np.broadcast_to(even, x.shape).astype(x.dtype)
+    np.put_along_axis(spread, largest, kept, axis=-1)
+    return spread
+
+
+def round_to_lattice(x: Floats, levels: int) -> Floats:
+    """Return distributions (..., V) whose members are multiples of 1/levels, the nearest to x.
+
+    b = floor(levels x + 1/2); where the sum of b isn't levels, those that were rounded up most are lowered by one, or
+    those rounded down most raised (quantise and sample, arXiv 2507.00605; Reznik, An algorithm for quantization of
+    discrete probability distributions, 2011).
+    """
+    rows = (x * levels).astype(np.float64).reshape(-1, x.shape[-1])
+    whole = np.floor(rows + 0.5)
+    for row, rounded in zip(rows, whole, strict=True):
+        surplus = int(rounded.sum()) - levels
+        if surplus:
+            sign = 1 if surplus > 0 else -1
+            off = sign * (row - rounded)
+            rounded[np.argpartition(off, abs(surplus) - 1)[: abs(surplus)]] -= sign
+    return (whole / levels).reshape(x.shape).astype(x.dtype)
+
+
 # -- what else a distribution says ---------------------------------------------------------------------------
 
 

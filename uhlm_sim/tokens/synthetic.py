@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from uhlm_sim.errors import ScenarioError
 from uhlm_sim.rng import stream
 from uhlm_sim.settings.tokens import SyntheticTokens
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.synthetic_law import SyntheticLaw
-from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.tokens.tree import AnswerTree, chain
 
 DRAWING = 1  # version of what a seed's tokens are; part of the digest
 
@@ -33,7 +34,6 @@ class SyntheticSource:
     tokens: "Synthetic"
     rule: DecodingRule
     recorded: str = ""
-    exact: bool = True
 
     @property
     def prompts(self) -> int:
@@ -51,8 +51,8 @@ class SyntheticSource:
     def uncertainty_samples(self) -> int:
         return self.tokens.settings.uncertainty_samples
 
-    def path(self, prompt: int, sample: int) -> TokenPath:
-        return self.tokens.answer(self.rule, prompt, sample)
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
+        return self.tokens.answer(prompt, sample)
 
 
 class Synthetic:
@@ -61,16 +61,44 @@ class Synthetic:
     def __init__(self, settings: SyntheticTokens) -> None:
         self.settings = settings
         self.fitted = SyntheticLaw(settings)
-        identity = json.dumps([DRAWING, settings.model_dump(mode="json")], sort_keys=True)
+        identity = json.dumps(
+            [
+                DRAWING,
+                settings.model_dump(mode="json", exclude={"acceptance"} if settings.acceptance is None else None),
+            ],
+            sort_keys=True,
+        )
         self.digest = hashlib.sha256(identity.encode()).hexdigest()
 
-    def source(self, rule: DecodingRule, *, forced: bool = False) -> SyntheticSource:  # noqa: ARG002
-        """Return the answers under a rule. None is forced: no text depends on what is decided."""
+    def source(self, rule: DecodingRule) -> SyntheticSource:
+        """Return the answers under a rule. All are exact: no text depends on what is decided."""
         return SyntheticSource(self, rule)
 
-    def law(self) -> LinearLaw:
-        """Return a and b as given, and Delta as given or as the fitted law has it."""
+    def law(self, gate: str = "uncertainty") -> LinearLaw:
+        """Return a and b as given, and Delta as given or as the fitted law has it.
+
+        Raises ScenarioError for another gate, of which nothing is known.
+        """
+        self._check_gate(gate)
         return self.fitted.linear
+
+    def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
+        """Return the largest threshold on the grid at which the mean beta of kept drafts is at most ``risk``; or -1."""
+        self._check_gate(gate)
+        law = self.fitted
+        kept = law.probability.cumsum()
+        mean = (law.probability * law.mean_beta).cumsum() / np.where(kept > 0, kept, 1)
+        fits = np.flatnonzero((mean <= risk) & (kept > 0))
+        return float(law.uncertainty[fits[-1]]) if len(fits) else -1.0
+
+    @staticmethod
+    def _check_gate(gate: str) -> None:
+        if gate != "uncertainty":
+            raise ScenarioError(f"policy.gate = '{gate}': synthetic tokens have no distribution; they know uncertainty")
+
+    def acceptance(self) -> float:
+        """Return E[1 - beta], by the law itself."""
+        return 1.0 - self.fitted.risk(1.0)
 
     def skip_rate(self, rule: DecodingRule) -> float:
         """Return the share of tokens that a rule skips, by the law itself."""
@@ -79,11 +107,11 @@ class Synthetic:
     def check_max_tokens(self, max_tokens: int) -> None:
         """Pass: answers end by themselves, whatever ``max_tokens`` is."""
 
-    def answer(self, rule: DecodingRule, prompt: int, sample: int = 0) -> TokenPath:
+    def answer(self, prompt: int, sample: int = 0) -> AnswerTree:
         """Return one answer. Its draws are keyed by prompt and position, and by no rule.
 
         ``x_draft`` is 1, so that y_draft / x_draft = 1 - beta; ``entropy`` and ``top1_probability`` are NaN and
-        ``tail_mass`` has no column, since nothing is known of them. The rule llm drafts nothing.
+        ``tail_mass`` has no column, since nothing is known of them.
         """
         settings, name = self.settings, ("synthetic", prompt, sample)
         count = settings.answer_tokens
@@ -96,20 +124,22 @@ class Synthetic:
         beta = self.fitted.rejections(level, stream(settings.seed, *name, "rejection").random((count, 2)))
         draws = answer_draws(settings.seed, f"synthetic {prompt}", sample, count, 0)
         unknown = np.full(count, np.nan)
-        return TokenPath(
-            prompt=prompt,
-            sample=sample,
-            prompt_tokens=settings.prompt_tokens,
+        return chain(
+            prompt,
+            sample,
+            settings.prompt_tokens,
+            verdict=np.zeros(count, dtype=np.int32),
             draft=np.zeros(count, dtype=np.int32),
-            committed=np.zeros(count, dtype=np.int32),
-            uncertainty=self.fitted.uncertainty[level] if rule.drafts else unknown,
-            x_draft=np.ones(count) if rule.drafts else unknown,
-            y_draft=1.0 - beta if rule.drafts else unknown,
-            accept_coin=draws.coin if rule.drafts else unknown,
-            skipped=rule.skips(level, draws.skip, settings.uncertainty_samples),
+            uncertainty=self.fitted.uncertainty[level],
+            x_draft=np.ones(count),
+            y_draft=1.0 - beta,
+            accept_coin=draws.coin,
+            skip_coin=draws.skip,
             entropy=unknown,
             top1_probability=unknown,
             tail_mass=np.empty((count, 0), dtype=np.float32),
+            uncertainty_samples=settings.uncertainty_samples,
+            vocabulary_size=settings.vocabulary_size,
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -135,11 +165,16 @@ class Synthetic:
         met = "; ".join(f"{name} = {got:.4f}, wanted {target:g}" for name, target, got in law.fit())
         along = f"correlated along an answer (r = {settings.correlation:g})" if settings.correlation else "independent"
         mean = ", on average (geometric)," if settings.length_law == "geometric" else ""
+        of_beta = (
+            f"probability beta has the mean clip({settings.a:g} u {settings.b:+g}, 0, 1). Fitted to {met}."
+            if settings.acceptance is None
+            else f"probability is {1 - settings.acceptance:g}, whatever u is."
+        )
         return [
             "Tokens are SYNTHETIC: no model was run. u follows a Beta-binomial law, and given u a token's rejection "
-            f"probability beta has the mean clip({settings.a:g} u {settings.b:+g}, 0, 1). Fitted to {met}. So "
-            f"E[beta] = {law.risk(1.0):.4f} and P(beta > 0) = {law.delta:.4f}. What the law was fitted to is put in: "
-            "a run that gives it back has found nothing.",
+            f"{of_beta} So E[beta] = {law.risk(1.0):.4f} and P(beta > 0) = {law.delta:.4f}. What the law was fitted to "
+            "is put in: a run that gives it back has found nothing. Without distributions a payload is its bits alone: "
+            "what the LLM commits is the same under all of them.",
             f"Tokens are {along}; an answer has {settings.answer_tokens} of them{mean} whatever a policy keeps, so all "
             "policies decide on the same tokens, as with teacher forcing. There is no text: the cosines are left "
             "empty; rejection risk, kept rate and distribution error are the law's.",

@@ -8,6 +8,8 @@ On the grid u = l/K with l = 0..K:
   1 - m^g, else it has a Beta law of mean m^(1-g) whose smaller parameter is 1/2. The exponent g in [0, 1] is the one at
   which P(beta > 0) = Delta; without Delta it is 1/2, as on the shipped pair (0.48). At g = 1 every beta is 0 or 1.
 
+With `acceptance` in place of all that, every beta is 1 - acceptance, and u is uniform on its grid and says nothing.
+
 [P] (arXiv 2412.12687) gives a, b and rates; the families are our choice. Left out: that beta depends on anything but u.
 """
 
@@ -81,10 +83,14 @@ class SyntheticLaw:
         self.settings = settings
         samples = settings.uncertainty_samples
         points = [(point.threshold, point.rate) for point in settings.skip_rates]
-        self.mean, self.spread = fit_uncertainty(samples, points)
+        self.mean, self.spread = fit_uncertainty(samples, points) if points else (0.5, FLAT)
         self.uncertainty = np.arange(samples + 1) / samples
         self.probability = beta_binomial(samples, self.mean, self.spread)
         self.mean_beta = np.clip(settings.a * self.uncertainty + settings.b, 0.0, 1.0)
+        if settings.acceptance is not None:
+            self.mean_beta = np.full(samples + 1, 1.0 - settings.acceptance)
+            self.exponent, self.delta = 0.0, float(settings.acceptance < 1)
+            return
         if not ((self.mean_beta > 0) & (self.mean_beta < 1)).any():
             raise ScenarioError(
                 f"tokens.a, tokens.b = {settings.a:g}, {settings.b:g}: a u + b must lie within (0, 1) somewhere on "
@@ -121,6 +127,8 @@ class SyntheticLaw:
     def rejections(self, levels: NDArray[np.integer], uniforms: Floats) -> Floats:
         """Return beta given K u, shape (n,), from ``uniforms`` (n, 2): whether it is above 0, and how much."""
         mean = self.mean_beta[levels]
+        if self.settings.acceptance is not None:
+            return np.asarray(mean)
         share = np.where(mean > 0, mean ** (1 - self.exponent), 0.5)
         certain = share >= 1.0
         share = np.where(certain, 0.5, share)
@@ -131,7 +139,11 @@ class SyntheticLaw:
 
     @property
     def linear(self) -> LinearLaw:
-        """a and b as given, and Delta as given or as the law has it."""
+        """a and b as given, and Delta as given or as the law has it. Raises ScenarioError if acceptance is given."""
+        if self.settings.acceptance is not None:
+            raise ScenarioError(
+                "tokens.acceptance: u says nothing of a rejection, so no threshold follows from it; give a number"
+            )
         return LinearLaw(self.settings.a, self.settings.b, self.delta)
 
     def skip_rate(self, rule: DecodingRule) -> float:
@@ -150,6 +162,8 @@ class SyntheticLaw:
     def fit(self) -> list[tuple[str, float, float]]:
         """Return each statistic that the law is fitted to: its name, wanted, got by summing the law over the grid."""
         settings = self.settings
+        if settings.acceptance is not None:
+            return [("E[1 - beta]", settings.acceptance, 1 - self.risk(1.0))]
         rows = [
             (f"P(u <= {point.threshold:g})", point.rate, self.skip_rate(DecodingRule("u-hlm", point.threshold)))
             for point in settings.skip_rates
@@ -158,21 +172,24 @@ class SyntheticLaw:
 
     def text(self) -> str:
         """Return the law as `uhlm-sim calibrate` prints it: what it is fitted to, the thresholds, the risk by level."""
-        settings, law = self.settings, self.linear
+        settings = self.settings
         given = "" if settings.delta is not None else f", which was not given (exponent {self.exponent:g})"
+        has_law = settings.acceptance is None
+        line = [f"E[beta | u] = clip({settings.a:g} u {settings.b:+g}, 0, 1)"] if has_law else []
         lines = [
             "SYNTHETIC: a law fitted to given statistics. No model was run, so there is nothing to calibrate.",
             "",
             "fitted to                wanted     got  residual",
             *(f"{name:<22} {target:>8.4f} {got:>7.4f} {abs(got - target):>9.4f}" for name, target, got in self.fit()),
             "",
-            f"E[beta | u] = clip({settings.a:g} u {settings.b:+g}, 0, 1)",
+            *line,
             f"u ~ Beta-binomial({settings.uncertainty_samples}), mean {self.mean:.4f}, alpha + beta {self.spread:.4f}",
             f"E[beta] {self.risk(1.0):.4f}, Delta = P(beta > 0) {self.delta:.4f}{given}",
-            f"risk-averse -b/a {law.risk_averse:.4f}, risk-prone (Delta - b)/a {law.risk_prone:.4f}",
-            "",
-            "u_th      skips  E[beta; skipped]  per skipped token",
         ]
+        if has_law:
+            law = self.linear
+            lines.append(f"risk-averse -b/a {law.risk_averse:.4f}, risk-prone (Delta - b)/a {law.risk_prone:.4f}")
+        lines += ["", "u_th      skips  E[beta; skipped]  per skipped token"]
         for threshold in self.uncertainty.tolist():
             skips, risk = self.skip_rate(DecodingRule("u-hlm", threshold)), self.risk(threshold)
             lines.append(f"{threshold:<6.2f} {skips:>8.4f}  {risk:>16.4f}  {risk / skips:>17.4f}")

@@ -24,12 +24,20 @@ class TokenSet(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def source(self, rule: DecodingRule, *, forced: bool = False) -> RuleSource:
-        """Return the answers under a rule; ``forced``: for a policy that decides otherwise along that text."""
+    def source(self, rule: DecodingRule) -> RuleSource:
+        """Return the answers under a rule."""
         ...
 
-    def law(self) -> LinearLaw:
-        """Return a, b and Delta, which the words "risk-averse" and "risk-prone" stand for."""
+    def law(self, gate: str = "uncertainty") -> LinearLaw:
+        """Return a, b and Delta, which the words "risk-averse" and "risk-prone" stand for, of a measure of doubt."""
+        ...
+
+    def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
+        """Return the largest threshold at which the mean beta of kept drafts is at most ``risk``; -1 keeps none."""
+        ...
+
+    def acceptance(self) -> float:
+        """Return the mean probability that the LLM accepts a draft, E[1 - beta]."""
         ...
 
     def skip_rate(self, rule: DecodingRule) -> float:

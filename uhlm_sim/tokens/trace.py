@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,10 @@ from uhlm_sim.errors import TraceError
 from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import HLM, LLM, SLM, DecodingRule, RuleKind
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law
+from uhlm_sim.tokens.gates import DOUBTS
+from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law, rejection_probability
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
+from uhlm_sim.tokens.tree import AnswerTree, plant
 
 __all__ = ["DecodingRule", "RuleKind", "TokenPath", "TokenSource", "Trace", "TraceHeader", "TraceSource"]
 
@@ -70,21 +72,19 @@ class TokenPath:
 
 
 class TokenSource(Protocol):
-    """Where a cell gets its answers: the seam between tokens and time. ``exact``: not teacher-forced."""
+    """Where a cell gets its answers: the seam between tokens and time."""
 
     @property
     def prompts(self) -> int: ...
     @property
     def samples(self) -> int: ...
     @property
-    def exact(self) -> bool: ...
-    @property
     def vocabulary_size(self) -> int: ...
     @property
     def uncertainty_samples(self) -> int: ...
 
-    def path(self, prompt: int, sample: int) -> TokenPath:
-        """Return the answer to an evaluation prompt, 0 <= prompt < prompts and 0 <= sample < samples."""
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
+        """Return what is known of answers to an evaluation prompt, 0 <= prompt < prompts and 0 <= sample < samples."""
         ...
 
 
@@ -116,6 +116,10 @@ class TraceSource:
     @property
     def uncertainty_samples(self) -> int:
         return self.trace.header.uncertainty_samples
+
+    def tree(self, prompt: int, sample: int) -> AnswerTree:
+        trees = self.trace.trees
+        return trees.get(self.rule.payload, trees[""])[prompt, sample]
 
     def path(self, prompt: int, sample: int) -> TokenPath:
         answer = self.trace.answer(self.recorded, prompt, sample)
@@ -173,6 +177,11 @@ class Trace:
         """The table as it is on disk: one array a column, sorted by prompt, sample, path and position."""
         return self._columns
 
+    @cached_property
+    def trees(self) -> dict[str, dict[tuple[int, int], AnswerTree]]:
+        """Payload -> evaluation prompt and sample -> all that was recorded, whatever the rule."""
+        return plant(self.header, self._columns, self._arrays)
+
     # -- finding a rule's answers ----------------------------------------------------------------------------
 
     def find(self, rule: DecodingRule) -> str | None:
@@ -181,15 +190,14 @@ class Trace:
         key = rule.same_as(grid)
         return next((entry.name for entry in self.header.paths if entry.rule.same_as(grid) == key), None)
 
-    def source(self, rule: DecodingRule, *, forced: bool = False) -> TraceSource:
+    def source(self, rule: DecodingRule) -> TraceSource:
         """Return the rule's answers: exact where recorded, else teacher-forced on the path `hlm`.
 
-        ``forced``: of a policy that decides otherwise along the rule's text, which makes them not exact. Raises
-        TraceError if neither is possible: `llm` and `slm` write their own text and have no teacher-forced form.
+        Raises TraceError if neither is possible: `llm` and `slm` write their own text and have no teacher-forced form.
         """
         name = self.find(rule)
         if name is not None:
-            return TraceSource(self, rule, name, exact=not forced)
+            return TraceSource(self, rule, name, exact=True)
         names = ", ".join(entry.name for entry in self.header.paths)
         grid = self.header.uncertainty_samples
         if rule.same_as(grid) in (LLM.same_as(grid), SLM.same_as(grid)):
@@ -222,6 +230,11 @@ class Trace:
 
     # -- what it says about the models -----------------------------------------------------------------------
 
+    def acceptance(self) -> float:
+        """Return the mean of min(1, y_d / x_d) along hlm on the calibration prompts. Raises TraceError without any."""
+        table = self.hlm_tokens("calibration")
+        return float(accept_probability(table["x_draft"], table["y_draft"]).mean())
+
     def skip_rate(self, rule: DecodingRule) -> float:
         """Return the share of evaluation tokens that the rule skips (teacher-forced if not recorded)."""
         source = self.source(rule)
@@ -253,21 +266,37 @@ class Trace:
             )
         return table
 
-    @cached_property
-    def _law(self) -> LinearLaw:
+    @cache  # noqa: B019  a trace lives as long as its process
+    def law(self, gate: str = "uncertainty") -> LinearLaw:
+        """Return the law fitted on the calibration prompts; `calibration.calibrate_trace` judges it on the others.
+
+        ``gate`` names the measure of doubt (`gates.DOUBTS`) that stands in for u. Raises TraceError if the trace has no
+        hlm path, no tokens of calibration prompts, or tokens of one doubt only.
+        """
         table = self.hlm_tokens("calibration")
         try:
-            return fit_law(table["uncertainty"], table["x_draft"], table["y_draft"])
+            return fit_law(self._doubt(table, gate), table["x_draft"], table["y_draft"])
         except ValueError as problem:
             raise TraceError(f"trace {self.file}: no law can be fitted: {problem}") from None
 
-    def law(self) -> LinearLaw:
-        """Return the law fitted on the calibration prompts; `calibration.calibrate_trace` judges it on the others.
+    def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
+        """Return the largest threshold at which the mean beta of kept calibration tokens is at most ``risk``.
 
-        Raises TraceError if the trace has no hlm path, no tokens of calibration prompts, or tokens of one
-        uncertainty only.
+        -1, which keeps none, where the least doubtful ones risk more. Raises TraceError as `law` does.
         """
-        return self._law
+        table = self.hlm_tokens("calibration")
+        doubt = self._doubt(table, gate)
+        order = np.argsort(doubt, kind="stable")
+        beta = rejection_probability(table["x_draft"], table["y_draft"])[order]
+        mean = beta.cumsum() / np.arange(1, len(beta) + 1)
+        doubt = doubt[order]
+        is_last = np.r_[np.diff(doubt) > 0, True]  # of equal doubts all are kept
+        fits = np.flatnonzero(is_last & (mean <= risk))
+        return float(doubt[fits[-1]]) if len(fits) else -1.0
+
+    def _doubt(self, table: pd.DataFrame, gate: str) -> NDArray[np.float64]:
+        u, entropy, top1 = (table[name].to_numpy() for name in ("uncertainty", "entropy", "top1_probability"))
+        return np.asarray(DOUBTS[gate](u, entropy, top1, self.header.vocabulary_size))
 
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise TraceError if ``max_tokens`` is more than was recorded and some answers were cut there."""

@@ -80,10 +80,11 @@ class PathEntry:
     kind: str
     threshold: float | None = None
     skip_rate: float | None = None
+    payload: str = ""
 
     @property
     def rule(self) -> DecodingRule:
-        return DecodingRule(self.kind, self.threshold, self.skip_rate)  # type: ignore[arg-type]
+        return DecodingRule(self.kind, self.threshold, self.skip_rate, self.payload)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

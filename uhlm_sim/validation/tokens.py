@@ -9,7 +9,8 @@ from scipy.integrate import quad
 
 from uhlm_sim.settings.tokens import SkipRate, SyntheticTokens
 from uhlm_sim.tokens import speculative
-from uhlm_sim.tokens.decoding_rule import HLM, DecodingRule
+from uhlm_sim.tokens.decoding_rule import HLM
+from uhlm_sim.tokens.gates import keep_some, keep_sure
 from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.validation.findings import Claim, Finding, Trial, counts_follow, equals, mean_is, share_is
@@ -115,18 +116,18 @@ def uncertainty_limits(trial: Trial) -> Finding:
 def skips_on_the_grid(trial: Trial) -> Finding:
     """At a threshold on the grid of u, L / K, a token with u = L / K is kept: P(u <= L / K) as published, 0.6."""
     prompts = 100 * trial.size
-    source = Synthetic(SYNTHETIC).source(DecodingRule("u-hlm", threshold=9 / SAMPLES))
-    skips = np.concatenate([source.path(prompt, 0).skipped for prompt in range(prompts)])
+    source = Synthetic(SYNTHETIC)
+    skips = np.concatenate([keep_sure(source.answer(prompt).nodes, 9 / SAMPLES) for prompt in range(prompts)])
     return share_is(0.6, int(skips.sum()), len(skips), f"{len(skips):,} tokens of a synthetic source")
 
 
 def random_skips(trial: Trial) -> Finding:
     """rand-hlm's coin is another than the LLM's: what it sends is accepted as often as any draft, 1 - E[beta]."""
     prompts = 100 * trial.size
-    source = Synthetic(SYNTHETIC).source(DecodingRule("rand-hlm", skip_rate=0.5))
-    paths = [source.path(prompt, 0) for prompt in range(prompts)]
-    gained = np.concatenate([(path.accepted - path.accept_probability)[~path.skipped] for path in paths])
-    chance = float(np.mean([path.accept_probability.mean() for path in paths]))
+    source = Synthetic(SYNTHETIC)
+    answers = [source.answer(prompt).nodes for prompt in range(prompts)]
+    gained = np.concatenate([(nodes.accepted - nodes.accept_probability)[~keep_some(nodes, 0.5)] for nodes in answers])
+    chance = float(np.mean([nodes.accept_probability.mean() for nodes in answers]))
     return mean_is(chance, chance + gained, f"{len(gained):,} tokens of a synthetic source")
 
 

@@ -11,6 +11,7 @@ from uhlm_sim.analysis.measures.energy import ENERGY, powers_of
 from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.answers import Answers
 from uhlm_sim.cell.phones.arrivals import arrivals_of
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.phones.population import population
@@ -164,9 +165,8 @@ def phones_queue(trial: Trial) -> Finding:
     traffic = {"kind": "poisson", "devices": 1, "rate_per_s": rate, "max_tokens": 40}
     device = {"slm_token_s": token_s, "slm_prefill_token_s": 0.0}
     scenario = cell(trial, {"kind": "slm"}, traffic=traffic, device=device, duration_s=seconds, warmup_s=500.0)
-    source = ready_policy(0, scenario, answers(), find_names(scenario)).source
-    places = np.ndindex(source.prompts, source.samples)
-    lengths_s = token_s * np.array([min(len(source.path(*place)), 40) for place in places])
+    policy = ready_policy(0, scenario, answers(), find_names(scenario))
+    lengths_s = token_s * np.array([min(tokens, 40) for _, tokens in Answers.of_scenario(policy, scenario).sizes()])
     theory = rate * float(np.mean(lengths_s**2)) / (2 * (1 - rate * float(np.mean(lengths_s))))
     waits_s = [metrics_of(scenario, run(scenario, number))["phone_wait_s"] for number in range(16)]
     return mean_is(theory, waits_s, f"16 runs of {seconds:,.0f} s")

@@ -14,6 +14,7 @@ from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.answers import Answers
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.records import Records
 from uhlm_sim.rng import stream
@@ -209,8 +210,8 @@ def mean_value_analysis(phones: int) -> float:
     the network has product form whatever the law of the answers' lengths: their mean is all that counts.
     """
     scenario = cell(Trial("lengths", 1, 1), HLM)
-    source = ready_policy(0, scenario, answers(), find_names(scenario)).source
-    lengths = [min(len(source.path(p, s)), CUT_AT) for p in range(source.prompts) for s in range(source.samples)]
+    policy = ready_policy(0, scenario, answers(), find_names(scenario))
+    lengths = [min(tokens, CUT_AT) for _, tokens in Answers.of_scenario(policy, scenario).sizes()]
     tokens = float(np.mean(lengths))
     delay_s = THINK_S + tokens * (DRAFT_S + DOWNLINK_S)
     demands_s, present = tokens * DEMANDS_S, np.zeros(2)

@@ -66,6 +66,18 @@ def backlog_growth(window: Window) -> float:
     return float(12 / window.length_s**3 * moment.sum())
 
 
+def wasted_drafts(window: Window) -> float:
+    """Return how many drafts came after a refused one in their visit, for each token committed."""
+    drafted, accepted = window.of_visits("drafted"), window.of_visits("accepted")
+    wasted = drafted - accepted - (drafted > accepted)
+    return float(wasted.sum()) / len(window.committed) if len(window.committed) else np.nan
+
+
+def rounds_per_token(window: Window) -> float:
+    """Return how many rounds there were for each token committed."""
+    return len(window.rounds_done) / len(window.committed) if len(window.committed) else np.nan
+
+
 def chance_to_be_accepted(window: Window) -> float:
     """Return the mean chance that the LLM would have accepted a skipped token; no coin is drawn."""
     return mean(window.column("accept_probability")[window.skipped])

@@ -186,6 +186,11 @@ class Window:
         return ~_equal(self.committed["outcome"], "generated")
 
     @cached_property
+    def exact(self) -> Mask:
+        """Say of which tokens the prefix was recorded for their policy."""
+        return self.committed["exact"].to_numpy(dtype=bool)
+
+    @cached_property
     def energy_j(self) -> dict[str, float]:
         """Return the mean energy of a token and its parts by metric, nothing without powers."""
         idle_s = (self.cell or self).gpu_idle_s
@@ -194,10 +199,14 @@ class Window:
     # Visits to the base station whose tokens were committed in the window.
 
     @cached_property
+    def rounds_done(self) -> pd.DataFrame:
+        """Return the rounds that were committed in the window, runs of kept drafts among them."""
+        return self.rounds[in_window(self.rounds["committed_s"], self.warmup_s, self.duration_s)]
+
+    @cached_property
     def visits(self) -> pd.DataFrame:
         """Return the rounds with a job at the GPUs that were committed in the window."""
-        inside = in_window(self.rounds["committed_s"], self.warmup_s, self.duration_s)
-        return self.rounds[inside & (floats(self.rounds["batch_jobs"]) > 0)]
+        return self.rounds_done[floats(self.rounds_done["batch_jobs"]) > 0]
 
     def of_visits(self, name: str) -> Floats:
         return floats(self.visits[name])

@@ -35,7 +35,7 @@ from uhlm_sim.analysis.report.points import (
 from uhlm_sim.analysis.report.sentences import answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
 from uhlm_sim.analysis.run import Run
-from uhlm_sim.scenario import READ_BY
+from uhlm_sim.scenario import READ_BY, Policy
 
 RATIOS = (
     ("tokens/s, cell", "token_throughput"),
@@ -269,9 +269,8 @@ def _with_swept(scenario: Mapping[str, Any], keys: Sequence[str]) -> dict[str, A
 
 
 def _names(entry: Mapping[str, Any]) -> list[str]:
-    """Return the names by which a sweep may refer to a policy: its name, kind(threshold), kind."""
-    kind, parameter = entry["kind"], entry.get("threshold", entry.get("skip_rate"))
-    return [str(entry.get("name", kind)), f"{kind}({parameter})", str(kind)]
+    """Return the names by which a sweep may refer to a policy: its label and its kind."""
+    return [Policy.model_validate(entry).label, str(entry["kind"])]
 
 
 def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -59,7 +59,9 @@ def summary_text(tables: Run) -> str:
     lines += wrap(missed, WIDTH, break_on_hyphens=False) if missed else []
     forced = forced_where(tables, points)
     if forced:
-        lines.append(f"* teacher-forced on the text of HLM, for want of a path of its own in the trace: {forced}")
+        lines.append(
+            f"* teacher-forced from HLM's prefixes where its own text was never recorded (exact_share): {forced}"
+        )
     return "\n".join(lines).rstrip()
 
 

@@ -22,9 +22,9 @@ class BaseStation:
     A free GPU looks at its queue after all other events of that instant (of a picosecond, since sums of times are
     rounded) and takes jobs in the queue's order: at once,
     or when `rule(waiting, oldest_s)` says so (see `gpus/batching.py`). A step of n new positions, the sum of the
-    jobs' `llm_tokens`, takes `service_s(n)` seconds and ends for all its jobs together: they go to `send_down`; without
-    one `done` of each happens then, or its `rest_s` later. Nothing is preempted. `order(job)` is the queue's key,
-    arrival if None.
+    jobs' `llm_tokens`, takes `service_s(n)` seconds, and `s_s_per_context` for each of their `context_tokens`. It ends
+    for all its jobs together: they go to `send_down`; without one `done` of each happens then, or its `rest_s` later.
+    Nothing is preempted. `order(job)` is the queue's key, arrival if None.
 
     With `join_shortest` each GPU has a queue of its own, and a job goes to the one with the fewest jobs waiting or in
     service, of equals to the first. With `kv_tokens` each GPU remembers so many positions, and those behind one queue
@@ -47,6 +47,7 @@ class BaseStation:
         order: Order | None = None,
         kv_tokens: int | None = None,
         chunk_tokens: int | None = None,
+        s_s_per_context: float = 0.0,
         send_down: Callable[[Job], None] | None = None,
     ) -> None:
         self.counters = Counters()
@@ -56,6 +57,7 @@ class BaseStation:
         self._env = env
         self._service_s = service_s
         self._max_batch = max_batch
+        self._s_s_per_context = s_s_per_context
         self._send_down = send_down
         lines = gpus if join_shortest else 1
         self._lines = []
@@ -84,7 +86,7 @@ class BaseStation:
                 job.steps = 1
                 job.batch_jobs = len(batch)
                 job.batch_tokens = new_tokens
-            yield self._env.timeout(self._service_s(new_tokens))
+            yield self._env.timeout(self._service_s(new_tokens) + self._context_s(batch))
             self._hand_on(line, batch)
 
     def run_in_chunks(self, line: Line, chunk_tokens: int) -> Generator[simpy.Event, object, None]:
@@ -94,7 +96,7 @@ class BaseStation:
             split.join((yield from self._next_batch(line)), self._env.now)
             while split.jobs:
                 new_tokens = split.next_tokens()
-                step_s = self._service_s(sum(new_tokens))
+                step_s = self._service_s(sum(new_tokens)) + self._context_s(split.jobs)
                 split.step(new_tokens, self._env.now, step_s)
                 yield self._env.timeout(step_s)
                 self._hand_on(line, split.finished())
@@ -102,6 +104,11 @@ class BaseStation:
                     yield self._after(0.0, GOES_ON)  # who comes or goes at this instant
                     yield from self._rest_of_instant(GOES_ON)
                     split.join(line.take(self._max_batch - len(split.jobs)), self._env.now)
+
+    def _context_s(self, jobs: list[Job]) -> float:
+        """Return the seconds that a step takes for the positions that the LLM holds of its jobs' requests already."""
+        per_position_s = self._s_s_per_context
+        return per_position_s * sum(job.context_tokens for job in jobs) if per_position_s else 0.0
 
     def _next_batch(self, line: Line) -> Generator[simpy.Event, object, list[Job]]:
         """Be free until there is a batch to take: jobs, the rule's permission, and memory for the first."""

@@ -46,10 +46,11 @@ class KvCache:
         return True
 
     def serve(self, jobs: Sequence[Job]) -> None:
-        """Note that the service of jobs has ended."""
+        """Note that the service of jobs has ended, and free the positions of their refused drafts."""
         for job in jobs:
             self._in_service.discard(job.device)
-            self._tokens[job.device] = self._tokens.pop(job.device)
+            self._tokens[job.device] = self._tokens.pop(job.device) - job.unused_tokens
+            self.held_tokens -= job.unused_tokens
 
     def forget(self, device: int) -> None:
         """Free what the request of a device held: it has ended."""

@@ -10,6 +10,7 @@ from uhlm_sim.cell.gpus.base_station import BaseStation
 from uhlm_sim.cell.gpus.batching import BatchRule, Order, bound, continuous, first_come
 from uhlm_sim.cell.gpus.service import service_times
 from uhlm_sim.cell.jobs import Job
+from uhlm_sim.cell.phones.answers import Answers
 from uhlm_sim.cell.phones.arrivals import requests_of
 from uhlm_sim.cell.phones.policies import ReadyPolicy
 from uhlm_sim.cell.phones.population import Who
@@ -39,6 +40,7 @@ def make_base_station(
         order=bind_order(scenario, functions["base_station.order"]),
         kv_tokens=station.kv_capacity_tokens,
         chunk_tokens=station.chunk_tokens,
+        s_s_per_context=station.service.s_s_per_context,
         send_down=send_down,
     )
 
@@ -104,8 +106,5 @@ def _most_positions(scenario: Scenario, policy: ReadyPolicy, rows: Requests | No
     if rows is not None:
         positions = rows.prompt_tokens + np.minimum(rows.output_tokens, traffic.max_tokens)
         return int(positions.max()) - 1 + context_tokens
-    return max(
-        path.prompt_tokens + min(len(path), traffic.max_tokens) - 1 + context_tokens
-        for prompt in range(policy.source.prompts)
-        for path in (policy.source.path(prompt, sample) for sample in range(policy.source.samples))
-    )
+    sizes = Answers.of_scenario(policy, scenario).sizes()
+    return max(prompt + min(tokens, traffic.max_tokens) - 1 + context_tokens for prompt, tokens in sizes)

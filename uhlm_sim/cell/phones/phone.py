@@ -23,7 +23,7 @@ class Log:
         *("request_row", "first_position", "sends", "started_s", "sent_s", "received_s", "airtime_s"),
         *("verify_started_s", "verified_s", "returned_s", "committed_s", "payload_bits", "llm_tokens"),
         *("recomputed_tokens", "steps", "batch_jobs", "batch_tokens", "sending_s", "answer_bits"),
-        *("drafted", "accepted", "committed"),
+        *("drafted", "accepted", "committed", "unused_tokens"),
     )
 
     _row_of_round = Struct(f"{len(ROUND)}d").pack  # to bytes at once: half the time of adding number by number
@@ -47,7 +47,7 @@ class Log:
                 request_row, position, 1.0, started_s, job.sent_s, job.received_s, job.airtime_s,
                 job.verify_started_s, job.verified_s, job.returned_s, committed_s, job.payload_bits, job.llm_tokens,
                 job.recomputed_tokens, job.steps, job.batch_jobs, job.batch_tokens, job.sending_s, job.answer_bits,
-                len(visit.drafts_s), visit.accepted, visit.committed,
+                len(visit.drafts_s), visit.accepted, visit.committed, visit.unused_tokens,
             )
         )  # fmt: skip
 
@@ -58,7 +58,7 @@ class Log:
         self.rounds.frombytes(
             self._row_of_round(
                 request_row, position, 0.0, started_s, end_s, end_s, 0.0, end_s, end_s, end_s, end_s,
-                0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, drafts, 0.0, drafts,
+                0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, drafts, 0.0, drafts, 0.0,
             )
         )  # fmt: skip
 
@@ -68,7 +68,7 @@ class Log:
         self.rounds.frombytes(
             self._row_of_round(
                 request_row, position, u, started_s, u, u, u, u, u, u, u,
-                0.0, 0.0, 0.0, 0.0, 0.0, 0.0, u, 0.0, 0.0, 0.0, 0.0,
+                0.0, 0.0, 0.0, 0.0, 0.0, 0.0, u, 0.0, 0.0, 0.0, 0.0, 0.0,
             )
         )  # fmt: skip
 
@@ -223,6 +223,7 @@ class Phone:
         env, bits = self._env, visit.payload_bits
         gain = 1.0 if self._gain_of is None else self._gain_of(self._requests - 1, position)
         job = Job(self._device, bits, visit.llm_tokens, env.now, Wakeup(env), gain, rest_s, request, position)
+        job.unused_tokens, job.context_tokens = visit.unused_tokens, visit.context_tokens
         if self._downlink_is_shared:
             job.answer_bits, job.last = visit.answer_bits, visit.last
             job.early = visit.pipelined and not visit.last

@@ -1,55 +1,36 @@
 """Policies: named schemes, each a line that combines a gate, a message and a way of making rounds.
 
 A kind of policy is a function that returns a `Scheme`; its parameters are the keys of the scenario's [[policy]] that it
-takes. A kind of the user's own may also be a gate alone, a function of a `TokenPath` that returns which drafts the
-phone keeps. Whatever is the user's own is teacher-forced on the path of plain HLM.
+takes. A kind of the user's own may also be a gate alone, a function of the `Nodes` of a tree that returns which drafts
+the phone keeps.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import ceil, log2
+from functools import partial
 from typing import cast
 
 import numpy as np
 
+from channel_models.link import db_to_linear, spectral_efficiency
 from uhlm_sim import scenario as settings
-from uhlm_sim.cell.phones.rounds import Answer, Costs, Rounds, Walk, generated, one_draft
-from uhlm_sim.errors import ScenarioError, SimulationError, in_words
+from uhlm_sim.cell.phones.rounds import WHOLE, Costs, generated, one_draft
+from uhlm_sim.cell.phones.schemes import Planner, Scheme
+from uhlm_sim.cell.phones.windows import best_window, confident, learnt, windowed
+from uhlm_sim.errors import ScenarioError, in_words
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
-from uhlm_sim.tokens.gates import Gate, keep_all, keep_as_recorded, keep_none
-from uhlm_sim.tokens.messages import Messages, full_distribution
+from uhlm_sim.tokens.gates import keep_all, keep_none, keep_some, keep_sure
+from uhlm_sim.tokens.messages import full_bits, full_distribution, id_bits, message_of, upload_bits
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
-from uhlm_sim.tokens.trace import TokenPath, TokenSource
+from uhlm_sim.tokens.trace import TokenSource
+
+__all__ = ["GATE", "POLICIES", "POLICY", "ReadyPolicy", "Scheme", "class_policies", "payload_costs", "ready_policy"]
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """How a phone answers: which drafts it keeps, what it sends of the others, and how many at a time.
-
-    `gate(path)` says which drafts are kept; `message(path, distribution_bits)` what an upload carries and how the LLM
-    judges it; `rounds(walk)` yields an answer's rounds (see `phones/rounds.py`). With `looks_at_cell` it is
-    `rounds(walk, cell)`, asked round by round while the request is under way. With `measures_uncertainty` each draft
-    costs device.uncertainty_s.
-    """
-
-    gate: Gate = keep_none
-    message: Messages = full_distribution
-    rounds: Rounds = one_draft
-    looks_at_cell: bool = False
-    measures_uncertainty: bool = False
-
-    @property
-    def always_asks(self) -> bool:
-        """Say whether the LLM is asked about every token."""
-        return self.gate is keep_none
-
-    @property
-    def never_asks(self) -> bool:
-        """Say whether nothing ever leaves the phone."""
-        return self.gate is keep_all
+UNCERTAINTY = "uncertainty"
 
 
 def hlm() -> Scheme:
@@ -62,23 +43,25 @@ def hlm() -> Scheme:
     return Scheme()
 
 
-def u_hlm(threshold: float) -> Scheme:  # noqa: ARG001  the recorded path has decided by it
+def u_hlm(threshold: float, gate: str = UNCERTAINTY) -> Scheme:
     """Keep the drafts whose uncertainty u is at most `threshold`, send the others as HLM does.
 
     u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
     or a rule on the fitted law beta = a u + b: risk-averse -b/a, risk-prone (Delta - b)/a with Delta = P(y_d < x_d)
-    (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u.
+    (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u; `gate`
+    may name another measure of doubt, which costs nothing.
     """
-    return Scheme(gate=keep_as_recorded, measures_uncertainty=True)
+    scheme = Scheme(gate=partial(keep_sure, threshold=threshold, gate=gate))
+    return replace(scheme, measures_uncertainty=gate == UNCERTAINTY)
 
 
-def rand_hlm(skip_rate: float) -> Scheme:  # noqa: ARG001
+def rand_hlm(skip_rate: float) -> Scheme:
     """Keep a share `skip_rate` of the drafts, whatever their uncertainty, send the others as HLM does.
 
     P(kept) = skip_rate for each draft; "matched" is the share that a u-hlm keeps (the baseline of arXiv 2412.12687,
     2024): what it does less well than u-hlm is what choosing by uncertainty is worth.
     """
-    return Scheme(gate=keep_as_recorded)
+    return Scheme(gate=partial(keep_some, skip_rate=skip_rate))
 
 
 def slm() -> Scheme:
@@ -98,9 +81,11 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "slm": slm,
     "llm": llm,
 }
-KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate"}
+OF_DOUBT = ("threshold", "gate")
+LONGEST_WINDOW = 16  # drafts, where a formula or a learner chooses
+KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate", "gate": "policy.gate"}
 POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
-GATE = Seam("Gates", (), {}, ("a `TokenPath`",), params="params")  # what a user's own kind may be, too
+GATE = Seam("Gates", (), {}, ("the `Nodes`",), params="params")  # what a user's own kind may be, too
 
 
 @dataclass(frozen=True)
@@ -113,59 +98,172 @@ class ReadyPolicy:
     label: str
     kind: str
     source: TokenSource
-    exact: bool
+    exact: bool = False
     scheme: Scheme = field(default_factory=hlm)
     recorded: str = ""
     threshold: float | None = None
     skip_rate: float | None = None
+    gate: str = UNCERTAINTY
 
     @property
     def words(self) -> str:
         """Say in words what decides, for reports: what a threshold comes to on the grid of u, above all."""
+        if self.threshold is not None and self.gate != UNCERTAINTY:
+            return f"threshold {self.threshold:.4f} of {self.gate}"
         if self.threshold is not None:
             return f"threshold {self.threshold:.4f} {words(self.threshold, self.source.uncertainty_samples)}"
         return f"skips {100 * self.skip_rate:.1f} % of the tokens at random" if self.skip_rate is not None else ""
 
 
 def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:
-    """Return the decoding rule that a policy of a built-in kind asks for, its words not yet numbers."""
-    match = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
-    return RuleRequest(cast("RuleKind", policy.kind), policy.threshold, policy.skip_rate, match)
+    """Return the decoding rule that a policy of a built-in kind asks to be recorded, its words not yet numbers.
+
+    Thresholds by risk, and for other measures than u, walk on what other rules record.
+    """
+    other = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
+    match = None if isinstance(other, settings.Target) else other
+    payload = policy.payload or scenario.uplink.payload
+    left_of_x = payload.label if payload.loses_some else ""
+    threshold = None if isinstance(policy.threshold, settings.Target) else policy.threshold
+    if policy.threshold is not None and (threshold is None or policy.gate not in (None, UNCERTAINTY)):
+        return RuleRequest("hlm", payload=left_of_x)
+    kind = cast("RuleKind", policy.kind)
+    return RuleRequest(kind, threshold if kind == "u-hlm" else None, policy.skip_rate, match, left_of_x)
+
+
+def threshold_of(policy: settings.Policy, tokens: TokenSet) -> float | None:
+    """Return a policy's threshold as a number: what the words of a rule, or a risk, come to on the tokens."""
+    threshold, gate = policy.threshold, policy.gate or UNCERTAINTY
+    if isinstance(threshold, settings.Target):
+        return tokens.threshold_at(threshold.risk, gate)
+    if isinstance(threshold, str):
+        law = tokens.law(gate)
+        return law.risk_averse if threshold == "risk-averse" else law.risk_prone
+    return threshold
 
 
 def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> ReadyPolicy:
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
     named = functions[f"policy.{index}.kind"]
-    keys = {name: getattr(policy, name) for name in KEYS}
-    for name, value in keys.items():
-        if value is not None and name not in named.asks:
+    windows_by_doubt = policy.draft_tokens == "confident"
+    for name in KEYS:
+        if getattr(policy, name) is not None and name not in named.asks and not (windows_by_doubt and name in OF_DOUBT):
             owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
             raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
     if named.is_own:
-        source = tokens.source(HLM, forced=True)
-        ready = ReadyPolicy(policy.label, policy.kind, source, source.exact, _own_scheme(named), source.recorded)
+        source = tokens.source(HLM)
+        ready = ReadyPolicy(policy.label, policy.kind, source, scheme=_own_scheme(named))
     else:
-        scheme = named.bind(keys)()
+        gate, threshold = policy.gate or UNCERTAINTY, policy.threshold
+        named.bind({"threshold": threshold, "skip_rate": policy.skip_rate, "gate": gate})  # all that it needs is there
         request = rule_request(policy, scenario)
-        fitted = isinstance(request.threshold, str) or isinstance(request.match, str)
-        rule = resolve_rule(request, tokens.law() if fitted else None, tokens.skip_rate)
+        if policy.skip_rate == "matched":
+            other = scenario.matched(policy)
+            if other.gate not in (None, UNCERTAINTY):
+                raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold for {other.gate}, not for u")
+            request = replace(request, match=threshold_of(other, tokens))
+        number = threshold_of(policy, tokens)
+        if request.kind == "u-hlm":
+            request = replace(request, threshold=number)
+        rule = resolve_rule(request, None, tokens.skip_rate)
         source = tokens.source(rule)
         ready = ReadyPolicy(
             label=policy.label,
             kind=policy.kind,
             source=source,
-            exact=source.exact,
-            scheme=scheme,
+            scheme=named.bind({"threshold": number, "skip_rate": rule.skip_rate, "gate": gate})(),
             recorded=source.recorded,
-            threshold=rule.threshold,
+            threshold=number,
             skip_rate=rule.skip_rate,
+            gate=gate,
         )
     try:
         scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
-    return ready
+    vocabulary_size = scenario.tokens.vocabulary_size or ready.source.vocabulary_size
+    scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, vocabulary_size)
+    ready = replace(ready, scheme=scheme)
+    return ready if named.is_own else replace(ready, exact=_is_exact(ready, scenario))
+
+
+def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario) -> bool:
+    """Say whether every answer's walk stays on what was recorded, to its own end.
+
+    Of a scheme that looks at the cell nobody knows before the run.
+    """
+    source, first = policy.source, policy.source.tree(0, 0)
+    if first.is_chain or policy.scheme.looks_at_cell:
+        return first.is_chain
+    planner = Planner(policy.label, policy.scheme, payload_costs(scenario, source.vocabulary_size))
+    trees = (source.tree(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples))
+    walks = (planner.walk(tree, max_tokens=WHOLE) for tree in trees)
+    return all(planner.plan(walk) and walk.exact_tokens is None for walk in walks)
+
+
+def _composed(
+    scheme: Scheme,
+    policy: settings.Policy,
+    key: str,
+    scenario: settings.Scenario,
+    tokens: TokenSet,
+    vocabulary_size: int,
+) -> Scheme:
+    """Return a scheme with the window and the payload of its policy. Raises ScenarioError if it sends no drafts."""
+    sends_drafts = scheme.rounds is not generated and not scheme.never_asks
+    given = {
+        "draft_tokens": policy.draft_tokens is not None,
+        "bonus_token": policy.bonus_token is not None,
+        "payload": policy.payload is not None,
+        "bill": policy.bill != "paper",
+    }
+    for name, is_given in given.items():
+        if is_given and not sends_drafts:
+            raise ScenarioError(f"{key}.{name}: belongs to a policy that sends its drafts, not to {policy.kind}")
+        if is_given and scheme.rounds is not one_draft and name in ("draft_tokens", "bonus_token"):
+            raise ScenarioError(f"{key}.{name}: {policy.kind} makes rounds of its own")
+    payload = policy.payload or scenario.uplink.payload
+    if scheme.message is full_distribution:
+        scheme = replace(scheme, message=message_of(payload, vocabulary_size, bill=policy.bill))
+    if policy.draft_tokens is None and not policy.has_bonus:
+        return scheme
+    drafts, most = policy.draft_tokens or 1, policy.max_draft_tokens or LONGEST_WINDOW
+    if drafts == "confident":
+        threshold, gate = threshold_of(policy, tokens), policy.gate or UNCERTAINTY
+        if scheme.gate is not keep_none or threshold is None:
+            raise ScenarioError(f"{key}.draft_tokens = 'confident': is for hlm, with policy.threshold")
+        doubt, measures = partial(keep_sure, threshold=threshold, gate=gate), gate == UNCERTAINTY
+        rounds = partial(confident, most=most, bonus=policy.has_bonus)
+        return replace(scheme, rounds=rounds, goes_on=doubt, measures_uncertainty=measures)
+    if drafts == "learnt":
+        return replace(scheme, rounds=partial(learnt, most=most, bonus=policy.has_bonus), looks_at_cell=True)
+    if drafts == "best":
+        drafts = best_window(tokens.acceptance(), _draft_cost(scheme, policy, scenario, vocabulary_size, key), most)
+    return replace(scheme, rounds=partial(windowed, drafts=drafts, bonus=policy.has_bonus))
+
+
+def _draft_cost(
+    scheme: Scheme, policy: settings.Policy, scenario: settings.Scenario, vocabulary_size: int, key: str
+) -> float:
+    """Return L of `speedup`: the seconds to draft and upload over those that a visit takes beside.
+
+    An upload is alone, at the mean SNR. A visit takes an access to the uplink, a step of the GPU and the downlink.
+    Waiting is left out.
+    """
+    channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
+    if channel.geometry is not None:
+        raise ScenarioError(f"{key}.draft_tokens = 'best': needs channel.mean_snr_db, and geometry has no single one")
+    efficiency = spectral_efficiency(
+        db_to_linear(channel.mean_snr_db),
+        snr_gap=float(db_to_linear(channel.snr_gap_db)),
+        max_spectral_efficiency=channel.max_spectral_efficiency,
+    )
+    payload = policy.payload or scenario.uplink.payload
+    bits = upload_bits(payload, vocabulary_size, bill=policy.bill)
+    draft_s = scenario.device.slm_token_s + (scenario.device.uncertainty_s if scheme.measures_uncertainty else 0.0)
+    upload_s = bits / (uplink.bandwidth_hz * float(np.mean(efficiency)))
+    return (draft_s + upload_s) / (uplink.access_s + station.service.least_s + station.downlink_s)
 
 
 def _own_scheme(named: Named) -> Scheme:
@@ -197,49 +295,17 @@ def payload_costs(scenario: settings.Scenario, vocabulary_size: int) -> Costs:
 
     A distribution is V (bits_per_probability + bits_per_index) bits, an id ceil(log2 V).
     """
-    payload, downlink = scenario.uplink.payload, scenario.downlink
-    distribution_bits = vocabulary_size * (payload.bits_per_probability + payload.bits_per_index)
-    id_bits = ceil(log2(vocabulary_size))
-    resample_bits = float(distribution_bits if downlink.on_resample == "distribution" else id_bits)
+    downlink, of_id = scenario.downlink, id_bits(vocabulary_size)
+    distribution_bits = full_bits(scenario.uplink.payload, vocabulary_size)
+    resample_bits = float(distribution_bits if downlink.on_resample == "distribution" else of_id)
     return Costs(
         max_tokens=scenario.traffic.max_tokens,
         slm_token_s=scenario.device.slm_token_s,
         slm_prefill_token_s=scenario.device.slm_prefill_token_s,
         uncertainty_s=scenario.device.uncertainty_s,
         distribution_bits=distribution_bits,
-        id_bits=id_bits,
+        id_bits=of_id,
         piggyback=scenario.base_station.sync == "piggyback",
         context_tokens=scenario.tokens.context_tokens,
         resample_bits=resample_bits if downlink.kind == "shared" else None,
     )
-
-
-def plan_answer(index: int, path: TokenPath, policy: ReadyPolicy, costs: Costs) -> Answer:
-    """Return an answer under a policy: its rounds, or how they are chosen while it is under way.
-
-    Raises SimulationError for a gate that gives anything but one bool a token, and for rounds that don't make the
-    answer.
-    """
-    scheme = policy.scheme
-    kept = np.asarray(scheme.gate(path))
-    if kept.dtype != np.bool_ or kept.shape != (len(path),):
-        raise SimulationError(
-            f"policy {policy.label}: returned {kept.dtype} of shape {kept.shape} for an answer of {len(path)} tokens; "
-            "it must return one bool a token, True where the phone keeps it"
-        )
-
-    def walk() -> Walk:
-        return Walk(
-            path,
-            kept=kept,
-            message=scheme.message(path, costs.distribution_bits),
-            costs=costs,
-            measures_uncertainty=scheme.measures_uncertainty,
-        )
-
-    if scheme.looks_at_cell:
-        return Answer(index, None, lambda cell: scheme.rounds(walk(), cell))
-    plan = tuple(scheme.rounds(walk()))
-    if not plan or [visit.last for visit in plan] != [False] * (len(plan) - 1) + [True]:
-        raise SimulationError(f"policy {policy.label}: its rounds end before the answer of {len(path)} tokens does")
-    return Answer(index, plan)

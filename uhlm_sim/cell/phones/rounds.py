@@ -6,14 +6,17 @@ nothing but the answer is planned once per answer; one that takes the cell, too,
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from math import nan
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import SimulationError
 from uhlm_sim.tokens.messages import Message
-from uhlm_sim.tokens.trace import TokenPath
+from uhlm_sim.tokens.tree import ENDS, UNKNOWN, AnswerTree
+
+WHOLE = 1 << 30  # more tokens than any answer has
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +25,9 @@ class Round:
 
     `drafts_s` are the seconds that each draft takes the phone, and `first_s` those until it can commit the first kept
     draft, or send. A visit has `llm_tokens` new positions for the LLM and `payload_bits` on the uplink (0: it goes
-    straight to the base station); it commits `committed` tokens together, of which `accepted` are drafts. A run of kept
-    drafts has neither bits nor positions, and commits each draft when it is there.
+    straight to the base station). Of the positions `unused_tokens` are refused drafts, which the LLM forgets again; it
+    holds `context_tokens` of the request before. A visit commits `committed` tokens together, of which `accepted` are
+    drafts. A run of kept drafts has neither bits nor positions, and commits each draft when it is there.
 
     `pipelined`: the next round begins when this one was verified, while its text is still on the downlink. Where the
     downlink is shared, `answer_bits` come back. `last` says that the round ends the answer.
@@ -38,6 +42,8 @@ class Round:
     pipelined: bool = False
     answer_bits: float = 0.0
     last: bool = False
+    unused_tokens: int = 0
+    context_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,119 +79,217 @@ class Cell(Protocol):
         """Return how many jobs wait or are in service at the base station."""
         ...
 
+    @property
+    def snr(self) -> float:
+        """Return the phone's SNR over the whole band, linear, as the uplink last saw it."""
+        ...
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Return what the phone's scheme keeps from answer to answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a scheme makes of each node, as Python's own numbers: which drafts it keeps, and what the others become."""
+
+    kept: list[bool]
+    accepted: list[bool]
+    draft_bits: list[float]
+    known: list[bool] | None = None  # whether the verdict was recorded; None: wherever the node that follows was
+    goes_on: list[bool] | None = None  # whether a window goes on after the draft
+    refusal_bits: float | None = None  # that come down on a shared downlink; None: as the scenario says
+
+    @classmethod
+    def of(cls, kept: NDArray[np.bool_], message: Message, goes_on: NDArray[np.bool_] | None = None) -> "Choices":
+        """Return the choices of gates' answers and a message."""
+        known = None if message.known is None else message.known.tolist()
+        accepted, bits = message.accepted.tolist(), message.draft_bits.tolist()
+        onward = None if goes_on is None else goes_on.tolist()
+        return cls(kept.tolist(), accepted, bits, known, onward, message.refusal_bits)
+
 
 class Walk:
-    """One answer under way: it makes and bills the scheme's next round, and remembers what the LLM has processed.
+    """One answer under way on the tree: it makes and bills the scheme's rounds, and remembers what the LLM has seen.
 
-    `position` is the next token's, `tokens` how many the answer has, `kept` which drafts the gate keeps, `message` what
-    an upload carries and how the LLM judges it.
+    `position` is the next token's, `node` where it is decided, in `nodes`; `left` how many tokens the answer can have
+    yet, 0 at its end. `choices` says which drafts the gate keeps, what an upload carries and how the LLM judges it.
 
     A visit with g drafts uploads their messages (a draft's own id is free) and, with piggyback, the ids that the base
     station doesn't know: the prompt's and all committed ones with a request's first visit, later those kept since the
     last. The LLM processes its unknown positions, the last committed one among them, and the drafts; the last draft
     only for a bonus token. So one draft without bonus is 1 position under HLM, 1 + kept since then under U-HLM, and
     prompt_tokens + position in the first visit. With `free` sync ids cost nothing and 1 position is unknown.
+
+    Where the next prefix was never recorded the walk goes on from the prefix of plain HLM at the same position:
+    `exact_tokens` are those before, with which everything is as the models would have it. Drafts after a refused one
+    are taken to go on, unless it is known that they end.
     """
 
     def __init__(
         self,
-        path: TokenPath,
+        tree: AnswerTree,
         *,
-        kept: NDArray[np.bool_],
-        message: Message,
+        choices: Choices,
         costs: Costs,
         measures_uncertainty: bool = False,
+        prompt_tokens: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
-        self.path = path
+        self.tree = tree
+        self.nodes = tree.nodes
+        self.prompt_tokens = (tree.prompt_tokens if prompt_tokens is None else prompt_tokens) + costs.context_tokens
         self.position = 0
-        self.tokens = min(len(path), costs.max_tokens)
-        self.kept = kept
-        self.message = message
+        self.node = tree.root
+        self.left = costs.max_tokens if max_tokens is None else max_tokens
+        self.visited: list[int] = []  # the node of each token so far
+        self.exact_tokens: int | None = None  # None: all so far
         self._costs = costs
+        self._choices = choices
+        self._after_draft, self._after_verdict, self._after_llm = tree.nodes.onward
         self._draft_s = costs.slm_token_s + (costs.uncertainty_s if measures_uncertainty else 0.0)
-        self._processed = self._known_ids = -path.prompt_tokens  # positions of the answer; the prompt stands before 0
-        # Python's own numbers: a walk takes them one by one.
-        self._keeps = kept.tolist()
-        self._accepted = message.accepted.tolist()
-        self._draft_bits = message.draft_bits.tolist()
-
-    @property
-    def left(self) -> int:
-        """Return how many tokens the answer still lacks."""
-        return self.tokens - self.position
+        self._processed = self._known_ids = -self.prompt_tokens  # positions of the answer; the prompt stands before 0
+        self.quality = (nan, nan)  # of the answer as recorded, once it has ended
 
     @property
     def sure(self) -> int:
         """Return how many of the next drafts the gate keeps in a row."""
-        end = self.position
-        while end < self.tokens and self._keeps[end]:
-            end += 1
-        return end - self.position
+        return self._in_a_row(self._choices.kept)
+
+    @property
+    def confident(self) -> int:
+        """Return how many of the next drafts let a window go on in a row."""
+        return self._in_a_row(self._choices.goes_on or [False] * len(self.nodes))
+
+    def _in_a_row(self, flags: list[bool]) -> int:
+        node, count = self.node, 0
+        while count < self.left and flags[node]:
+            count += 1
+            node = self._next(self._after_draft[node], self.position + count)
+            if node < 0:
+                break
+        return count
 
     def keep(self, drafts: int = 1) -> Round:
         """Keep the next drafts, as many as are left at most: they are committed one by one."""
-        drafts = self._within(drafts)
+        self._check(drafts)
         drafts_s = self._draft(drafts)
-        self.position += drafts
-        return Round(drafts_s, drafts_s[0], drafts, last=not self.left)
+        kept = 0
+        while kept < drafts and self.left:
+            self._commit(self._after_draft[self.node], self.nodes.draft)
+            kept += 1
+        return Round(drafts_s[:kept], drafts_s[0], kept, last=not self.left)
 
     def send(self, drafts: int = 1, *, bonus: bool = False) -> Round:
         """Send the next drafts together, as many as are left at most; after a refusal the LLM's own token replaces one.
 
         If all are accepted and `bonus`, the LLM's own next token comes with them.
         """
-        costs, begin = self._costs, self.position
-        drafts = self._within(drafts)
-        end = begin + drafts
-        accepted = next((run for run in range(drafts) if not self._accepted[begin + run]), drafts)
-        refused = accepted < drafts
-        committed = accepted + 1 if refused else drafts + (bonus and end < self.tokens)
-        drafts_s = self._draft(drafts)
-        processed = drafts if bonus else drafts - 1
-        bits = self._draft_bits[begin] if drafts == 1 else sum(self._draft_bits[begin:end])
-        llm_tokens = 1 + processed
+        self._check(drafts)
+        costs, choices, begin = self._costs, self._choices, self.position
+        drafts_s = self._draft(drafts := min(drafts, self.left))
+        drafted = accepted = 0
+        bits, refused, node = 0.0, False, self.node
+        while drafted < drafts:
+            drafted += 1
+            bits += choices.draft_bits[node]
+            onward = self._after_draft[node]
+            if not refused:
+                refused = not choices.accepted[node]
+                accepted += not refused
+                if choices.known is not None and not choices.known[node] and self.exact_tokens is None:
+                    self.exact_tokens = self.position
+                self._commit(self._after_verdict[node] if refused else onward, self.nodes.verdict)
+                if not refused:
+                    if not self.left:
+                        break
+                    node = self.node
+                    continue
+            if onward == ENDS:
+                break
+            node = onward if onward >= 0 else node
+        processed = drafted if bonus else drafted - 1
+        committed = accepted + refused
+        if bonus and not refused and self.left:
+            self._commit(self._after_verdict[self.node], self.nodes.verdict)
+            committed += 1
+        llm_tokens, context = 1 + processed, self.prompt_tokens + begin - 1
         if costs.piggyback:
-            llm_tokens = begin - self._processed + processed
+            llm_tokens, context = begin - self._processed + processed, self.prompt_tokens + self._processed
             bits += costs.id_bits * (begin - self._known_ids)
         self._processed = begin + min(accepted, processed)
-        self.position = self._known_ids = begin + committed
+        self._known_ids = begin + committed
         return Round(
-            drafts_s,
-            drafts_s[0] if drafts == 1 else sum(drafts_s),
+            drafts_s[:drafted],
+            drafts_s[0] if drafted == 1 else sum(drafts_s[:drafted]),
             committed,
             accepted,
             bits,
             llm_tokens,
+            unused_tokens=processed - min(accepted, processed),
+            context_tokens=context,
             answer_bits=self._answer_bits(refused),
             last=not self.left,
         )
 
     def generate(self) -> Round:
         """Let the LLM generate the next token; the phone sends the prompt's ids with the first."""
-        costs, bits, llm_tokens = self._costs, 0.0, 1
+        self._check(1)
+        costs, bits, llm_tokens, context = self._costs, 0.0, 1, self.prompt_tokens + self.position - 1
         if costs.piggyback and self.position == 0:
-            bits, llm_tokens = float(self.path.prompt_tokens * costs.id_bits), self.path.prompt_tokens
-        self._within(1)
-        self.position += 1
+            bits, llm_tokens, context = float(self.prompt_tokens * costs.id_bits), self.prompt_tokens, 0
+        self._commit(self._after_llm[self.node], self.nodes.by_llm)
+        self.quality = nan, self.quality[1]  # an answer of the LLM is not compared with itself
         answer_bits = self._answer_bits(refused=False)
-        return Round((), 0.0, 1, 0, bits, llm_tokens, pipelined=True, answer_bits=answer_bits, last=not self.left)
+        return Round(
+            (),
+            0.0,
+            1,
+            payload_bits=bits,
+            llm_tokens=llm_tokens,
+            context_tokens=context,
+            pipelined=True,
+            answer_bits=answer_bits,
+            last=not self.left,
+        )
+
+    def _commit(self, onward: int, token_of: NDArray[np.integer]) -> None:
+        """Commit a token at the present node, and go on to the node that follows."""
+        if onward == ENDS and self.exact_tokens is None:
+            self.quality = self.nodes.endings.get((self.node, int(token_of[self.node])), self.quality)
+        self.visited.append(self.node)
+        self.position += 1
+        self.left -= 1
+        if onward == UNKNOWN and self.exact_tokens is None:
+            self.exact_tokens = self.position
+        self.node = self._next(onward, self.position)
+        if self.node < 0:
+            self.left = 0
+
+    def _next(self, onward: int, position: int) -> int:
+        """Return the node that follows, on the answer of plain HLM where it isn't known, or ENDS."""
+        if onward != UNKNOWN:
+            return onward
+        return int(self.tree.hlm[position]) if position < len(self.tree.hlm) else ENDS
 
     def _draft(self, drafts: int) -> tuple[float, ...]:
         """Return the seconds of the next drafts; the first of an answer waits for the prompt's prefill."""
         if self.position:
             return (self._draft_s,) * drafts
-        prefill_s = self.path.prompt_tokens * self._costs.slm_prefill_token_s
+        prefill_s = self.prompt_tokens * self._costs.slm_prefill_token_s
         return (self._draft_s + prefill_s,) + (self._draft_s,) * (drafts - 1)
 
     def _answer_bits(self, refused: bool) -> float:
         if self._costs.resample_bits is None:
             return 0.0
-        return self._costs.resample_bits if refused else float(self._costs.id_bits)
+        refusal_bits = self._choices.refusal_bits
+        refusal_bits = self._costs.resample_bits if refusal_bits is None else refusal_bits
+        return refusal_bits if refused else float(self._costs.id_bits)
 
-    def _within(self, drafts: int) -> int:
+    def _check(self, drafts: int) -> None:
         if drafts < 1 or not self.left:
-            raise SimulationError(f"a round of {drafts} drafts at token {self.position} of {self.tokens}")
-        return min(drafts, self.left)
+            raise SimulationError(f"a round of {drafts} drafts at token {self.position}, with {self.left} left")
 
 
 Rounds = Callable[..., Iterator[Round]]
@@ -194,7 +298,8 @@ Rounds = Callable[..., Iterator[Round]]
 def one_draft(walk: Walk) -> Iterator[Round]:
     """Keep the drafts that the gate keeps, and send the others one at a time."""
     while walk.left:
-        yield walk.keep(walk.sure) if walk.sure else walk.send()
+        sure = walk.sure
+        yield walk.keep(sure) if sure else walk.send()
 
 
 def generated(walk: Walk) -> Iterator[Round]:
@@ -205,7 +310,7 @@ def generated(walk: Walk) -> Iterator[Round]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request asks of its phone; `index` is the answer's place among the engine's paths.
+    """What one request asks of its phone; `index` is the answer's place among the engine's walks.
 
     `plan` are its rounds where they need nothing but the answer. Else it is None, and `choose(cell)` gives them one by
     one while the request is under way.

@@ -1,0 +1,174 @@
+"""The tree of recorded passes: walks replay what was recorded, and say where they leave it."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from traces import read_trace
+from worlds import MadeUpSource
+
+from uhlm_sim.cell.phones.policies import POLICIES
+from uhlm_sim.cell.phones.rounds import WHOLE, Costs, Walk, generated
+from uhlm_sim.cell.phones.schemes import Planner, Scheme
+from uhlm_sim.cell.phones.windows import Learner, best_window, speedup, windowed
+from uhlm_sim.settings.policy import Payload
+from uhlm_sim.tokens.messages import lattice_bits, upload_bits
+from uhlm_sim.tokens.speculative import inverse_cdf, keep_largest, residual, round_to_lattice
+from uhlm_sim.tokens.trace import Trace
+
+COSTS = Costs(WHOLE, 0.05, 0.001, 0.0, 800.0, 10, piggyback=True)
+SCHEME = {
+    "hlm": {},
+    "slm": {},
+    "llm": {},
+    "u-hlm": {"threshold": 0.43, "gate": "uncertainty"},
+    "rand-hlm": {"skip_rate": 0.3},
+}
+
+
+def walked(tree: Any, scheme: Scheme) -> Walk:
+    planner = Planner("any", scheme, COSTS)
+    walk = planner.walk(tree)
+    planner.plan(walk)
+    return walk
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
+    return read_trace(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.mark.parametrize("kind", SCHEME)
+def test_a_walk_is_the_recorded_answer_of_its_rule_token_by_token(trace: Trace, kind: str) -> None:
+    scheme = POLICIES[kind](**SCHEME[kind])
+    entry = next(entry for entry in trace.header.paths if entry.kind == kind)
+    for (prompt, sample), tree in trace.trees[""].items():
+        walk, answer = walked(tree, scheme), trace.answer(entry.name, prompt, sample)
+        assert walk.exact_tokens is None
+        nodes = np.array(walk.visited)
+        np.testing.assert_array_equal(tree.nodes.position[nodes], np.arange(len(answer)))
+        token = tree.nodes.by_llm if scheme.rounds is generated else tree.nodes.verdict
+        kept = scheme.gate(tree.nodes)[nodes]
+        committed = np.where(kept, tree.nodes.draft[nodes], token[nodes])
+        np.testing.assert_array_equal(committed, answer.committed)
+        assert walk.quality == pytest.approx((answer.quality_cosine, answer.quality_cosine_reference), nan_ok=True)
+
+
+def test_a_walk_that_leaves_the_tree_goes_on_from_hlms_prefix_and_says_where(trace: Trace) -> None:
+    """At rates that were never recorded some answers part from all that were."""
+    schemes = [POLICIES["rand-hlm"](skip_rate=rate) for rate in (0.1, 0.5, 0.8)]
+    lengths = []
+    for tree, scheme in product(trace.trees[""].values(), schemes):
+        walk = walked(tree, scheme)
+        if walk.exact_tokens is None:
+            continue
+        lengths.append(walk.exact_tokens)
+        left_at = walk.exact_tokens
+        assert walk.visited[left_at : left_at + 1] == tree.hlm[left_at : left_at + 1].tolist()
+        assert np.isnan(walk.quality).all()
+    assert len(lengths) > 3
+    assert min(lengths) > 0
+
+
+@pytest.mark.parametrize("drafts", [1, 2, 4, 12])
+def test_a_window_of_any_length_with_its_bonus_commits_the_text_of_hlm(trace: Trace, drafts: int) -> None:
+    """All drafts accepted, the next token is the LLM's own: what HLM commits there, whatever its own draft was."""
+    for tree in trace.trees[""].values():
+        plain = walked(tree, Scheme())
+        window = walked(tree, Scheme(rounds=lambda walk: windowed(walk, drafts=drafts, bonus=True)))
+        assert window.visited == plain.visited
+        assert window.exact_tokens is None
+
+
+def test_windows_of_independent_drafts_commit_what_theory_says() -> None:
+    """E[committed] = (1 - a^(g+1)) / (1 - a) for a window of g drafts, each accepted with probability a."""
+    rng = np.random.default_rng(5)
+    source = MadeUpSource(tokens=20_000, prompts=1)
+    tree = source.tree(0, 0)
+    for drafts, acceptance in ((1, 0.6), (4, 0.6), (8, 0.8)):
+        planner = Planner("any", Scheme(), COSTS)
+        walk = planner.walk(tree)
+        walk._choices.accepted[:] = (rng.random(20_000) < acceptance).tolist()
+        sizes = np.array([visit.committed for visit in windowed(walk, drafts=drafts, bonus=True)][:-1])
+        theory = (1 - acceptance ** (drafts + 1)) / (1 - acceptance)
+        assert abs(sizes.mean() - theory) < 4 * sizes.std() / np.sqrt(len(sizes))
+
+
+# TK-SLT, arXiv 2509.04576, table I: the best window and the speed-up there, by acceptance and relative cost of a draft.
+COSTS_OF_DRAFT = (0.01, 0.1, 0.2, 0.4, 0.6)
+BEST = {0.4: (4, 2, 1, 1, 1), 0.6: (7, 3, 2, 1, 1), 0.8: (14, 6, 4, 2, 1)}
+SPEEDUP = {
+    0.4: (1.586, 1.300, 1.167, 1.000, 0.875),
+    0.6: (2.297, 1.674, 1.400, 1.143, 1.000),
+    0.8: (4.232, 2.470, 1.868, 1.356, 1.125),
+}
+
+
+@pytest.mark.parametrize("acceptance", BEST)
+def test_the_best_window_is_the_published_one(acceptance: float) -> None:
+    windows = [best_window(acceptance, cost, 32) for cost in COSTS_OF_DRAFT]
+    assert windows == list(BEST[acceptance])
+    gains = [float(speedup(np.array(g), acceptance, c)) for g, c in zip(windows, COSTS_OF_DRAFT, strict=True)]
+    assert gains == pytest.approx(SPEEDUP[acceptance], abs=6e-4)
+
+
+def test_the_learner_finds_the_window_that_costs_least_a_token() -> None:
+    """UCB-SpecStop's simulation, arXiv 2606.20591: a = 0.7, a draft 1, a verification 0.5, delay 10 each way: g = 5."""
+    acceptance, draft_s, verify_s, delay_s = 0.7, 1.0, 0.5, 10.0
+    rng, learner, chosen = np.random.default_rng(3), Learner(10), []
+    for _ in range(6000):
+        drafts = learner.choose()
+        accepted = int((rng.random(drafts) < acceptance).cumprod().sum())
+        learner.see(drafts, drafts * (draft_s + verify_s) + 2 * delay_s + verify_s, min(accepted + 1, drafts))
+        chosen.append(drafts)
+    share = np.bincount(chosen[3000:], minlength=11) / 3000
+    assert share[4:8].sum() > 0.6
+    assert share[1:3].sum() < 0.1
+
+
+# Quantise and sample, arXiv 2507.00605, V = 50,272: bits of a draft, its id of 16 bits included.
+LATTICE = {2: 47, 4: 74, 12: 175, 16: 222, 24: 312, 240: 2209, 720: 5467}
+
+
+@pytest.mark.parametrize("levels", LATTICE)
+def test_a_quantised_upload_has_the_published_bits(levels: int) -> None:
+    assert lattice_bits(50_272, levels) + 16 == LATTICE[levels]
+    assert upload_bits(Payload(kind="quantised", levels=levels), 50_272, bill="paper") == LATTICE[levels]
+
+
+def test_a_top_k_upload_has_the_published_bytes() -> None:
+    """CU-HLM, arXiv 2505.11788, V = 32,000: 92,000 bytes for all entries with their ids, 86.25 for 30."""
+    for k, size in ((32_000, 92_000), (30, 86.25)):
+        assert upload_bits(Payload(kind="top-k", k=k), 32_000, bill="paper") / 8 == size
+    assert upload_bits(Payload(kind="ids"), 32_000, bill="paper") == 15 + 8
+    assert upload_bits(Payload(), 32_000, bill="all") == 32_000 * 8 + 15
+
+
+def law_of_committed(sent: np.ndarray, drawn_from: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the law of what is committed, by enumeration: drafts from one law, judged by what was sent of it."""
+    accept = np.minimum(1.0, np.divide(y, sent, out=np.ones_like(y), where=sent > 0))
+    refused = float((drawn_from * (1 - accept)).sum())
+    return drawn_from * accept + refused * residual(sent, y)
+
+
+def test_a_quantised_upload_keeps_the_llms_law_and_a_top_k_one_does_not() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        x, y = rng.dirichlet(np.full(8, 0.5), 2)
+        rounded, largest = round_to_lattice(x, 12), keep_largest(x, 3)
+        assert rounded.sum() == pytest.approx(1)
+        assert np.abs(rounded - x).max() <= 1.5 / 12
+        assert law_of_committed(rounded, rounded, y) == pytest.approx(y)
+        assert law_of_committed(keep_largest(x, 8), x, y) == pytest.approx(y)
+        assert largest.sum() == pytest.approx(1)
+        # The law moves by no more than what is sent moves.
+        moved = np.abs(law_of_committed(largest, x, y) - y).sum() / 2
+        assert moved <= np.abs(largest - x).sum() / 2 + 1e-12
+
+
+def test_a_fine_lattice_draws_the_same_drafts() -> None:
+    rng = np.random.default_rng(2)
+    x, uniforms = rng.dirichlet(np.ones(50), 200), rng.random(200)
+    same = inverse_cdf(round_to_lattice(x, 10**7), uniforms) == inverse_cdf(x, uniforms)
+    assert same.mean() > 0.99

@@ -1,0 +1,124 @@
+"""A policy: how phones answer, and what an upload carries."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from uhlm_sim.settings.section import Kind, Section
+
+Rule = Literal["risk-averse", "risk-prone"]
+MOST_DRAFTS = 256
+
+
+class Target(Section):
+    """A threshold by what it risks: the largest one at which kept drafts would be rejected this often at most."""
+
+    risk: float = Field(gt=0, lt=1, description="mean of beta over the calibration tokens that are kept")
+
+
+class Payload(Section):
+    """What an upload says of a draft. Bits by `kind`, with a vocabulary of V entries and b = bits_per_probability:
+
+    full: V (b + bits_per_index). top-k: k (b + bits_per_index). quantised: ceil(log2 C(levels + V - 1, V - 1)) +
+    ceil(log2 V). ids: ceil(log2 V) + b.
+    """
+
+    kind: Literal["full", "top-k", "quantised", "ids"] = Field(
+        "full",
+        description="all probabilities; the k largest; all, rounded to a lattice; the draft's id and probability",
+    )
+    bits_per_probability: int = Field(8, ge=1, le=64)
+    bits_per_index: int | None = Field(
+        None, ge=0, le=64, description="full: 0, in the order of the vocabulary; top-k: ceil(log2 V)"
+    )
+    k: int | None = Field(None, ge=1, le=10_000_000, description="top-k: entries of an upload")
+    levels: int | None = Field(None, ge=1, le=100_000, description="quantised: probabilities are multiples of 1/levels")
+
+    @model_validator(mode="after")
+    def complete(self) -> "Payload":
+        for kind, key in (("top-k", "k"), ("quantised", "levels")):
+            if (getattr(self, key) is None) == (self.kind == kind):
+                raise ValueError(f"kind = '{kind}' needs {key}" if self.kind == kind else f"{key} belongs to {kind}")
+        if self.bits_per_index is not None and self.kind not in ("full", "top-k"):
+            raise ValueError("bits_per_index belongs to full and top-k")
+        return self
+
+    @property
+    def loses_some(self) -> bool:
+        """Say whether the LLM judges by less than the whole distribution."""
+        return self.kind in ("top-k", "quantised")
+
+    @property
+    def label(self) -> str:
+        """Return what it is called in a policy's label."""
+        return f"top-{self.k}" if self.kind == "top-k" else f"quantised-{self.levels}" if self.levels else self.kind
+
+
+class Policy(Section):
+    kind: Kind = Field(description="see `uhlm-sim list`; or module:object")
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=80,
+        pattern=r"^[^$\\\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+$",
+        description="its label in tables and figures",
+    )
+    threshold: Rule | Annotated[float, Field(ge=0, le=1)] | Target | None = Field(
+        None, description="u-hlm: a token with u at most this is kept; a rule of its paper, a number, or a risk"
+    )
+    gate: Literal["uncertainty", "entropy", "top1"] | None = Field(
+        None,
+        description="u-hlm: what the threshold is for: u; the entropy over its most; 1 - the largest probability",
+    )
+    skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="rand-hlm: share of tokens kept; matched: as many as a u-hlm keeps"
+    )
+    match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
+    draft_tokens: Literal["best", "learnt", "confident"] | Annotated[int, Field(ge=1, le=MOST_DRAFTS)] | None = Field(
+        None,
+        description="drafts of one upload, a window; best: by a formula; learnt: while it runs; confident: up to the "
+        "first one above hlm's threshold; one if unset",
+    )
+    max_draft_tokens: int | None = Field(
+        None, ge=1, le=MOST_DRAFTS, description="where it isn't a number: the longest window; 16"
+    )
+    bonus_token: bool | None = Field(
+        None, description="all drafts accepted: the LLM's own next token, too; as a rule with draft_tokens"
+    )
+    payload: Payload | None = Field(None, description="in place of uplink.payload")
+    bill: Literal["paper", "all"] = Field(
+        "paper", description="what the payload's paper counts; or the draft's id, too"
+    )
+    params: dict[str, float] = Field({}, description="arguments of a policy of your own")
+
+    @model_validator(mode="after")
+    def fitting(self) -> "Policy":
+        if self.match is not None and self.skip_rate != "matched":
+            raise ValueError('match belongs to skip_rate = "matched"')
+        if self.max_draft_tokens is not None and not isinstance(self.draft_tokens, str):
+            raise ValueError('max_draft_tokens belongs to draft_tokens = "best", "learnt" or "confident"')
+        return self
+
+    @property
+    def has_bonus(self) -> bool:
+        """Say whether the LLM's own next token comes along where all drafts are accepted."""
+        return self.draft_tokens is not None if self.bonus_token is None else self.bonus_token
+
+    @property
+    def label(self) -> str:
+        """Its label in tables and figures: its name, else its kind with what differs from the default."""
+        if self.name is not None:
+            return self.name
+        number = self.threshold if self.threshold is not None else self.skip_rate
+        words = f"risk {number.risk}" if isinstance(number, Target) else str(number)
+        gate = f"{self.gate} " if self.gate not in (None, "uncertainty") else ""
+        parts = [] if number is None or number == "matched" else [f"{gate}{words}"]
+        if self.draft_tokens is not None:
+            parts.append(f"{self.draft_tokens} draft{'s' * (self.draft_tokens != 1)}")
+        if self.has_bonus != (self.draft_tokens is not None):
+            parts.append("bonus" if self.has_bonus else "no bonus")
+        if self.payload is not None:
+            parts.append(self.payload.label)
+        if self.bill != "paper":
+            parts.append(f"bill {self.bill}")
+        return f"{self.kind}({', '.join(parts)})" if parts else self.kind
