@@ -23,13 +23,14 @@ from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.speculative import (
     Floats,
     ThetaLaw,
+    accept_or_resample,
     accept_probability,
     draw_thetas,
     entropy,
     grid_level,
     inverse_cdf,
     keep_largest,
-    residual,
+    probability_of,
     round_to_lattice,
     softmax,
     tail_masses,
@@ -275,12 +276,10 @@ def token_facts(
             draft = recorded(payload, "draft", inverse_cdf(sent, draws["draft"]))
         level = uncertainty_level(x_logits, draft, thetas, draws["differ"])
         u = recorded(payload if kind == "quantised" else "", "uncertainty", level / settings.uncertainty_samples)
-        x_draft, y_draft = (np.take_along_axis(law, draft[:, None], axis=1)[:, 0] for law in (sent, y))
-        x_draft, y_draft = recorded(payload, "x_draft", x_draft), recorded(payload, "y_draft", y_draft)
-        verified = np.array(draft)
-        refused = ~(draws["coin"] < accept_probability(x_draft, y_draft))
-        if refused.any():
-            verified[refused] = inverse_cdf(residual(sent[refused], y[refused]), draws["resample"][refused])
+        x_draft = recorded(payload, "x_draft", probability_of(sent, draft))
+        y_draft = recorded(payload, "y_draft", probability_of(y, draft))
+        chance = accept_probability(x_draft, y_draft)
+        verified, _ = accept_or_resample(sent, y, draft, draws["coin"], draws["resample"], chance=chance)
         facts[payload] = {
             "draft": draft,
             "level": np.rint(u * settings.uncertainty_samples).astype(level.dtype),

@@ -131,23 +131,33 @@ def inverse_cdf(weights: Floats, uniforms: Floats) -> NDArray[np.int64]:
 
 
 def accept_or_resample(
-    x: Floats, y: Floats, draft: NDArray[np.integer], coin: Floats, resample: Floats
+    x: Floats,
+    y: Floats,
+    draft: NDArray[np.integer],
+    coin: Floats,
+    resample: Floats,
+    *,
+    chance: Floats | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return (committed token, accepted) of hybrid inference for distributions x of the SLM and y of the LLM.
 
     The draft is kept where ``coin`` < min(1, y_d / x_d), else a token is drawn from `residual` by the uniform
-    ``resample``; the committed token then has law y exactly, whatever x [P; 2211.17192, appendix A.1].
+    ``resample``; the committed token then has law y exactly, whatever x [P; 2211.17192, appendix A.1]. ``chance``
+    are these probabilities where they were computed before.
     """
-    index = draft[..., None]
-    chances = accept_probability(
-        np.take_along_axis(x, index, axis=-1)[..., 0], np.take_along_axis(y, index, axis=-1)[..., 0]
-    )
-    accepted = np.asarray(coin) < chances
+    if chance is None:
+        chance = accept_probability(probability_of(x, draft), probability_of(y, draft))
+    accepted = np.asarray(coin) < chance
     committed = np.array(draft, dtype=np.int64)
     rejected = ~accepted
     if rejected.any():
         committed[rejected] = inverse_cdf(residual(x[rejected], y[rejected]), np.asarray(resample)[rejected])
     return committed, accepted
+
+
+def probability_of(law: Floats, tokens: NDArray[np.integer]) -> Floats:
+    """Return the probability of one token (...) under each distribution (..., V)."""
+    return np.asarray(np.take_along_axis(law, tokens[..., None], axis=-1)[..., 0])
 
 
 # -- what an upload leaves of a distribution -----------------------------------------------------------------

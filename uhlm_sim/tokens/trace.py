@@ -1,7 +1,7 @@
 """Recorded token paths: what each token risks and costs, replayed in any network without a language model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,58 +17,28 @@ from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.gates import DOUBTS
 from uhlm_sim.tokens.speculative import LinearLaw, accept_probability, fit_law, rejection_probability
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader, locate, read_trace_file
-from uhlm_sim.tokens.tree import AnswerTree, plant
+from uhlm_sim.tokens.tree import AnswerTree, Drafts, plant
 
 __all__ = ["DecodingRule", "RuleKind", "TokenPath", "TokenSource", "Trace", "TraceHeader", "TraceSource"]
 
 
-@dataclass(frozen=True)
-class TokenPath:
-    """One answer, token by token. All arrays have length n, the answer's tokens, its end token included.
+@dataclass(frozen=True, kw_only=True)
+class TokenPath(Drafts):
+    """One answer, token by token, its end token included; its drafts are those of `Drafts`.
 
-    ``draft`` and ``committed`` are token ids, ``uncertainty`` is u on the grid 0, 1/K, ..., 1, ``x_draft``
-    and ``y_draft`` are the draft's probability under SLM and LLM (known for skipped tokens too),
-    ``accept_coin`` lies in [0, 1), ``skipped`` is the decision of the path's own rule, ``entropy`` (nats) and
-    ``top1_probability`` belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its mass outside
-    the top k for each k of the header's ladder. The rule `llm` drafts nothing: there ``draft`` repeats
-    ``committed`` and all that a draft would have is NaN. ``quality_cosine`` and ``quality_cosine_reference`` are one
-    number each: the cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference;
-    NaN where not known. Arrays can't be written to: policies of one run share them.
+    ``committed`` are token ids, and ``skipped`` is the decision of the path's own rule. The rule `llm` drafts nothing:
+    there ``draft`` repeats ``committed``. ``quality_cosine`` and ``quality_cosine_reference`` are one number each: the
+    cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference; NaN where not
+    known.
     """
 
     prompt: int
     sample: int
     prompt_tokens: int
-    draft: NDArray[np.integer]
     committed: NDArray[np.integer]
-    uncertainty: NDArray[np.float64]
-    x_draft: NDArray[np.float64]
-    y_draft: NDArray[np.float64]
-    accept_coin: NDArray[np.float64]
     skipped: NDArray[np.bool_]
-    entropy: NDArray[np.float64]
-    top1_probability: NDArray[np.float64]
-    tail_mass: NDArray[np.floating]
     quality_cosine: float = np.nan
     quality_cosine_reference: float = np.nan
-
-    def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-
-    def __len__(self) -> int:
-        return len(self.draft)
-
-    @property
-    def accept_probability(self) -> NDArray[np.float64]:
-        """min(1, y_d / x_d), whether the token was sent or not; NaN where nothing is drafted."""
-        return np.where(np.isnan(self.x_draft), np.nan, accept_probability(self.x_draft, self.y_draft))
-
-    @property
-    def accepted(self) -> NDArray[np.bool_]:
-        """Whether the LLM accepts the draft, by the path's coin; known for skipped tokens too."""
-        return self.accept_coin < self.accept_probability
 
 
 class TokenSource(Protocol):
@@ -126,8 +96,8 @@ class TraceSource:
         if self.exact:
             return answer
         # The text is another rule's, and so would be its quality.
-        changed = {"skipped": self.trace.decide(self.rule, answer)} | dict.fromkeys(QUALITY, np.nan)
-        return TokenPath(**{**vars(answer), **changed})
+        skipped = self.trace.decide(self.rule, answer)
+        return replace(answer, skipped=skipped, quality_cosine=np.nan, quality_cosine_reference=np.nan)
 
 
 class Trace:
@@ -217,7 +187,7 @@ class Trace:
             raise TraceError(f"trace {self.file}: no answer of path '{name}' to prompt {prompt}, sample {sample}")
         fields: dict[str, Any] = {field: values[rows] for field, values in self._arrays.items()}
         fields |= {name: float(self._columns[name][rows.start]) for name in QUALITY}
-        return TokenPath(prompt, sample, self.header.prompts[prompt].tokens, **fields)
+        return TokenPath(prompt=prompt, sample=sample, prompt_tokens=self.header.prompts[prompt].tokens, **fields)
 
     def decide(self, rule: DecodingRule, answer: TokenPath) -> NDArray[np.bool_]:
         """Return which tokens of an answer the rule would skip, given the answer's own prefixes."""

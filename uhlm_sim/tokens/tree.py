@@ -27,33 +27,60 @@ Integers = NDArray[np.integer]
 Floats = NDArray[np.floating]
 
 
-@dataclass(frozen=True)
-class Nodes:
-    """Committed prefixes and what is known of the next token there: arrays of length n, one entry a node.
+@dataclass(frozen=True, kw_only=True)
+class Drafts:
+    """Drafts at some prefixes: arrays of length n that can't be written to, since the policies of a run share them.
 
-    ``position`` counts the tokens before it. ``draft`` is the SLM's token, ``uncertainty`` its u on the grid 0, 1/K,
-    ..., 1 (K is ``uncertainty_samples``), ``x_draft`` and ``y_draft`` its probabilities under SLM and LLM;
-    ``accept_coin`` in [0, 1) decides on it, and ``skip_coin`` in [0, 1) skips at random. ``entropy`` (nats) and
+    ``draft`` is the SLM's token, ``uncertainty`` its u on the grid 0, 1/K, ..., 1, ``x_draft`` and ``y_draft`` its
+    probabilities under SLM and LLM; ``accept_coin`` in [0, 1) decides on it. ``entropy`` (nats) and
     ``top1_probability`` belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its mass outside the top k
-    for each k of ``tail_ladder``. Where only answers of the LLM alone came by, all that a draft would have is NaN.
-
-    ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
-    LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
-    that follow, or ENDS, or UNKNOWN. ``judged`` says where the verdict is one under ``payload`` (see `DecodingRule`);
-    elsewhere it stands for a whole distribution's. ``endings`` has the quality of whole answers by last node and last
-    token: the two cosines of `uhlm_sim.tables.QUALITY`. Arrays can't be written to: the policies of a run share them.
+    for each k of the trace's ladder. Where only answers of the LLM alone came by, all that a draft would have is NaN.
     """
 
-    position: Integers
     draft: Integers
     uncertainty: Floats
     x_draft: Floats
     y_draft: Floats
     accept_coin: Floats
-    skip_coin: Floats
     entropy: Floats
     top1_probability: Floats
     tail_mass: Floats
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.draft)
+
+    @cached_property
+    def accept_probability(self) -> Floats:
+        """min(1, y_d / x_d), whether the draft was sent or not; NaN where nothing is drafted."""
+        return np.where(np.isnan(self.x_draft), np.nan, accept_probability(self.x_draft, self.y_draft))
+
+    @cached_property
+    def accepted(self) -> NDArray[np.bool_]:
+        """Whether the LLM accepts the draft, by its coin; known for skipped tokens too."""
+        return self.accept_coin < self.accept_probability
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes(Drafts):
+    """Committed prefixes and what is known of the next token there: arrays of length n, one entry a node.
+
+    ``position`` counts the tokens before it. Its draft is that of `Drafts`, u on a grid of ``uncertainty_samples`` and
+    tails for each k of ``tail_ladder``; ``skip_coin`` in [0, 1) skips at random.
+
+    ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
+    LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
+    that follow, or ENDS, or UNKNOWN. ``judged`` says where the verdict is one under ``payload`` (see `DecodingRule`);
+    elsewhere it stands for a whole distribution's. ``endings`` has the quality of whole answers by last node and last
+    token: the two cosines of `uhlm_sim.tables.QUALITY`.
+    """
+
+    position: Integers
+    skip_coin: Floats
     verdict: Integers
     by_llm: Integers
     after_draft: Integers
@@ -66,28 +93,10 @@ class Nodes:
     tail_ladder: tuple[int, ...] = ()
     endings: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for value in vars(self).values():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-
-    def __len__(self) -> int:
-        return len(self.draft)
-
     @cached_property
     def onward(self) -> tuple[list[int], list[int], list[int]]:
         """The nodes after draft, verdict and the LLM's own token, as Python's own numbers: walks take them singly."""
         return self.after_draft.tolist(), self.after_verdict.tolist(), self.after_llm.tolist()
-
-    @cached_property
-    def accept_probability(self) -> Floats:
-        """min(1, y_d / x_d); NaN where nothing is drafted."""
-        return np.where(np.isnan(self.x_draft), np.nan, accept_probability(self.x_draft, self.y_draft))
-
-    @cached_property
-    def accepted(self) -> NDArray[np.bool_]:
-        """Whether the LLM accepts the draft, by the node's coin."""
-        return self.accept_coin < self.accept_probability
 
 
 @dataclass(frozen=True, eq=False)
