@@ -202,9 +202,10 @@ def _results(
     clamped: dict[str, int] = {}
     for task, values in zip(tasks, metrics, strict=True):
         clamped[label(task)] = clamped.get(label(task), 0) + values["clamped_uploads"]
-    # Policies are described as at the first point; one is exact if it is so at every point.
+    # Policies are described as at the first point; one is exact if it is so at every point, as far as it was simulated.
     policies = {policy.label: policy for point in reversed(ready) for policy in reversed(point.policies)}
     forced = {policy.label for point in ready for policy in point.policies if not policy.exact}
+    forced |= {label(task) for task, run in zip(tasks, metrics, strict=True) if run["metrics"]["exact_share"] < 1}
     origin = provenance(
         points[0].scenario,
         ready[0].tokens,

@@ -253,7 +253,7 @@ def _part(task: Task) -> bytes:
     policy = ready_policy(task.policy, scenario, tokens, functions)
     of_class = class_policies(scenario, tokens, functions)
     records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)
-    people = population(scenario)
+    people, runs = population(scenario), [policy, *of_class.values()]
     groups = [who.group for who in people]
     metrics = replication_metrics(
         *records.tables,
@@ -261,7 +261,8 @@ def _part(task: Task) -> bytes:
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
-        output_law=policy.exact and all(class_policy.exact for class_policy in of_class.values()),
+        output_law=bool(records.tokens["exact"].all()) and all(run.exact for run in runs),
+        keeps_law=all(run.scheme.keeps_law for run in runs),
         powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication, people)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )

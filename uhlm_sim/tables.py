@@ -10,6 +10,8 @@ OUTCOMES = pd.CategoricalDtype(["skipped", "accepted", "resampled", "generated"]
 QUALITY = ("quality_cosine", "quality_cosine_reference")
 # Metrics of what an answer is made of: null where the answer is another policy's.
 OUTPUT_LAW = ("kept_rate", *QUALITY)
+# Metrics that take for granted that a draft which is sent is judged by its own law.
+LLM_LAW = ("distribution_error",)
 # What figures need of rounds.parquet, beside the point.
 ROUND_COLUMNS = ["policy", "replication", "started_s", "decision", "payload_bits", *LEGS]
 # What figures need of tokens.parquet, beside the point; the other columns stay on disk.

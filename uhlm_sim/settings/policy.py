@@ -48,6 +48,10 @@ class Payload(Section):
         """Say whether the LLM judges by less than the whole distribution."""
         return self.kind in ("top-k", "quantised")
 
+    def keeps_law(self, vocabulary_size: int) -> bool:
+        """Say whether what the LLM commits has its own law: where drafts are drawn from what it judges them by."""
+        return self.kind != "top-k" or (self.k or 0) >= vocabulary_size
+
     @property
     def label(self) -> str:
         """Return what it is called in a policy's label."""

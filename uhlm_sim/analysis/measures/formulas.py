@@ -52,7 +52,8 @@ def mean_token_rate(window: Window) -> float:
 def quality(window: Window, column: str) -> float:
     """Return the mean similarity of the window's requests, finished or not, where it is known.
 
-    It is that of the whole recorded answer. The finished requests alone would be the short ones.
+    It is that of the whole recorded answer. The finished requests alone would be the short ones; of a scheme that looks
+    at the cell no others are known.
     """
     known = window.requests[column].to_numpy(dtype=np.float64, na_value=np.nan)[window.arrived]
     return mean(known[~np.isnan(known)])

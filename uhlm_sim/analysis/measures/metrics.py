@@ -17,7 +17,7 @@ from uhlm_sim.analysis.measures.energy import ENERGY, Powers
 from uhlm_sim.analysis.measures.formulas import mean, percentile, share
 from uhlm_sim.analysis.measures.window import Floats, Window
 from uhlm_sim.errors import InputError, did_you_mean
-from uhlm_sim.tables import LEGS, OUTPUT_LAW
+from uhlm_sim.tables import LEGS, LLM_LAW, OUTPUT_LAW
 
 SLO_KEYS = ("ttft_s", "tpot_s", "e2e_s")
 CLASS = ".class."  # between the name of a metric and that of a class of devices
@@ -132,7 +132,7 @@ _ROWS = (
            lambda w: 1 - share(w.resampled, w.drafted), SHARE),
     Metric("distribution_error", "1", QUALITY,
            "mean over all tokens of 1 - `accept_probability` where skipped, 0 elsewhere: the total variation distance"
-           " between the committed token's law and the LLM's",
+           " between the committed token's law and the LLM's; null where uploads are cut so that it isn't known",
            formulas.distribution_error, SHARE),
     Metric("quality_cosine", "1", QUALITY,
            "mean of that column over the requests of the window, finished or not; null for `llm`",
@@ -227,12 +227,14 @@ def replication_metrics(
     devices: int,
     slo: Mapping[str, float],
     output_law: bool,
+    keeps_law: bool = True,
     powers: Powers | None = None,
     device_class: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return every metric of one simulation by name, in the order of METRICS; NaN where one has no meaning.
 
-    `output_law` False says that the policy ran on another policy's answers: what describes the answer is NaN. Without
+    `output_law` False says that the policy ran on another policy's answers: what describes the answer is NaN.
+    `keeps_law` False says that what the LLM commits isn't of its own law: its distance from it is NaN. Without
     `powers` there are no metrics of energy. With `device_class`, the class of each device, every metric but those of
     stations is given for each class too, as token_throughput.class.NAME.
 
@@ -244,8 +246,10 @@ def replication_metrics(
     cell = Window(requests, rounds, tokens, stations, warmup_s, duration_s, devices, slo, powers)
     kept = [metric for metric in _ROWS if powers is not None or metric.name not in ENERGY]
 
+    unknown = {*(() if output_law else OUTPUT_LAW), *(() if keeps_law else LLM_LAW)}
+
     def measured(metric: Metric, window: Window) -> float:
-        return float(metric.measure(window)) if output_law or metric.name not in OUTPUT_LAW else np.nan
+        return np.nan if metric.name in unknown else float(metric.measure(window))
 
     values = {metric.name: measured(metric, cell) for metric in kept}
     for name in dict.fromkeys(device_class):

@@ -10,13 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import cast
 
-import numpy as np
-
-from channel_models.link import db_to_linear, spectral_efficiency
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.rounds import WHOLE, Costs, generated, one_draft
 from uhlm_sim.cell.phones.schemes import Planner, Scheme
-from uhlm_sim.cell.phones.windows import best_window, confident, learnt, windowed
+from uhlm_sim.cell.phones.windows import best_window, draft_cost, with_windows
 from uhlm_sim.errors import ScenarioError, in_words
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
@@ -82,7 +79,6 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "llm": llm,
 }
 OF_DOUBT = ("threshold", "gate")
-LONGEST_WINDOW = 16  # drafts, where a formula or a learner chooses
 KEYS = {"threshold": "policy.threshold", "skip_rate": "policy.skip_rate", "gate": "policy.gate"}
 POLICY = Seam("Policies", ("policy.kind",), POLICIES, offers=KEYS, params="params")
 GATE = Seam("Gates", (), {}, ("the `Nodes`",), params="params")  # what a user's own kind may be, too
@@ -93,6 +89,7 @@ class ReadyPolicy:
     """A policy of the scenario with its thresholds resolved and its answers found.
 
     `threshold` and `skip_rate` are the numbers that the words "risk-averse" and "matched" came to on these tokens.
+    `exact` says that all its answers are its own, as far as can be known before it runs.
     """
 
     label: str
@@ -185,17 +182,17 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
     vocabulary_size = scenario.tokens.vocabulary_size or ready.source.vocabulary_size
     scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, vocabulary_size)
     ready = replace(ready, scheme=scheme)
-    return ready if named.is_own else replace(ready, exact=_is_exact(ready, scenario))
+    return replace(ready, exact=_is_exact(ready, scenario))
 
 
 def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario) -> bool:
     """Say whether every answer's walk stays on what was recorded, to its own end.
 
-    Of a scheme that looks at the cell nobody knows before the run.
+    Of a scheme that looks at the cell only its run can tell: see `exact_share`.
     """
-    source, first = policy.source, policy.source.tree(0, 0)
-    if first.is_chain or policy.scheme.looks_at_cell:
-        return first.is_chain
+    source = policy.source
+    if source.tree(0, 0).is_chain or policy.scheme.looks_at_cell:
+        return True
     planner = Planner(policy.label, policy.scheme, payload_costs(scenario, source.vocabulary_size))
     trees = (source.tree(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples))
     walks = (planner.walk(tree, max_tokens=WHOLE) for tree in trees)
@@ -225,45 +222,24 @@ def _composed(
             raise ScenarioError(f"{key}.{name}: {policy.kind} makes rounds of its own")
     payload = policy.payload or scenario.uplink.payload
     if scheme.message is full_distribution:
-        scheme = replace(scheme, message=message_of(payload, vocabulary_size, bill=policy.bill))
+        message = message_of(payload, vocabulary_size, bill=policy.bill)
+        scheme = replace(scheme, message=message, keeps_law=payload.keeps_law(vocabulary_size))
     if policy.draft_tokens is None and not policy.has_bonus:
         return scheme
-    drafts, most = policy.draft_tokens or 1, policy.max_draft_tokens or LONGEST_WINDOW
-    if drafts == "confident":
-        threshold, gate = threshold_of(policy, tokens), policy.gate or UNCERTAINTY
+    if policy.draft_tokens == "confident":
+        threshold = threshold_of(policy, tokens)
         if scheme.gate is not keep_none or threshold is None:
             raise ScenarioError(f"{key}.draft_tokens = 'confident': is for hlm, with policy.threshold")
-        doubt, measures = partial(keep_sure, threshold=threshold, gate=gate), gate == UNCERTAINTY
-        rounds = partial(confident, most=most, bonus=policy.has_bonus)
-        return replace(scheme, rounds=rounds, goes_on=doubt, measures_uncertainty=measures)
-    if drafts == "learnt":
-        return replace(scheme, rounds=partial(learnt, most=most, bonus=policy.has_bonus), looks_at_cell=True)
-    if drafts == "best":
-        drafts = best_window(tokens.acceptance(), _draft_cost(scheme, policy, scenario, vocabulary_size, key), most)
-    return replace(scheme, rounds=partial(windowed, drafts=drafts, bonus=policy.has_bonus))
+        gate = policy.gate or UNCERTAINTY
+        goes_on = partial(keep_sure, threshold=threshold, gate=gate)
+        scheme = replace(scheme, goes_on=goes_on, measures_uncertainty=gate == UNCERTAINTY)
 
+    def best(most: int) -> int:
+        draft_s = scenario.device.slm_token_s + scheme.measures_uncertainty * scenario.device.uncertainty_s
+        bits = upload_bits(payload, vocabulary_size, bill=policy.bill)
+        return best_window(tokens.acceptance(), draft_cost(scenario, draft_s, bits, key), most)
 
-def _draft_cost(
-    scheme: Scheme, policy: settings.Policy, scenario: settings.Scenario, vocabulary_size: int, key: str
-) -> float:
-    """Return L of `speedup`: the seconds to draft and upload over those that a visit takes beside.
-
-    An upload is alone, at the mean SNR. A visit takes an access to the uplink, a step of the GPU and the downlink.
-    Waiting is left out.
-    """
-    channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
-    if channel.geometry is not None:
-        raise ScenarioError(f"{key}.draft_tokens = 'best': needs channel.mean_snr_db, and geometry has no single one")
-    efficiency = spectral_efficiency(
-        db_to_linear(channel.mean_snr_db),
-        snr_gap=float(db_to_linear(channel.snr_gap_db)),
-        max_spectral_efficiency=channel.max_spectral_efficiency,
-    )
-    payload = policy.payload or scenario.uplink.payload
-    bits = upload_bits(payload, vocabulary_size, bill=policy.bill)
-    draft_s = scenario.device.slm_token_s + (scenario.device.uncertainty_s if scheme.measures_uncertainty else 0.0)
-    upload_s = bits / (uplink.bandwidth_hz * float(np.mean(efficiency)))
-    return (draft_s + upload_s) / (uplink.access_s + station.service.least_s + station.downlink_s)
+    return with_windows(scheme, policy, best)
 
 
 def _own_scheme(named: Named) -> Scheme:

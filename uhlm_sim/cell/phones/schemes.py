@@ -18,8 +18,9 @@ class Scheme:
     `gate(nodes)` says which drafts are kept; `message(nodes, distribution_bits)` what an upload carries and how the LLM
     judges it; `rounds(walk)` yields an answer's rounds (see `phones/rounds.py`). With `looks_at_cell` it is
     `rounds(walk, cell)`, asked round by round while the request is under way. `goes_on(nodes)` says after which drafts
-    a window of `phones/windows.py:confident` goes on. With `measures_uncertainty` each draft
-    costs device.uncertainty_s.
+    a window of `phones/windows.py:confident` goes on. With `measures_uncertainty` each draft costs
+    device.uncertainty_s. Unless it `keeps_law`, what the LLM commits of a draft that was sent isn't drawn from the
+    LLM's law, and how far from it isn't known: distribution_error is null.
     """
 
     gate: Gate = keep_none
@@ -28,6 +29,7 @@ class Scheme:
     goes_on: Gate | None = None
     looks_at_cell: bool = False
     measures_uncertainty: bool = False
+    keeps_law: bool = True
 
     @property
     def always_asks(self) -> bool:

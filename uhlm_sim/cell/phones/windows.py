@@ -1,13 +1,30 @@
 """Windows: rounds with several drafts a visit, their number fixed, best by a formula, or learnt while the cell runs."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from channel_models.link import db_to_linear, spectral_efficiency
 from uhlm_sim.cell.phones.rounds import Cell, Round, Walk
+from uhlm_sim.cell.phones.schemes import Scheme
+from uhlm_sim.errors import ScenarioError
+from uhlm_sim.scenario import Policy, Scenario
+
+LONGEST_WINDOW = 16  # drafts, where a formula or a learner chooses
+
+
+def with_windows(scheme: Scheme, policy: Policy, best: Callable[[int], int]) -> Scheme:
+    """Return a scheme that sends the windows of its policy; `best(most)` is the one that a formula calls best."""
+    drafts, most, bonus = policy.draft_tokens or 1, policy.max_draft_tokens or LONGEST_WINDOW, policy.has_bonus
+    if drafts == "confident":
+        return replace(scheme, rounds=partial(confident, most=most, bonus=bonus))
+    if drafts == "learnt":
+        return replace(scheme, rounds=partial(learnt, most=most, bonus=bonus), looks_at_cell=True)
+    return replace(scheme, rounds=partial(windowed, drafts=best(most) if drafts == "best" else drafts, bonus=bonus))
 
 
 def windowed(walk: Walk, *, drafts: int, bonus: bool) -> Iterator[Round]:
@@ -52,6 +69,24 @@ def speedup(drafts: NDArray[np.integer], acceptance: float, draft_cost: float) -
 def best_window(acceptance: float, draft_cost: float, most: int) -> int:
     """Return the g in 1..most with the largest `speedup`; of equal ones the least."""
     return 1 + int(np.argmax(speedup(np.arange(1, most + 1), acceptance, draft_cost)))
+
+
+def draft_cost(scenario: Scenario, draft_s: float, bits: float, key: str) -> float:
+    """Return L of `speedup`: the seconds to draft and upload over those that a visit takes beside.
+
+    An upload is alone, at the mean SNR. A visit takes an access to the uplink, a step of the GPU and the downlink.
+    Waiting is left out. Raises ScenarioError, naming the policy `key`, where phones have no mean SNR in common.
+    """
+    channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
+    if channel.geometry is not None:
+        raise ScenarioError(f"{key}.draft_tokens = 'best': needs channel.mean_snr_db, and geometry has no single one")
+    efficiency = spectral_efficiency(
+        db_to_linear(channel.mean_snr_db),
+        snr_gap=float(db_to_linear(channel.snr_gap_db)),
+        max_spectral_efficiency=channel.max_spectral_efficiency,
+    )
+    upload_s = bits / (uplink.bandwidth_hz * float(np.mean(efficiency)))
+    return (draft_s + upload_s) / (uplink.access_s + station.service.least_s + station.downlink_s)
 
 
 @dataclass
