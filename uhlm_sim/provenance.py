@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uhlm_sim.analysis.measures.energy import powers_of
-from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.policies import UNCERTAINTY, ReadyPolicy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.phones.request_file import rows_of
 from uhlm_sim.cell.radio.fading import recording_of
@@ -45,6 +45,7 @@ def provenance(
                 "exact": policy.exact,
                 "path": policy.recorded,
                 "threshold": policy.threshold,
+                **({} if policy.gate == UNCERTAINTY else {"gate": policy.gate}),
                 "skip_rate": policy.skip_rate,
                 "clamped_uploads": clamped,
                 "words": policy.words,

@@ -80,6 +80,12 @@ class Run:
         return {str(policy["label"]): str(policy["kind"]) for policy in self.provenance["policies"]}
 
     @property
+    def ladders(self) -> dict[str, str]:
+        """Return each label's kind of policy, with its gate unless that is the uncertainty."""
+        gates = {str(entry["label"]): entry.get("gate") for entry in self.provenance["policies"]}
+        return {label: f"{kind} by {gates[label]}" if gates[label] else kind for label, kind in self.kinds.items()}
+
+    @property
     def is_open(self) -> bool:
         """Say whether at any point requests arrive whatever the cell does; else phones ask after their last answer."""
         return any(terms.is_open for terms in self.terms.values())

@@ -29,6 +29,8 @@ KEYS = {
     "channel.kind": "fading",
     "channel.geometry.radius_m": "radius of the cell, m",
     "uplink.bandwidth_hz": "bandwidth, MHz",
+    "uplink.access_s": "access to the uplink, s",
+    "uplink.payload.k": "entries of an upload",
     "uplink.allocator": "allocator",
     "uplink.snr_rule": "SNR rule",
     "uplink.link.kind": "link",

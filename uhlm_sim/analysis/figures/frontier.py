@@ -33,9 +33,15 @@ MEANINGS = {
     "rejection_risk": "The rejection risk is the chance that the LLM would have refused a token that was kept.",
     "quality_cosine": "Cosines are between sentence embeddings of whole answers.",
 }
-LADDERS: dict[str, LineStyleType] = {"u-hlm": "-", "rand-hlm": (0.0, (4.0, 1.5))}
+U_HLM = "u-hlm"
+LADDERS: dict[str, LineStyleType] = {
+    U_HLM: "-",
+    f"{U_HLM} by entropy": (0.0, (1.0, 1.0)),
+    f"{U_HLM} by top1": (0.0, (5.0, 1.0, 1.0, 1.0)),
+    "rand-hlm": (0.0, (4.0, 1.5)),
+}
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
-MARKERS = {"hlm": "s", "slm": "D", "u-hlm": "o", "rand-hlm": "^"}
+MARKERS = {"hlm": "s", "slm": "D", "rand-hlm": "^"} | dict(zip(list(LADDERS)[:3], "ovp", strict=True))
 LADDER_LENGTH = 3
 APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the last has a label
 
@@ -44,8 +50,8 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     """Return where each setting of the skipping rules stands: its speed against what it costs in accuracy.
 
     Speed is a phone's token rate, 1/mean(delay), as a ratio to the first policy's, paired: the cell's throughput also
-    depends on think times and on how long a policy's answers are. `kinds` tells each label's kind (u-hlm,
-    rand-hlm, hlm, slm; others are left out). Settings are the policies of one point or, with `sweep` columns, those of
+    depends on think times and on how long a policy's answers are. `kinds` tells each label's kind (one of
+    LADDERS, hlm, slm; others are left out). Settings are the policies of one point or, with `sweep` columns, those of
     all points, each only once. Columns: policy, kind, setting (the swept value, or what stands in the label's
     parenthesis), skip_rate, speed with speed_low and speed_high, metric (one of COSTS), mean, ci95_low, ci95_high,
     replications. Along a kind rows are ordered by skip_rate.
@@ -59,10 +65,10 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     table = costs.join(fast, on=keys).join(skipped, on=keys).reset_index(drop=True)
     table["kind"] = table["policy"].map(kinds)
     table = table[table["kind"].isin([*LADDERS, *ENDS]) & table["speed"].notna()]
-    setting = table["policy"].astype(str).str.extract(r"\((.*)\)$", expand=False).fillna("")
+    setting = table["policy"].astype(str).str.extract(r"\((?:entropy |top1 )?(.*)\)$", expand=False).fillna("")
     if sweep:
         moves = table.groupby(["policy", "metric"])["skip_rate"].transform("nunique") > 1
-        setting = setting.mask(moves & table["kind"].eq("u-hlm"), table[sweep[0]].map(_word))
+        setting = setting.mask(moves & table["kind"].str.startswith(U_HLM), table[sweep[0]].map(_word))
         table = table.assign(policy=joined(table, sweep[0]))
     columns = ["policy", "kind", "setting", "skip_rate", "speed", "speed_low", "speed_high"]
     table = table.assign(setting=setting)[[*columns, "metric", *estimates, "replications"]]
@@ -78,7 +84,7 @@ def _word(value: Any) -> str:
 
 def is_frontier(table: pd.DataFrame) -> bool:
     """Say whether a `frontier_table` holds a ladder: enough settings of U-HLM to see a course."""
-    rungs = table[table["kind"] == "u-hlm"].groupby("metric").size()
+    rungs = table[table["kind"].str.startswith(U_HLM)].groupby("metric").size()
     return bool(rungs.max() >= LADDER_LENGTH) if len(rungs) else False
 
 
@@ -107,7 +113,7 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         size = 6.5 if row["kind"] in ENDS else 4.2  # an end is seen under a rule that has come to it
         at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
         ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
-    rungs = rows[rows["kind"] == "u-hlm"]
+    rungs = rows[rows["kind"].str.startswith(U_HLM)]
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
     labelled: list[tuple[float, float]] = []
@@ -162,7 +168,7 @@ def swept_threshold(run: Run) -> list[str]:
 def frontier_of(run: Run) -> pd.DataFrame:
     """Return a run's `frontier_table`: of the swept thresholds, or else of the policies of its middle point."""
     keys = swept_threshold(run)
-    return frontier_table(run.summary if keys else run.middle_point().summary, run.kinds, keys)
+    return frontier_table(run.summary if keys else run.middle_point().summary, run.ladders, keys)
 
 
 def drawing(view: View, ax: Axes | None = None, cost: str = "distribution_error") -> Drawing:

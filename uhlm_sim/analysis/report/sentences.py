@@ -93,11 +93,11 @@ def _against_first(results: Run, points: Points, *, is_open: bool) -> Iterator[s
 
 def _costs(points: Points, first: str, policy: str) -> str:
     """State a policy's skip rate, total variation distance and similarity to the LLM's answers, as far as known."""
-    skipped = points.all(policy, "skip_rate")
-    if not any(mean > 0 for mean, _, _ in skipped):
+    skipped, error = points.all(policy, "skip_rate"), points.all(policy, "distribution_error")
+    skips = any(mean > 0 for mean, _, _ in skipped)
+    if not skips and any(np.isfinite(mean) for mean, _, _ in error):
         return ""
-    clauses = [f"skips {level(points, skipped, percent, ' of the tokens')}"]
-    error = points.all(policy, "distribution_error")
+    clauses = [f"skips {level(points, skipped, percent, ' of the tokens')}"] if skips else []
     if any(np.isfinite(mean) for mean, _, _ in error):
         clauses.append(f"has a total variation distance from the LLM of {level(points, error, plain, ' a token')}")
     kept = points.all(policy, f"quality_cosine{RATIO}")
@@ -107,7 +107,7 @@ def _costs(points: Points, first: str, policy: str) -> str:
         some = any(np.isfinite(share) and not is_known for (share, _, _), is_known in zip(skipped, known, strict=True))
         only = f" (known only{points.where(known)})" if some else ""
         clauses.append(f"has {level(points, kept, times, of)}{only}")
-    return f" It {listed(clauses)}."
+    return f" It {listed(clauses)}." if clauses else ""
 
 
 def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
