@@ -1,5 +1,6 @@
-"""Twenty-three more defects, of the kinds that the validation once let pass: limits, coins, streams and measures."""
+"""More defects, of the kinds that the validation once let pass: limits, coins, streams, measures and windows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -14,15 +15,17 @@ import uhlm_sim.cell.radio.fading
 from uhlm_sim.analysis.measures import formulas, intervals, metrics
 from uhlm_sim.analysis.measures.window import Window
 from uhlm_sim.cell.jobs import Job
-from uhlm_sim.cell.phones import arrivals, population
+from uhlm_sim.cell.phones import arrivals, population, windows
 from uhlm_sim.cell.phones.phone import Phone
 from uhlm_sim.cell.phones.policies import payload_costs
 from uhlm_sim.cell.phones.population import Who
+from uhlm_sim.cell.phones.rounds import Walk
 from uhlm_sim.cell.radio import setup
 from uhlm_sim.cell.radio.allocators import ALLOCATORS
 from uhlm_sim.cell.radio.virtual_time import VirtualTime
 from uhlm_sim.scenario import Scenario, Service
-from uhlm_sim.tokens import gates, speculative, synthetic
+from uhlm_sim.tokens import gates, messages, speculative, synthetic
+from uhlm_sim.validation import schemes
 
 
 def other_rates(patch: Patch, change: Callable[[Scenario], dict[str, float]]) -> None:
@@ -244,3 +247,31 @@ def a_ratio_is_the_mean_of_ratios(patch: Patch) -> None:
         return other, low - ratio + other, high - ratio + other, count
 
     patch.setattr(traffic, "paired_ratio", mean_of_ratios)
+
+
+@defect(caught_by={"testbed, closed form", "testbed, measured", "window, delay 10"}, missed_by={"best windows"})
+def a_window_forgets_its_bonus_token(patch: Patch) -> None:
+    honest = Walk.send
+    patch.setattr(Walk, "send", lambda self, drafts=1, **_: honest(self, drafts))
+
+
+@defect(caught_by={"testbed, closed form", "window, delay 10"}, missed_by={"payload sizes"})
+def an_upload_waits_for_no_grant(patch: Patch) -> None:
+    patch.setattr(uhlm_sim.cell.engine, "after_access", lambda _env, _access_s, send: send)
+
+
+@defect(
+    caught_by={"best windows", "speed-ups", "windows over delay", "costs over delay"},
+    missed_by={"testbed, closed form"},
+)
+def a_speed_up_forgets_the_token_that_follows_the_drafts(patch: Patch) -> None:
+    def short(drafts: Any, acceptance: float, draft_cost: float) -> Any:
+        return (1 - acceptance**drafts) / (1 - acceptance) / (1 + drafts * draft_cost)
+
+    patch.setattr(windows, "speedup", short)
+    patch.setattr(schemes, "speedup", short)
+
+
+@defect(caught_by={"payload sizes"}, missed_by={"speed-ups"})
+def a_lattice_counts_as_many_points_as_levels_have_powers(patch: Patch) -> None:
+    patch.setattr(messages, "lattice_bits", lambda size, levels: math.ceil(levels * math.log2(size)))

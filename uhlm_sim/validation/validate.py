@@ -13,7 +13,7 @@ from uhlm_sim.errors import InputError, UhlmError, did_you_mean
 from uhlm_sim.experiment import no_progress
 from uhlm_sim.simulations import Progress, in_processes
 from uhlm_sim.validation import allocators as rules
-from uhlm_sim.validation import base_station, channel, link, serving, tokens, traffic, uplink, whole
+from uhlm_sim.validation import base_station, channel, link, schemes, serving, tokens, traffic, uplink, whole
 from uhlm_sim.validation.findings import LEVEL, Claim, Finding, Trial
 
 STATIONS: dict[str, tuple[Claim, ...]] = {
@@ -23,6 +23,7 @@ STATIONS: dict[str, tuple[Claim, ...]] = {
     "Link and downlink": link.CLAIMS,
     "Base station": base_station.CLAIMS + serving.CLAIMS,
     "Traffic, classes, energy": traffic.CLAIMS,
+    "Windows and payloads": schemes.CLAIMS,
     "The whole cell": whole.CLAIMS,
 }
 FAMILY = 0.01  # a model without fault fails one validation in a hundred, at most
