@@ -5,6 +5,8 @@ import pickle
 import re
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -21,10 +23,16 @@ import uhlm_sim.cell
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import SEAMS
+from uhlm_sim.cell.phones import windows
+from uhlm_sim.cell.phones.network_aware import priced
 from uhlm_sim.kinds import WORDS, one_line
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.seams import Seam
+from uhlm_sim.settings.policy import Payload
 from uhlm_sim.tables import LEGS
+from uhlm_sim.tokens.gates import keep_sure
+from uhlm_sim.tokens.messages import message_of
+from uhlm_sim.tokens.speculative import LinearLaw
 
 EVERY = [(seam, name, kind) for seam in SEAMS for name, kind in seam.functions.items()]
 SOURCED = ("channel.kind", "channel.geometry.model", "uplink.allocator", "base_station.batch_rule")
@@ -134,6 +142,7 @@ def scenarios(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
             "allocator": allocator,
             "snr_rule": draw(st.sampled_from(["per-hertz", "power-limited"])),
             "bandwidth_hz": draw(st.floats(1e6, 4e7)),
+            "access_s": draw(st.sampled_from([0.0, 0.01])),
             "tti_s": draw(st.sampled_from([5e-4, 4e-3])),
             "weights": draw(st.lists(st.floats(0.1, 10.0), min_size=DEVICES, max_size=DEVICES)),
             "link": {"kind": draw(names("uplink.link.kind")), "csi_delay_s": draw(st.sampled_from([0.0, 0.01]))},
@@ -152,7 +161,10 @@ def scenarios(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
             "max_wait_s": draw(st.sampled_from([0.001, 0.1])),
             "order": draw(names("base_station.order")),
             "chunk_tokens": draw(st.sampled_from([None, 8, 40])),
-            "service": {"kind": draw(names("base_station.service.kind"))},
+            "service": {
+                "kind": draw(names("base_station.service.kind")),
+                "s_s_per_context": draw(st.sampled_from([0.0, 1e-5])),
+            },
             **draw(st.sampled_from([{"sync": "free"}, {"sync": "piggyback"}, {"kv_tokens": 200}])),
         },
         "slo": {"ttft_s": 1.0, "tpot_s": 0.2},
@@ -175,10 +187,35 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+ROUNDS: dict[str, dict[str, Any]] = {
+    "one draft": {},
+    "a window": {"rounds": partial(windows.windowed, drafts=3, bonus=True)},
+    "a window without bonus": {"rounds": partial(windows.windowed, drafts=2, bonus=False)},
+    "by doubt": {
+        "rounds": partial(windows.confident, most=4, bonus=True),
+        "goes_on": partial(keep_sure, threshold=0.5),
+    },
+    "learnt": {"rounds": partial(windows.learnt, most=3, bonus=True), "looks_at_cell": True},
+    "priced": {
+        "rounds": partial(priced, price_s=0.2, law=LinearLaw(0.8, -0.1, 0.3), gate="uncertainty"),
+        "looks_at_cell": True,
+    },
+}
+PAYLOADS: list[dict[str, Any]] = [
+    {"kind": "full"}, {"kind": "top-k", "k": 30}, {"kind": "quantised", "levels": 16}, {"kind": "ids"},
+]  # fmt: skip
+
+
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(tables=scenarios(), kind=st.sampled_from(["hlm", "u-hlm", "slm", "llm"]), skipped=st.floats(0.1, 0.9))
+@given(
+    tables=scenarios(),
+    kind=st.sampled_from(["hlm", "hlm", "u-hlm", "u-hlm", "slm", "llm"]),
+    skipped=st.floats(0.1, 0.9),
+    rounds=st.sampled_from(list(ROUNDS)),
+    payload=st.sampled_from(PAYLOADS),
+)
 def test_any_company_of_kinds_obeys_the_laws_and_repeats_itself(
-    files: Path, tables: dict[str, dict[str, Any]], kind: str, skipped: float
+    files: Path, tables: dict[str, dict[str, Any]], kind: str, skipped: float, rounds: str, payload: dict[str, Any]
 ) -> None:
     """`simulate` holds its tables against the stations' own counters; here they are also whole, and the same twice."""
     named = (tables["channel"].get("params", {}), "path"), (tables["traffic"], "file")
@@ -187,6 +224,9 @@ def test_any_company_of_kinds_obeys_the_laws_and_repeats_itself(
             table[key] = str(files / table[key])
     scenario = cell(**tables, duration_s=3.0, warmup_s=0.5)
     policy = ready(kind, tokens=20, skip_rate=skipped if kind == "u-hlm" else 0.0)
+    if kind in ("hlm", "u-hlm"):
+        message = message_of(Payload(**payload), policy.source.vocabulary_size, bill="all")
+        policy = replace(policy, scheme=replace(policy.scheme, message=message, **ROUNDS[rounds]))
     check_scenario(scenario, [policy])
     records = simulate(scenario, policy, 0)
     committed = records.tokens[records.tokens["committed_s"].notna()]

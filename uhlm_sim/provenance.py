@@ -46,6 +46,7 @@ def provenance(
                 "path": policy.recorded,
                 "threshold": policy.threshold,
                 **({} if policy.gate == UNCERTAINTY else {"gate": policy.gate}),
+                **({} if policy.price_s is None else {"price_s": policy.price_s}),
                 "skip_rate": policy.skip_rate,
                 "clamped_uploads": clamped,
                 "words": policy.words,

@@ -81,9 +81,10 @@ class Run:
 
     @property
     def ladders(self) -> dict[str, str]:
-        """Return each label's kind of policy, with its gate unless that is the uncertainty."""
-        gates = {str(entry["label"]): entry.get("gate") for entry in self.provenance["policies"]}
-        return {label: f"{kind} by {gates[label]}" if gates[label] else kind for label, kind in self.kinds.items()}
+        """Return each label's kind of policy, and by what it decides unless that is a threshold for the uncertainty."""
+        entries = {str(entry["label"]): entry for entry in self.provenance["policies"]}
+        by = {label: "price" if entry.get("price_s") else entry.get("gate") for label, entry in entries.items()}
+        return {label: f"{kind} by {by[label]}" if by[label] else kind for label, kind in self.kinds.items()}
 
     @property
     def is_open(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from uhlm_sim.cell.phones.policies import ReadyPolicy, payload_costs
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.phones.request_file import Requests
 from uhlm_sim.cell.phones.rounds import Answer, Walk
+from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
@@ -94,7 +96,7 @@ def simulate(
             log=log,
             end_request=base_station.end_request if base_station.kv_capacity_tokens else None,
             downlink_is_shared=downlink is not None,
-            cell=SeenCell(env, uplink.counters, base_station.counters, air.snr_of(who.device)),
+            cell=SeenCell(env, uplink.counters, base_station.counters, air, who.device, scenario),
         )
         for who in people
     ]
@@ -139,7 +141,9 @@ class SeenCell:
     env: simpy.Environment
     uplink: Counters
     base_station: Counters
-    snr_of_phone: Callable[[], float]
+    air: Air
+    device: int
+    scenario: Scenario
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -148,7 +152,7 @@ class SeenCell:
 
     @property
     def snr(self) -> float:
-        return self.snr_of_phone()
+        return float(self.air.snr[self.device])
 
     @property
     def active_uploads(self) -> int:
@@ -157,6 +161,13 @@ class SeenCell:
     @property
     def jobs_present(self) -> int:
         return self.base_station.arrivals - self.base_station.departures
+
+    def visit_s(self, bits: float) -> float:
+        uplink, station = self.scenario.uplink, self.scenario.base_station
+        bits_per_s = uplink.bandwidth_hz * float(self.air.efficiency_of(self.air.snr[self.device]))
+        upload_s = bits * (self.active_uploads + 1) / bits_per_s if bits_per_s else inf
+        steps = 1 + self.jobs_present // (station.gpus * station.max_batch)
+        return uplink.access_s + upload_s + steps * station.service.least_s + station.downlink_s
 
 
 def after_access(env: simpy.Environment, access_s: float, send: Callable[[Job], None]) -> Callable[[Job], None]:

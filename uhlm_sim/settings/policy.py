@@ -11,9 +11,21 @@ MOST_DRAFTS = 256
 
 
 class Target(Section):
-    """A threshold by what it risks: the largest one at which kept drafts would be rejected this often at most."""
+    """A threshold by what it is for, in place of a number: a risk that is met, or a price that a phone weighs."""
 
-    risk: float = Field(gt=0, lt=1, description="mean of beta over the calibration tokens that are kept")
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="the largest threshold at which kept calibration tokens have this mean beta at most"
+    )
+    price_s: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None,
+        description="moves with the network: a draft is kept while beta times this is less than a visit would take",
+    )
+
+    @model_validator(mode="after")
+    def one_of_them(self) -> "Target":
+        if (self.risk is None) == (self.price_s is None):
+            raise ValueError("needs risk or price_s, one of them")
+        return self
 
 
 class Payload(Section):
@@ -68,7 +80,7 @@ class Policy(Section):
         description="its label in tables and figures",
     )
     threshold: Rule | Annotated[float, Field(ge=0, le=1)] | Target | None = Field(
-        None, description="u-hlm: a token with u at most this is kept; a rule of its paper, a number, or a risk"
+        None, description="u-hlm: a token with u at most this is kept; a rule of its paper, a number, a risk or a price"
     )
     gate: Literal["uncertainty", "entropy", "top1"] | None = Field(
         None,
@@ -114,7 +126,9 @@ class Policy(Section):
         if self.name is not None:
             return self.name
         number = self.threshold if self.threshold is not None else self.skip_rate
-        words = f"risk {number.risk}" if isinstance(number, Target) else str(number)
+        words = str(number)
+        if isinstance(number, Target):
+            words = f"price {number.price_s} s" if number.risk is None else f"risk {number.risk}"
         gate = f"{self.gate} " if self.gate not in (None, "uncertainty") else ""
         parts = [] if number is None or number == "matched" else [f"{gate}{words}"]
         if self.draft_tokens is not None:

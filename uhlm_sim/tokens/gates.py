@@ -6,17 +6,18 @@ it.
 
 from collections.abc import Callable
 from math import log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.speculative import Floats, grid_level
+from uhlm_sim.tokens.speculative import grid_level
 from uhlm_sim.tokens.tree import Nodes
 
 Gate = Callable[[Nodes], NDArray[np.bool_]]
 
 
-Doubt = Callable[[Floats, Floats, Floats, int], Floats]  # of u, entropy, largest probability and V
+Doubt = Callable[[Any, Any, Any, int], Any]  # of u, entropy, largest probability and V, arrays or numbers
 
 # What a phone can tell of its draft from the SLM's distribution alone, in [0, 1], by the name of the gate.
 DOUBTS: dict[str, Doubt] = {

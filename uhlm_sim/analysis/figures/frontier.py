@@ -38,10 +38,11 @@ LADDERS: dict[str, LineStyleType] = {
     U_HLM: "-",
     f"{U_HLM} by entropy": (0.0, (1.0, 1.0)),
     f"{U_HLM} by top1": (0.0, (5.0, 1.0, 1.0, 1.0)),
+    f"{U_HLM} by price": (0.0, (2.0, 1.0)),
     "rand-hlm": (0.0, (4.0, 1.5)),
 }
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
-MARKERS = {"hlm": "s", "slm": "D", "rand-hlm": "^"} | dict(zip(list(LADDERS)[:3], "ovp", strict=True))
+MARKERS = {"hlm": "s", "slm": "D", "rand-hlm": "^"} | dict(zip(list(LADDERS)[:4], "ovpX", strict=True))
 LADDER_LENGTH = 3
 APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the last has a label
 
@@ -65,7 +66,7 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     table = costs.join(fast, on=keys).join(skipped, on=keys).reset_index(drop=True)
     table["kind"] = table["policy"].map(kinds)
     table = table[table["kind"].isin([*LADDERS, *ENDS]) & table["speed"].notna()]
-    setting = table["policy"].astype(str).str.extract(r"\((?:entropy |top1 )?(.*)\)$", expand=False).fillna("")
+    setting = table["policy"].astype(str).str.extract(r"\((?:entropy |top1 |price )?(.*)\)$", expand=False).fillna("")
     if sweep:
         moves = table.groupby(["policy", "metric"])["skip_rate"].transform("nunique") > 1
         setting = setting.mask(moves & table["kind"].str.startswith(U_HLM), table[sweep[0]].map(_word))

@@ -11,6 +11,7 @@ from functools import partial
 from typing import cast
 
 from uhlm_sim import scenario as settings
+from uhlm_sim.cell.phones.network_aware import priced
 from uhlm_sim.cell.phones.rounds import WHOLE, Costs, generated, one_draft
 from uhlm_sim.cell.phones.schemes import Planner, Scheme
 from uhlm_sim.cell.phones.windows import best_window, draft_cost, with_windows
@@ -101,10 +102,13 @@ class ReadyPolicy:
     threshold: float | None = None
     skip_rate: float | None = None
     gate: str = UNCERTAINTY
+    price_s: float | None = None
 
     @property
     def words(self) -> str:
         """Say in words what decides, for reports: what a threshold comes to on the grid of u, above all."""
+        if self.price_s is not None:
+            return f"keeps a draft while {self.price_s:g} s times its predicted rejection is less than a visit takes"
         if self.threshold is not None and self.gate != UNCERTAINTY:
             return f"threshold {self.threshold:.4f} of {self.gate}"
         if self.threshold is not None:
@@ -129,14 +133,22 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
 
 
 def threshold_of(policy: settings.Policy, tokens: TokenSet) -> float | None:
-    """Return a policy's threshold as a number: what the words of a rule, or a risk, come to on the tokens."""
+    """Return a policy's threshold as a number: what the words of a rule, or a risk, come to on the tokens.
+
+    One that moves with the network begins at -1, where nothing is kept.
+    """
     threshold, gate = policy.threshold, policy.gate or UNCERTAINTY
     if isinstance(threshold, settings.Target):
-        return tokens.threshold_at(threshold.risk, gate)
+        return -1.0 if threshold.risk is None else tokens.threshold_at(threshold.risk, gate)
     if isinstance(threshold, str):
         law = tokens.law(gate)
         return law.risk_averse if threshold == "risk-averse" else law.risk_prone
     return threshold
+
+
+def price_of(policy: settings.Policy) -> float | None:
+    """Return the price by which a policy's threshold moves with the network, None where it doesn't."""
+    return policy.threshold.price_s if isinstance(policy.threshold, settings.Target) else None
 
 
 def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, functions: NamedFunctions) -> ReadyPolicy:
@@ -159,6 +171,8 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
             other = scenario.matched(policy)
             if other.gate not in (None, UNCERTAINTY):
                 raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold for {other.gate}, not for u")
+            if price_of(other) is not None:
+                raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold that moves with the network")
             request = replace(request, match=threshold_of(other, tokens))
         number = threshold_of(policy, tokens)
         if request.kind == "u-hlm":
@@ -171,9 +185,10 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
             source=source,
             scheme=named.bind({"threshold": number, "skip_rate": rule.skip_rate, "gate": gate})(),
             recorded=source.recorded,
-            threshold=number,
+            threshold=None if price_of(policy) else number,
             skip_rate=rule.skip_rate,
             gate=gate,
+            price_s=price_of(policy),
         )
     try:
         scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
@@ -224,13 +239,18 @@ def _composed(
     if scheme.message is full_distribution:
         message = message_of(payload, vocabulary_size, bill=policy.bill)
         scheme = replace(scheme, message=message, keeps_law=payload.keeps_law(vocabulary_size))
+    price_s, gate = price_of(policy), policy.gate or UNCERTAINTY
+    if price_s is not None:
+        if policy.draft_tokens is not None or policy.has_bonus:
+            raise ScenarioError(f"{key}.threshold: with price_s drafts are sent one by one")
+        moving = partial(priced, price_s=price_s, law=tokens.law(gate), gate=gate)
+        return replace(scheme, rounds=moving, looks_at_cell=True)
     if policy.draft_tokens is None and not policy.has_bonus:
         return scheme
     if policy.draft_tokens == "confident":
         threshold = threshold_of(policy, tokens)
         if scheme.gate is not keep_none or threshold is None:
             raise ScenarioError(f"{key}.draft_tokens = 'confident': is for hlm, with policy.threshold")
-        gate = policy.gate or UNCERTAINTY
         goes_on = partial(keep_sure, threshold=threshold, gate=gate)
         scheme = replace(scheme, goes_on=goes_on, measures_uncertainty=gate == UNCERTAINTY)
 

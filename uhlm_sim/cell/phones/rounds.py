@@ -84,6 +84,14 @@ class Cell(Protocol):
         """Return the phone's SNR over the whole band, linear, as the uplink last saw it."""
         ...
 
+    def visit_s(self, bits: float) -> float:
+        """Return the seconds that a visit with an upload of so many bits would take now, as far as a phone can tell.
+
+        Access, the upload at the phone's SNR with the band shared evenly by all active uploads, the GPUs' least time of
+        a step for all batches that the jobs there fill, and the downlink.
+        """
+        ...
+
     @property
     def memory(self) -> dict[str, Any]:
         """Return what the phone's scheme keeps from answer to answer."""
@@ -156,6 +164,11 @@ class Walk:
     def sure(self) -> int:
         """Return how many of the next drafts the gate keeps in a row."""
         return self._in_a_row(self._choices.kept)
+
+    @property
+    def draft_bits(self) -> float:
+        """Return what an upload of the next draft carries [bit], ids beside it left out."""
+        return self._choices.draft_bits[self.node]
 
     @property
     def confident(self) -> int:

@@ -51,10 +51,6 @@ class Air:
         self._hz_s_per_bit_ahead = np.empty((BLOCKS_AHEAD, self.devices))
         self._efficiency: Floats | None = None
 
-    def snr_of(self, device: int) -> Callable[[], float]:
-        """Return a function that gives a device's SNR over the whole band, in the block entered last."""
-        return lambda: float(self.snr[device])
-
     def enter(self, block: int) -> None:
         """Move to a block, which is never before the present one."""
         while block >= self._first_block + BLOCKS_AHEAD:
