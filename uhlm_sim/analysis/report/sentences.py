@@ -25,18 +25,20 @@ def answers(results: Run) -> list[str]:
     """Return sentences that answer a run's question: what is faster and where, what it costs, what limits the cell.
 
     They are made from the summary of any run or sweep: each policy's ratio to the first one, at the ends of the sweep
-    and where it differs from 1; the fastest threshold that keeps 95 % of the first policy's similarity to the LLM's
-    answers; skipping by uncertainty against skipping at random; how much of a swept resource the first policy needs to
-    match another; the effect of swept names (allocators, orders); the rate of an answering phone; classes of phones;
-    energy; the bottleneck; and where fewer than 95 % of the requests meet their SLO. With open arrivals the cell's
-    throughput is the load offered, so policies are compared by the rate of an answering phone. Phones of unequal SNR
-    are compared, class by class, from the requests. Without intervals (one replication) nothing is compared.
+    and where it differs from 1; the fastest of those that send drafts, point by point; the fastest threshold that keeps
+    95 % of the first policy's similarity to the LLM's answers; skipping by uncertainty against skipping at random; how
+    much of a swept resource the first policy needs to match another; the effect of swept names (allocators, orders);
+    the rate of an answering phone; classes of phones; energy; the bottleneck; and where fewer than 95 % of the requests
+    meet their SLO. With open arrivals the cell's throughput is the load offered, so policies are compared by the rate
+    of an answering phone. Phones of unequal SNR are compared, class by class, from the requests. Without intervals (one
+    replication) nothing is compared.
     """
     points = Points.of(results)
     is_open = results.is_open
     return [
         *(_overload(results, points) if is_open else ()),
         *_against_first(results, points, is_open=is_open),
+        *(_fastest_that_draft(results, points, is_open=is_open) if len(points) > 1 else ()),
         *_fastest_that_keeps(results, points),
         *_beside_random(results, points),
         *_needed(results, points),
@@ -108,6 +110,24 @@ def _costs(points: Points, first: str, policy: str) -> str:
         only = f" (known only{points.where(known)})" if some else ""
         clauses.append(f"has {level(points, kept, times, of)}{only}")
     return f" It {listed(clauses)}." if clauses else ""
+
+
+def _fastest_that_draft(results: Run, points: Points, *, is_open: bool) -> Iterator[str]:
+    """Name the policies that send drafts and that no other such one beats beyond chance, point by point."""
+    kinds = results.kinds
+    drafting = [policy for policy in results.policies if kinds[policy] not in ("slm", "llm")]
+    metric = "token_throughput_per_device" if is_open else "token_throughput"
+    table = results.replications[results.replications["metric"] == metric]
+    rates = table.pivot(index="replication", columns=["point", "policy"], values="value")
+    if len(drafting) < FEWEST_THRESHOLDS or len(rates) < 2:
+        return
+    unbeaten = set()
+    for point in range(len(points)):
+        here = rates[table["point"].unique()[point]][drafting]
+        best = here[here.mean().idxmax()]
+        unbeaten |= {(point, policy) for policy in drafting if not paired_ratio(best, here[policy])[1] > 1}
+    names = points.by_policy(drafting, lambda *key: key in unbeaten)
+    yield f"Of the policies that send drafts, none beyond chance faster than these: {names}."
 
 
 def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
