@@ -115,15 +115,17 @@ def _costs(points: Points, first: str, policy: str) -> str:
 def _fastest_that_draft(results: Run, points: Points, *, is_open: bool) -> Iterator[str]:
     """Name the policies that send drafts and that no other such one beats beyond chance, point by point."""
     kinds = results.kinds
-    drafting = [policy for policy in results.policies if kinds[policy] not in ("slm", "llm")]
+    drafting = [policy for policy in results.policies if kinds.get(policy) not in ("slm", "llm")]
     metric = "token_throughput_per_device" if is_open else "token_throughput"
     table = results.replications[results.replications["metric"] == metric]
     rates = table.pivot(index="replication", columns=["point", "policy"], values="value")
-    if len(drafting) < FEWEST_THRESHOLDS or len(rates) < 2:
+    numbers = table["point"].unique()
+    is_whole = all((number, policy) in rates for number in numbers for policy in drafting)
+    if len(drafting) < FEWEST_THRESHOLDS or len(rates) < 2 or not is_whole:
         return
     unbeaten = set()
-    for point in range(len(points)):
-        here = rates[table["point"].unique()[point]][drafting]
+    for point, number in enumerate(numbers):
+        here = rates[number][drafting]
         best = here[here.mean().idxmax()]
         unbeaten |= {(point, policy) for policy in drafting if not paired_ratio(best, here[policy])[1] > 1}
     names = points.by_policy(drafting, lambda *key: key in unbeaten)
