@@ -54,7 +54,8 @@ def test_more_tokens_than_a_machine_holds_are_refused() -> None:
 
 def walk_of(accepted: list[bool]) -> Walk:
     tree = MadeUpSource(tokens=len(accepted), prompt_tokens=7).tree(0, 0)
-    return Walk(tree, choices=Choices([False] * len(accepted), accepted, [800.0] * len(accepted)), costs=COSTS)
+    choices = Choices([False] * len(accepted), accepted, [800.0] * len(accepted))
+    return Walk(tree, choose=lambda _: choices, costs=COSTS)
 
 
 def test_a_window_commits_the_run_of_accepted_drafts_and_one_more_token() -> None:

@@ -160,7 +160,7 @@ def test_a_wrong_sweep_is_told_before_anything_runs(sweep: dict[str, object], sa
         ("trace = 1", "unknown key 'trace'"),
         ('[channel]\n"mean-snr-db" = 1', "unknown key 'channel.mean-snr-db'.*did you mean 'mean_snr_db'"),
         ('[tokens]\n"vocabulary-size" = 1', "unknown key 'tokens.vocabulary-size'"),
-        ('[tokens]\nkind = "neither"', "tokens.kind = 'neither': must be one of trace, models, synthetic"),
+        ('[tokens]\nkind = "neither"', "tokens.kind = 'neither': must be one of trace, models, live, synthetic"),
         ("[channel]\nmean_snr_db = []", "channel.mean_snr_db.*at least 1 item"),
         ("seed = " + "1" * 5000, "not valid TOML"),
         ("a = " + "[" * 5000, "not valid TOML"),

@@ -31,12 +31,12 @@ from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, UhlmError, did_you_mean, in_words
 from uhlm_sim.provenance import provenance
-from uhlm_sim.scenario import ModelsTokens, Scenario
+from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
 from uhlm_sim.seams import Named, NamedFunctions, own_modules
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
-from uhlm_sim.tokens.recording import RecordingSettings, record
+from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.version import VERSION
@@ -273,7 +273,9 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
 
 def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) -> Ready:
     settings = scenario.tokens
-    tokens = record_missing(scenario, progress) if isinstance(settings, ModelsTokens) else find_tokens(settings)
+    if isinstance(settings, ModelsTokens):
+        record_missing(scenario, progress)
+    tokens = find_tokens(settings)
     tokens.check_max_tokens(scenario.traffic.max_tokens)
     policies = [ready_policy(index, scenario, tokens, functions) for index in range(len(scenario.policy))]
     check_scenario(scenario, policies, functions)
@@ -287,21 +289,18 @@ def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) 
 
 
 def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:
-    """Return the trace of a scenario with tokens of kind "models", having recorded what it lacks.
+    """Return the trace of a scenario with tokens of kind "models" or "live", having recorded what it lacks.
 
     Raises InputError for tokens of another kind.
     """
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
-        raise InputError(f'{scenario.name}: tokens.kind = "{tokens.kind}": only "models" can be recorded')
-    fields = tokens.model_dump(exclude={"kind", "path", "vocabulary_size", "context_tokens"})
-    fields["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
-    fields["prompts"] = None if tokens.prompts == "built-in" else tokens.prompts
+        raise InputError(f'{scenario.name}: tokens.kind = "{tokens.kind}": only "models" and "live" can be recorded')
     # A policy of the user's own is forced on the path of HLM, which every recording holds.
     requests = [rule_request(policy, scenario) for policy in scenario.policy if ":" not in policy.kind]
     return record(
-        RecordingSettings(**fields),
-        requests,
+        RecordingSettings.of(tokens),
+        [RuleRequest("hlm")] if isinstance(tokens, LiveTokens) else requests,
         tokens.path,
         lambda done, total: progress("recording", done, total),
         f"uhlm-sim record {scenario.name}.toml",

@@ -19,6 +19,7 @@ WORDS: dict[str, dict[str, str]] = {
     "tokens.kind": {
         "trace": "Replay the tokens of a recorded trace.",
         "models": "Decode the prompts with two real models, keep the trace, and replay it.",
+        "live": "Record HLM's answers, and decode what else a policy comes to while the cell runs.",
         "synthetic": "Draw u and beta from a law that is fitted to published statistics.",
     },
     "tokens.prompts": {"built-in": 'The prompts that come with the package, for tokens.kind = "models".'},

@@ -16,11 +16,22 @@ from uhlm_sim.settings.device_class import DeviceClass, check_classes
 from uhlm_sim.settings.downlink import Downlink
 from uhlm_sim.settings.policy import Payload, Policy, Target
 from uhlm_sim.settings.section import Positive, Seconds, Section
-from uhlm_sim.settings.tokens import ModelsTokens, SkipRate, SyntheticTokens, TraceTokens
+from uhlm_sim.settings.tokens import LiveTokens, ModelsTokens, SkipRate, SyntheticTokens, TraceTokens
 from uhlm_sim.settings.traffic import Burst, Presence, Traffic
 from uhlm_sim.settings.uplink import Link, Uplink
 
-__all__ = ["BaseStation", "Burst", "Channel", "Device", "DeviceClass", "Downlink", "Geometry", "Link", "ModelsTokens"]
+__all__ = [
+    "BaseStation",
+    "Burst",
+    "Channel",
+    "Device",
+    "DeviceClass",
+    "Downlink",
+    "Geometry",
+    "Link",
+    "LiveTokens",
+    "ModelsTokens",
+]
 __all__ += ["Output", "Payload", "Policy", "Precision", "Presence", "Radio", "Scenario", "Section", "Service"]
 __all__ += ["SkipRate", "Slo", "SyntheticTokens", "Target", "TraceTokens", "Traffic", "Uplink"]
 POWER_DBM = 23.0  # of a phone: power class 3 of 3GPP
@@ -65,7 +76,7 @@ class Scenario(Section):
     duration_s: float = Field(120.0, gt=0, le=1e6, description="simulated; the run stops hard there")
     warmup_s: Seconds = Field(20.0, description="cut from every metric")
     traffic: Traffic = Traffic()
-    tokens: Annotated[TraceTokens | ModelsTokens | SyntheticTokens, Field(discriminator="kind")]
+    tokens: Annotated[TraceTokens | ModelsTokens | LiveTokens | SyntheticTokens, Field(discriminator="kind")]
     device: Device = Field(default_factory=lambda: Device.model_validate({}))
     uplink: Uplink = Uplink()
     channel: Channel = Channel()

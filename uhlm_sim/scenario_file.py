@@ -16,19 +16,10 @@ from pydantic import ValidationError
 from channel_models.text_table import decode, read_content
 from uhlm_sim.errors import ScenarioError, TraceError, did_you_mean
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
-from uhlm_sim.scenario import (
-    DeviceClass,
-    ModelsTokens,
-    Policy,
-    Scenario,
-    Section,
-    SkipRate,
-    SyntheticTokens,
-    TraceTokens,
-)
+from uhlm_sim.scenario import DeviceClass, Policy, Scenario, Section, SkipRate
+from uhlm_sim.settings.tokens import TOKENS
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 
-TOKENS: dict[str, type[Section]] = {"trace": TraceTokens, "models": ModelsTokens, "synthetic": SyntheticTokens}
 LISTED: dict[Any, type[Section]] = {"policy": Policy, "device_class": DeviceClass, "skip_rates": SkipRate}
 FILES = {  # keys that name a file -> the kind that reads it, and the key of that kind
     "tokens.path": ("trace", "tokens.kind"),
@@ -219,7 +210,7 @@ def find_files(values: dict[str, Any], folders: Sequence[Path], where: str | Non
         there = next((folder / value for folder in folders if _exists(folder / value)), None)
         if there is not None:
             table[name] = str(there.absolute())
-        elif (key, here) == ("tokens.path", "models"):
+        elif key == "tokens.path" and here in ("models", "live"):
             table[name] = str(Path(value).absolute()) if where else value
         elif where and (here == kind or (key == "tokens.path" and here is None)):
             _refuse_file(key, value, folders, where)

@@ -34,7 +34,9 @@ from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
 from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words
-from uhlm_sim.scenario import ModelsTokens, Scenario, SyntheticTokens, TraceTokens
+from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario, SyntheticTokens, TraceTokens
+from uhlm_sim.tokens.live import Live, open_live
+from uhlm_sim.tokens.recording_settings import RecordingSettings
 from uhlm_sim.tokens.synthetic import Synthetic
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
@@ -253,6 +255,8 @@ def _part(task: Task) -> bytes:
     policy = ready_policy(task.policy, scenario, tokens, functions)
     of_class = class_policies(scenario, tokens, functions)
     records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)
+    if isinstance(tokens, Live):
+        tokens.keep()
     people, runs = population(scenario), [policy, *of_class.values()]
     groups = [who.group for who in people]
     metrics = replication_metrics(
@@ -282,16 +286,23 @@ def _part(task: Task) -> bytes:
     return written.getvalue()
 
 
-def find_tokens(settings: TraceTokens | ModelsTokens | SyntheticTokens) -> TokenSet:
-    """Return the tokens of a scenario: a trace, read once per process and version of its file, or synthetic ones.
+def find_tokens(settings: TraceTokens | ModelsTokens | LiveTokens | SyntheticTokens) -> TokenSet:
+    """Return the tokens of a scenario: a trace, read once per process and version of its file, live or synthetic ones.
 
     Raises TraceError or ScenarioError.
     """
     if isinstance(settings, SyntheticTokens):
         return Synthetic(settings)
     file = locate(settings.path)
+    if isinstance(settings, LiveTokens):
+        return _live(file, RecordingSettings.of(settings))
     seen = file.stat()
     return _trace(file, seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=1)
+def _live(file: Path, settings: RecordingSettings) -> Live:
+    return open_live(settings, file)
 
 
 @lru_cache(maxsize=4)

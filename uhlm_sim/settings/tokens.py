@@ -58,6 +58,12 @@ class ModelsTokens(Section):
     )
 
 
+class LiveTokens(ModelsTokens):
+    """As with models, but the trace holds HLM's answers alone; other prefixes are decoded when a walk comes there."""
+
+    kind: Literal["live"]  # type: ignore[assignment]
+
+
 class SkipRate(Section):
     """A published point: the share of tokens that a threshold skips."""
 
@@ -108,3 +114,11 @@ class SyntheticTokens(Section):
                 f"1/{self.uncertainty_samples} away, with a larger rate"
             )
         return self
+
+
+TOKENS: dict[str, type[Section]] = {
+    "trace": TraceTokens,
+    "models": ModelsTokens,
+    "live": LiveTokens,
+    "synthetic": SyntheticTokens,
+}

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,20 @@ class PartStore:
 
     def load(self, *what: Any) -> Columns | None:
         """Return a finished batch, or None if there is none."""
+        return self._read(self._file(what))
+
+    def load_all(self) -> Iterator[Columns]:
+        """Yield every whole batch in the folder, which is of this recording alone, in the order of their names."""
+        for file in sorted(self._folder.glob("*.npz")):
+            columns = self._read(file)
+            if columns is not None:
+                yield columns
+
+    @staticmethod
+    def _read(path: Path) -> Columns | None:
         try:
             # Opened here, since numpy leaves a file open whose zip directory it can't read.
-            with open(self._file(what), "rb") as file, np.load(file, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.settings.tokens import ModelsTokens
 from uhlm_sim.tokens.decoding import DecodingSettings
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
 from uhlm_sim.tokens.prompts import Prompt, prompts_digest
@@ -67,6 +68,13 @@ class RecordingSettings:
                 raise InputError(f"{name} = {value}; it must lie in [{low:g}, {high:g}]")
         if self.theta_law not in ("uniform", "grid"):
             raise InputError(f"theta_law = '{self.theta_law}' is not one of uniform, grid")
+
+    @classmethod
+    def of(cls, tokens: ModelsTokens) -> "RecordingSettings":
+        """Return the settings that a scenario's [tokens] of kind models or live has."""
+        given = tokens.model_dump(exclude={"kind", "path", "vocabulary_size", "context_tokens"})
+        given["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
+        return cls(**given | {"prompts": None if tokens.prompts == "built-in" else tokens.prompts})
 
     @property
     def decoding(self) -> DecodingSettings:

@@ -105,6 +105,7 @@ class AnswerTree:
 
     ``root`` is the node of the prompt alone, ``hlm`` the nodes along the answer of plain HLM: where a walk goes that
     leaves what was recorded. ``is_chain``: there is one text, whatever a scheme decides, as with synthetic tokens.
+    ``grows``: what is unknown can be had (see `tokens/live.py`).
     """
 
     prompt: int
@@ -114,6 +115,11 @@ class AnswerTree:
     root: int
     hlm: Integers
     is_chain: bool = False
+    grows: bool = False
+
+    def grow(self, node: int, token: int) -> int:  # noqa: ARG002
+        """Return the node after a token that was never committed there: UNKNOWN, as no model is at hand."""
+        return UNKNOWN
 
 
 def chain(prompt: int, sample: int, prompt_tokens: int, *, verdict: Integers, **facts: Any) -> AnswerTree:

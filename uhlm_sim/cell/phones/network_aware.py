@@ -15,9 +15,9 @@ def priced(walk: Walk, cell: Cell, *, price_s: float, law: LinearLaw, gate: str)
     rules that risk as much in sum, keeping by beta / T saves the most seconds where T is what a visit costs; here T is
     what the phone believes, and what its upload costs the others is left out (our own scheme).
     """
-    nodes, doubt = walk.nodes, gates.DOUBTS[gate]
+    doubt = gates.DOUBTS[gate]
     while walk.left:
-        node = walk.node
+        nodes, node = walk.nodes, walk.node
         u = doubt(
             nodes.uncertainty.item(node), nodes.entropy.item(node), nodes.top1_probability.item(node),
             nodes.vocabulary_size,

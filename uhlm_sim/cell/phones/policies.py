@@ -205,8 +205,8 @@ def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario) -> bool:
 
     Of a scheme that looks at the cell only its run can tell: see `exact_share`.
     """
-    source = policy.source
-    if source.tree(0, 0).is_chain or policy.scheme.looks_at_cell:
+    source, first = policy.source, policy.source.tree(0, 0)
+    if first.is_chain or first.grows or policy.scheme.looks_at_cell:
         return True
     planner = Planner(policy.label, policy.scheme, payload_costs(scenario, source.vocabulary_size))
     trees = (source.tree(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples))

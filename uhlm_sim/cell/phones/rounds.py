@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.errors import SimulationError
 from uhlm_sim.tokens.messages import Message
-from uhlm_sim.tokens.tree import ENDS, UNKNOWN, AnswerTree
+from uhlm_sim.tokens.tree import ENDS, UNKNOWN, AnswerTree, Nodes
 
 WHOLE = 1 << 30  # more tokens than any answer has
 
@@ -122,7 +122,8 @@ class Walk:
     """One answer under way on the tree: it makes and bills the scheme's rounds, and remembers what the LLM has seen.
 
     `position` is the next token's, `node` where it is decided, in `nodes`; `left` how many tokens the answer can have
-    yet, 0 at its end. `choices` says which drafts the gate keeps, what an upload carries and how the LLM judges it.
+    yet, 0 at its end. `choose` says of all nodes which drafts the gate keeps, what an upload carries and how the LLM
+    judges it.
 
     A visit with g drafts uploads their messages (a draft's own id is free) and, with piggyback, the ids that the base
     station doesn't know: the prompt's and all committed ones with a request's first visit, later those kept since the
@@ -130,7 +131,8 @@ class Walk:
     only for a bonus token. So one draft without bonus is 1 position under HLM, 1 + kept since then under U-HLM, and
     prompt_tokens + position in the first visit. With `free` sync ids cost nothing and 1 position is unknown.
 
-    Where the next prefix was never recorded the walk goes on from the prefix of plain HLM at the same position:
+    Where the next prefix was never recorded the tree grows by it, if it can (see `tokens/live.py`). Else the walk goes
+    on from the prefix of plain HLM at the same position:
     `exact_tokens` are those before, with which everything is as the models would have it. Drafts after a refused one
     are taken to go on, unless it is known that they end.
     """
@@ -139,14 +141,13 @@ class Walk:
         self,
         tree: AnswerTree,
         *,
-        choices: Choices,
+        choose: Callable[[Nodes], Choices],
         costs: Costs,
         measures_uncertainty: bool = False,
         prompt_tokens: int | None = None,
         max_tokens: int | None = None,
     ) -> None:
         self.tree = tree
-        self.nodes = tree.nodes
         self.prompt_tokens = (tree.prompt_tokens if prompt_tokens is None else prompt_tokens) + costs.context_tokens
         self.position = 0
         self.node = tree.root
@@ -154,8 +155,8 @@ class Walk:
         self.visited: list[int] = []  # the node of each token so far
         self.exact_tokens: int | None = None  # None: all so far
         self._costs = costs
-        self._choices = choices
-        self._after_draft, self._after_verdict, self._after_llm = tree.nodes.onward
+        self._choose = choose
+        self._look()
         self._draft_s = costs.slm_token_s + (costs.uncertainty_s if measures_uncertainty else 0.0)
         self._processed = self._known_ids = -self.prompt_tokens  # positions of the answer; the prompt stands before 0
         self.quality = (nan, nan)  # of the answer as recorded, once it has ended
@@ -163,7 +164,7 @@ class Walk:
     @property
     def sure(self) -> int:
         """Return how many of the next drafts the gate keeps in a row."""
-        return self._in_a_row(self._choices.kept)
+        return self._in_a_row(lambda choices: choices.kept)
 
     @property
     def draft_bits(self) -> float:
@@ -173,15 +174,17 @@ class Walk:
     @property
     def confident(self) -> int:
         """Return how many of the next drafts let a window go on in a row."""
-        return self._in_a_row(self._choices.goes_on or [False] * len(self.nodes))
+        return self._in_a_row(lambda choices: choices.goes_on or [False] * len(choices.kept))
 
-    def _in_a_row(self, flags: list[bool]) -> int:
-        node, count = self.node, 0
+    def _in_a_row(self, flags_of: Callable[[Choices], list[bool]]) -> int:
+        node, count, flags = self.node, 0, flags_of(self._choices)
         while count < self.left and flags[node]:
             count += 1
-            node = self._next(self._after_draft[node], self.position + count)
+            node = self._next(node, self._after_draft[node], self.nodes.draft, self.position + count)
             if node < 0:
                 break
+            if node >= len(flags):  # the tree grew
+                flags = flags_of(self._choices)
         return count
 
     def keep(self, drafts: int = 1) -> Round:
@@ -200,12 +203,13 @@ class Walk:
         If all are accepted and `bonus`, the LLM's own next token comes with them.
         """
         self._check(drafts)
-        costs, choices, begin = self._costs, self._choices, self.position
+        costs, begin = self._costs, self.position
         drafts_s = self._draft(drafts := min(drafts, self.left))
         drafted = accepted = 0
         bits, refused, node = 0.0, False, self.node
         while drafted < drafts:
             drafted += 1
+            choices = self._choices
             bits += choices.draft_bits[node]
             onward = self._after_draft[node]
             if not refused:
@@ -274,17 +278,29 @@ class Walk:
         self.visited.append(self.node)
         self.position += 1
         self.left -= 1
-        if onward == UNKNOWN and self.exact_tokens is None:
-            self.exact_tokens = self.position
-        self.node = self._next(onward, self.position)
+        self.node = self._next(self.node, onward, token_of, self.position, commits=True)
         if self.node < 0:
             self.left = 0
 
-    def _next(self, onward: int, position: int) -> int:
+    def _next(
+        self, node: int, onward: int, token_of: NDArray[np.integer], position: int, *, commits: bool = False
+    ) -> int:
         """Return the node that follows, on the answer of plain HLM where it isn't known, or ENDS."""
         if onward != UNKNOWN:
             return onward
+        grown = self.tree.grow(node, int(token_of[node]))
+        if grown != UNKNOWN:
+            self._look()
+            return grown
+        if commits and self.exact_tokens is None:
+            self.exact_tokens = position
         return int(self.tree.hlm[position]) if position < len(self.tree.hlm) else ENDS
+
+    def _look(self) -> None:
+        """Take the tree's nodes as they are now."""
+        self.nodes = self.tree.nodes
+        self._choices = self._choose(self.nodes)
+        self._after_draft, self._after_verdict, self._after_llm = self.nodes.onward
 
     def _draft(self, drafts: int) -> tuple[float, ...]:
         """Return the seconds of the next drafts; the first of an answer waits for the prompt's prefill."""

@@ -56,7 +56,7 @@ class Planner:
         """Return a walk at its beginning; see `Walk` for the arguments."""
         return Walk(
             tree,
-            choices=self._choices_at(tree.nodes),
+            choose=self._choices_at,
             costs=self._costs,
             measures_uncertainty=self.scheme.measures_uncertainty,
             prompt_tokens=prompt_tokens,
