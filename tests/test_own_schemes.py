@@ -123,3 +123,16 @@ def test_a_scheme_that_looks_at_the_uplink_keeps_drafts_only_while_others_send(p
     kept = crowd.tokens[crowd.tokens["decision"] == "skip"]
     assert len(kept) > 10
     assert (kept["uncertainty"] <= 0.5).all()
+
+
+def test_the_ways_to_say_hlm_give_the_same_bytes(tmp_path: Path, scenario_file: Path) -> None:
+    """One draft without bonus token, and the V largest entries with free indices, are HLM."""
+    ways = {"a": "", "b": ", draft_tokens=1, bonus_token=false", "c": ', payload={kind="top-k", k=9999999, INDEX}'}
+    policies = [f'{{kind="hlm", name="{name}"{keys}}}' for name, keys in ways.items()]
+    text = f"policy=[{', '.join(policies)}]".replace("INDEX", "bits_per_index=0")
+    run(read_scenario(scenario_file, [text]), out=tmp_path / "out", jobs=1)
+    rows = (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()
+    plain, *others = ([row[1:] for row in rows if row.startswith(f"{name},")] for name in ways)
+    assert len(plain) > 100
+    for other in others:
+        assert other[: len(plain)] == plain  # after that its ratios to the first

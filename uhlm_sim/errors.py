@@ -11,7 +11,9 @@ Library code raises these and prints nothing; a message names the file, the key,
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST_WORD, LONGEST_LINE, MOST_LINES = 400, 1500, 20  # of a message
 # Controls but line feed and tab, marks of direction, line separators, halves of a pair: what a terminal would act on.
@@ -57,6 +59,14 @@ def in_words(error: BaseException) -> str:
     except BaseException:  # code of a user's own raises what it likes
         lines = []
     return ": ".join([type(error).__name__, *lines[:1]])
+
+
+def in_words_with_place(error: BaseException) -> str:
+    """Return `in_words` of an exception's origin, with the file and line that raised it."""
+    while error.__cause__ is not None:  # SimPy raises what a process raised once more
+        error = error.__cause__
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{in_words(error)} ({Path(where.filename).name}, line {where.lineno})"
 
 
 def _cut(text: str, length: int) -> str:

@@ -29,7 +29,7 @@ from uhlm_sim.analysis.run_folder import SCENARIO, SUMMARY, locked, refuse_links
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
-from uhlm_sim.errors import InputError, ScenarioError, SimulationError, UhlmError, did_you_mean, in_words
+from uhlm_sim.errors import InputError, ScenarioError, SimulationError, UhlmError, did_you_mean, in_words_with_place
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
@@ -268,7 +268,7 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
         own = [f"{named.key} = '{named.name}'" for named in functions.values() if named.is_own]
         if not own:
             raise
-        raise ScenarioError(f"{', '.join(own)}: {in_words(error)}") from None  # code of the user's own
+        raise ScenarioError(f"{', '.join(own)}: {in_words_with_place(error)}") from None  # code of the user's own
 
 
 def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) -> Ready:

@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import time
-import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +32,7 @@ from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
-from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words
+from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words_with_place
 from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario, SyntheticTokens, TraceTokens
 from uhlm_sim.tokens.live import Live, open_live
 from uhlm_sim.tokens.recording_settings import RecordingSettings
@@ -239,11 +238,7 @@ def _in_worker(number: int, task: Task) -> tuple[int, bytes | str]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a user's own policy, channel or allocator may raise anything
-        origin: BaseException = error
-        while origin.__cause__ is not None:  # SimPy raises what a process raised once more
-            origin = origin.__cause__
-        where = traceback.extract_tb(origin.__traceback__)[-1]
-        return number, f"{in_words(origin)} ({Path(where.filename).name}, line {where.lineno})"
+        return number, in_words_with_place(error)
 
 
 def _part(task: Task) -> bytes:

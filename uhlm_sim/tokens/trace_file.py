@@ -197,27 +197,28 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
     ``columns`` holds the arrays of `COLUMNS` (the tail as tail_<k>), one entry per token, in any order of
     answers.
     """
-    dtypes = column_dtypes(header.tail_ladder)
     ordered = in_file_order(header, columns)
     header_json = header.to_json().encode()
-    table = pa.table({name: pa.array(values) for name, values in ordered.items()}).replace_schema_metadata(
-        {HEADER_KEY: header_json, DIGEST_KEY: content_digest(header_json, ordered).encode()}
-    )
-    small = [name for name, dtype in dtypes.items() if dtype.kind == "u" and name not in ("draft", "committed")]
+    table = pa.table({name: pa.array(values) for name, values in ordered.items()})
+    metadata = {HEADER_KEY: header_json, DIGEST_KEY: content_digest(header_json, ordered)}
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     os.close(handle)
     try:
-        pq.write_table(
-            table,
+        # Many answers begin alike: long pages let the compression see that.
+        with pq.ParquetWriter(
             temporary,
+            table.schema,
             compression="zstd",
-            compression_level=19,
-            use_dictionary=[*small, *QUALITY],
+            compression_level=22,
+            use_dictionary=["prompt", "sample", "path"],
+            use_byte_stream_split=["x_draft", "y_draft", "top1_probability"],
             data_page_size=1 << 26,
-            row_group_size=max(len(ordered["prompt"]), 1),
             write_statistics=False,
-        )
+            store_schema=False,
+        ) as writer:
+            writer.write_table(table, row_group_size=max(len(table), 1))
+            writer.add_key_value_metadata(metadata)
         os.chmod(temporary, 0o644)
         os.replace(temporary, out)
     finally:
