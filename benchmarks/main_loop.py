@@ -7,6 +7,8 @@ machine's speed drifts. A run's cost is everything: the events, full records, th
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import simpy
@@ -15,7 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from worlds import cell, ready
 
 from uhlm_sim.cell.engine import simulate
+from uhlm_sim.cell.phones.network_aware import priced
+from uhlm_sim.cell.phones.policies import ReadyPolicy
+from uhlm_sim.cell.phones.windows import windowed
 from uhlm_sim.scenario import Scenario
+from uhlm_sim.tokens.speculative import LinearLaw
 
 BLOCK_FADING = {"kind": "rayleigh", "coherence_s": 0.02}
 
@@ -49,13 +55,13 @@ def busy_cell(devices: int, channel: dict[str, object], tokens: int, bandwidth_h
     )
 
 
-def cost(scenario: Scenario) -> tuple[int, float]:
+def cost(scenario: Scenario, policy: ReadyPolicy) -> tuple[int, float]:
     """Return the committed tokens and the cost of one in bare timeouts."""
     best = float("inf")
     for _ in range(3):
         unit_s = bare_timeout_s()
         began_s = time.perf_counter()
-        records = simulate(scenario, ready(), 0)
+        records = simulate(scenario, policy, 0)
         seconds = time.perf_counter() - began_s
         tokens = int(records.tokens["committed_s"].notna().sum())
         best = min(best, seconds / tokens / unit_s)
@@ -76,9 +82,21 @@ def main() -> None:
     ]
     for devices, channel, bandwidth_hz, state in rows:
         # As many tokens a phone in every row, so that setting a phone up weighs the same.
-        tokens, timeouts = cost(busy_cell(devices, channel, max(40_000, 100 * devices), bandwidth_hz))
+        tokens, timeouts = cost(busy_cell(devices, channel, max(40_000, 100 * devices), bandwidth_hz), ready())
         name = "constant" if channel is constant else "rayleigh, 20 ms"
         print(f"{devices:>7}  {name:<20}   {state:<9} {tokens:>7}   {timeouts:>8.1f}")
+
+    print("\ntimeouts/token of 100 devices, constant channel, uplink saturated, where drafts are kept, too")
+    kept = ready("u-hlm")
+    law = LinearLaw(0.8, -0.1, 0.3)
+    moving = partial(priced, price_s=2.0, law=law, gate="uncertainty")
+    for name, scheme in (
+        ("planned, a threshold", kept.scheme),
+        ("planned, windows of 4", replace(kept.scheme, rounds=partial(windowed, drafts=4, bonus=True))),
+        ("draft by draft, a price", replace(kept.scheme, rounds=moving, looks_at_cell=True)),
+    ):
+        tokens, timeouts = cost(busy_cell(100, constant, 40_000, 1e7), replace(kept, scheme=scheme))
+        print(f"{name:<26} {tokens:>7}   {timeouts:>8.1f}")
 
     scenario = busy_cell(100, BLOCK_FADING, 200_000, 1e8)
     tracemalloc.start()

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from channel_models import drop_phones, text_table
+from uhlm_sim.cautions import cautions, unread_keys
 from uhlm_sim.cell.phones import request_file
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError, ScenarioError, UhlmError, printable
@@ -18,7 +19,6 @@ from uhlm_sim.experiment import run
 from uhlm_sim.names import scenario_folder
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import load, parse_scenario, read_scenario, sweep_points
-from uhlm_sim.unread import unread_keys
 
 Table = dict[str, Any]
 LEAST: Table = {"name": "least", "tokens": {"path": "smollm2-pair"}, "policy": [{"kind": "hlm"}]}
@@ -245,3 +245,16 @@ def test_keys_that_no_chosen_kind_reads_are_told_once() -> None:
     assert unread_keys(load("quickstart", read_at_a_point)) == []
     for file in scenario_folder().glob("*.toml"):
         assert unread_keys(load(file.stem)) == [], file.stem
+
+
+def test_work_that_takes_long_in_silence_is_told_before_it_begins(tmp_path: Path) -> None:
+    crowd = load("quickstart", {"traffic.devices": 100_000})
+    assert [sentence.partition(",")[0] for sentence in cautions(crowd)] == [
+        "a simulation may commit up to 1.2e+08 tokens"
+    ]
+    file = tmp_path / "requests.csv"
+    file.write_text("arrived_s,prompt_tokens,output_tokens\n" + "1.0,20,30\n" * 2_500_000, encoding="utf-8")
+    replayed = load("quickstart", {"traffic.kind": "replay", "traffic.file": str(file)})
+    assert any("25 MB are read first" in sentence for sentence in cautions(replayed))
+    for name in scenario_folder().glob("*.toml"):
+        assert cautions(load(name.stem)) == [], name.stem

@@ -21,7 +21,7 @@ LAYERS = [
     "tokens",
     "scenario",
     "scenario_file",
-    "unread",
+    "cautions",
     "cell",
 ]
 LAYERS += ["kinds", "analysis", "provenance", "simulations", "experiment", "search", "validation", "cli"]

@@ -190,13 +190,13 @@ def capacity_command(args: argparse.Namespace) -> None:
 
 
 def _scenario_of(args: argparse.Namespace) -> Any:
-    """Read the scenario of a command and warn of keys that have no effect."""
+    """Read the scenario of a command and warn of keys that have no effect and of work that takes long."""
+    from uhlm_sim.cautions import cautions
     from uhlm_sim.names import find_scenario
     from uhlm_sim.scenario_file import read_scenario
-    from uhlm_sim.unread import unread_keys
 
     scenario = read_scenario(find_scenario(args.scenario), args.overrides, args.seed)
-    for sentence in unread_keys(scenario):
+    for sentence in cautions(scenario):
         say(f"uhlm-sim: warning: {sentence}", sys.stderr)
     return scenario
 

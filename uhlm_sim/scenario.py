@@ -5,6 +5,7 @@ are SI units with the unit in the name; decibels appear here and in reports only
 loaded, no trace opened.
 """
 
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -198,6 +199,16 @@ class Scenario(Section):
         else:
             tokens = self.traffic.devices * self.duration_s / own_s
         _refuse_beyond_any_machine(f"tokens of {label}", tokens)
+
+    @property
+    def most_tokens(self) -> float:
+        """Return how many tokens a simulation commits at most: those that phones can draft, or that are asked for."""
+        traffic, own_s = self.traffic, min(group.own_s for group in self.groups)
+        drafted = traffic.devices * self.duration_s / own_s if own_s else inf
+        if traffic.kind not in READ_BY["rate_per_s"]:
+            return drafted
+        rate = max(group.traffic.rate_per_s for group in self.groups)
+        return min(drafted, traffic.devices * self.duration_s * rate * traffic.max_tokens)
 
     @property
     def tells_energy(self) -> bool:

@@ -1,12 +1,15 @@
-"""Keys that a scenario gives and no chosen kind reads: each is told once, over all points of a sweep."""
+"""What is told of a scenario before the first event: keys that have no effect, and work that takes long in silence."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from channel_models import CHANNELS
 from uhlm_sim.scenario import READ_BY, Downlink, Link, Scenario, Section
 from uhlm_sim.scenario_file import sweep_points
 
+LONG_TOKENS, TOKENS_A_MINUTE = 20e6, 1.5e6  # of one simulation, as a common machine plays them
+LARGE_BYTES = 20e6
 FITTED = ("c_s", "s_s_per_token", "free_tokens", "attention_s", "max_fitted_tokens")
 # Key -> the keys of kinds that may read it, with the kinds that do. A kind of the user's own may read anything.
 READERS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -28,6 +31,31 @@ READERS: dict[str, dict[str, tuple[str, ...]]] = {
     **{f"base_station.service.{key}": {"base_station.service.kind": ("fitted",)} for key in FITTED},
     "device.uncertainty_s": {"policy.kind": ("u-hlm",)},
 }
+
+
+def cautions(scenario: Scenario) -> list[str]:
+    """Return the sentences to be told, over all points of a sweep."""
+    points = [point.scenario for point in sweep_points(scenario)] if scenario.sweep else [scenario]
+    return [*unread_keys(scenario), *long_work(points)]
+
+
+def long_work(points: list[Scenario]) -> list[str]:
+    """Return a sentence where a simulation, or a file to be read, takes minutes without a sign of life."""
+    sentences = []
+    tokens = max(point.most_tokens for point in points)
+    if tokens > LONG_TOKENS:
+        sentences.append(
+            f"a simulation may commit up to {tokens:.1e} tokens, some {tokens / TOKENS_A_MINUTE:,.0f} minutes on one "
+            "core; progress counts whole simulations"
+        )
+    files = {point.traffic.file for point in points if point.traffic.kind == "replay"} - {None}
+    for file in sorted(file for file in files if file and Path(file).is_file()):
+        size = Path(file).stat().st_size
+        if size > LARGE_BYTES:
+            sentences.append(
+                f"traffic.file = '{file}': {size / 1e6:,.0f} MB are read first, some seconds for each 10 MB"
+            )
+    return sentences
 
 
 def unread_keys(scenario: Scenario) -> list[str]:
