@@ -250,7 +250,7 @@ def test_keys_that_no_chosen_kind_reads_are_told_once() -> None:
 def test_work_that_takes_long_in_silence_is_told_before_it_begins(tmp_path: Path) -> None:
     crowd = load("quickstart", {"traffic.devices": 100_000})
     assert [sentence.partition(",")[0] for sentence in cautions(crowd)] == [
-        "a simulation may commit up to 1.2e+08 tokens"
+        "a simulation may commit about 1.2e+08 tokens"
     ]
     file = tmp_path / "requests.csv"
     file.write_text("arrived_s,prompt_tokens,output_tokens\n" + "1.0,20,30\n" * 2_500_000, encoding="utf-8")

@@ -1,6 +1,7 @@
 """Live tokens: models in the simulation's loop give what recording and replaying them gives, and are asked once."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.simulations import find_tokens
 from uhlm_sim.tokens import live
-from uhlm_sim.tokens.live import open_live
+from uhlm_sim.tokens.live import Live, open_live
+from uhlm_sim.tokens.models import load_pair
 from uhlm_sim.tokens.recording_settings import RecordingSettings
 
 pytestmark = pytest.mark.models
@@ -91,14 +93,27 @@ def test_a_second_run_replays_the_passes_of_the_first_without_the_models(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario = world("live", {"kind": "u-hlm", "threshold": 0.5})
-    first = run(scenario, jobs=1)
-    settings, path = RecordingSettings.of(scenario.tokens), Path(scenario.tokens.path)
+    first = played(scenario)
+    tokens = find_tokens(scenario.tokens)
+    assert isinstance(tokens, Live)
+    tokens.keep()
 
     def no_models(*_: Any, **__: Any) -> None:
         raise AssertionError("the models are loaded again")
 
     monkeypatch.setattr(live, "load_pair", no_models)
-    again = open_live(settings, path)
-    records = simulate(scenario, ready_policy(0, scenario, again, find_names(scenario)), 0)
-    assert len(records.tokens) == len(first.tokens if first.tokens is not None else ())
-    np.testing.assert_array_equal(records.tokens["uncertainty"], first.tokens["uncertainty"])
+    again = open_live(RecordingSettings.of(scenario.tokens), Path(scenario.tokens.path))
+    second = simulate(scenario, ready_policy(0, scenario, again, find_names(scenario)), 0)
+    pd.testing.assert_frame_equal(second.tokens, first.tokens)
+
+
+def test_a_prefix_gives_the_same_numbers_whatever_was_asked_before(folders: list[str]) -> None:
+    """Also where the vocabulary has ids without a token, and where the walk jumps back."""
+    pair = replace(load_pair(folders[0], folders[0], slm_drop_layers=(1,)), no_token=np.array([5]))
+    straight, jumping = (live.Passes(lambda: pair, lambda _: [2, 3, 4]) for _ in range(2))
+    for prefix in ((), (6,), (6, 7), (6, 7, 8)):
+        wanted = straight.logits(0, 0, prefix)
+    for prefix in ((), (), (9,), (9, 10), (6, 7, 8), (6, 7, 8)):
+        got = jumping.logits(0, 0, prefix)
+    np.testing.assert_array_equal(got, wanted)
+    assert np.isneginf(got[0][0, 5])

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from channel_models import CHANNELS
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
+from uhlm_sim.cell.radio.air import BLOCKS_AHEAD
 from uhlm_sim.cell.records import Records
 from uhlm_sim.errors import ScenarioError
+from uhlm_sim.rng import stream
 from uhlm_sim.scenario import Scenario, SyntheticTokens
 from uhlm_sim.scenario_file import parse_scenario
 from uhlm_sim.tokens.synthetic import Synthetic
@@ -22,14 +25,14 @@ ACCESS_S, STEP_S, DOWNLINK_S = 0.01, 0.02, 0.005
 VISIT_S = ACCESS_S + UPLOAD_S + STEP_S + DOWNLINK_S
 
 
-def scenario(threshold: Any, devices: int = 1, **policy: Any) -> Scenario:
+def scenario(threshold: Any, devices: int = 1, channel: Any = None, **policy: Any) -> Scenario:
     values = {
         "name": "priced",
         "duration_s": 60.0,
         "warmup_s": 0.0,
         "traffic": {"devices": devices, "think_time_s": 1.0, "max_tokens": 40},
         "tokens": {"kind": "synthetic", "a": A, "b": B, "skip_rates": [{"threshold": 0.43, "rate": 0.46}]},
-        "channel": {"kind": "constant", "mean_snr_db": SNR_DB},
+        "channel": channel or {"kind": "constant", "mean_snr_db": SNR_DB},
         "uplink": {"bandwidth_hz": BANDWIDTH_HZ, "access_s": ACCESS_S},
         "base_station": {"service": {"c_s": STEP_S, "s_s_per_token": 0.0}, "downlink_s": DOWNLINK_S},
         "policy": [{"kind": "u-hlm", "threshold": threshold, "name": "any", **policy}],
@@ -54,6 +57,24 @@ def test_a_lone_phone_on_a_constant_channel_has_the_threshold_of_theory(price_s:
     kept = moving.tokens["decision"] == "skip"
     assert kept.any()
     assert moving.tokens.loc[kept, "uncertainty"].max() <= fixed
+
+
+def test_a_lone_phone_follows_its_own_fades_also_while_it_sends_nothing() -> None:
+    """Kept is what risks less than a visit at the SNR of the block in which the draft is chosen; in outage, all."""
+    price_s, coherence_s = 0.1, 0.5
+    channel = {"kind": "rayleigh", "mean_snr_db": 0.0, "coherence_s": coherence_s}
+    world = scenario({"price_s": price_s}, channel=channel)
+    tokens = played(world).tokens.iloc[:-1]
+    runs = CHANNELS["rayleigh"](stream(world.seed, "fading", 0, 0), BLOCKS_AHEAD)
+    blocks = (tokens["started_s"] / coherence_s * (1 + 1e-12)).astype(int)
+    snr = next(runs)[blocks]
+    efficiency = np.where(snr >= 0.1, np.minimum(np.log2(1 + snr), 7.4), 0.0)
+    with np.errstate(divide="ignore"):
+        visit_s = ACCESS_S + 8 * V / (BANDWIDTH_HZ * efficiency) + STEP_S + DOWNLINK_S
+    beta = np.clip(A * tokens["uncertainty"] + B, 0, 1)
+    kept = (tokens["decision"] == "skip").to_numpy()
+    assert 0.1 < kept.mean() < 0.9
+    np.testing.assert_array_equal(kept, (beta * price_s < visit_s).to_numpy())
 
 
 def test_phones_keep_more_in_a_busy_cell() -> None:

@@ -127,7 +127,7 @@ def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_ow
     scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
     functions = with_own(scenario)
     policies = [ready_policy(i, scenario, trace, functions) for i in range(len(kinds))]
-    assert [policy.exact for policy in policies] == [True, True, False, True, False]
+    assert [policy.exact for policy in policies] == [True, True, False, True, True]
     forced = simulate(scenario, policies[2], 0, functions=functions).requests
     assert forced["quality_cosine"].isna().any()
     for policy in policies:
@@ -136,7 +136,7 @@ def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_ow
         known = requests[["quality_cosine", "quality_cosine_reference"]].to_numpy()
         if not policy.exact:
             continue
-        own = trace.tokens(policy.recorded).query("position == 0")
+        own = trace.tokens(policy.recorded or "hlm").query("position == 0")
         for prompt, pair in zip(requests["prompt"], known, strict=True):
             of_prompt = own.loc[own["prompt"] == prompt, ["quality_cosine", "quality_cosine_reference"]]
             assert any(np.array_equal(pair, row, equal_nan=True) for row in of_prompt.to_numpy())

@@ -42,10 +42,10 @@ def cautions(scenario: Scenario) -> list[str]:
 def long_work(points: list[Scenario]) -> list[str]:
     """Return a sentence where a simulation, or a file to be read, takes minutes without a sign of life."""
     sentences = []
-    tokens = max(point.most_tokens for point in points)
+    tokens = max(point.tokens_about for point in points)
     if tokens > LONG_TOKENS:
         sentences.append(
-            f"a simulation may commit up to {tokens:.1e} tokens, some {tokens / TOKENS_A_MINUTE:,.0f} minutes on one "
+            f"a simulation may commit about {tokens:.1e} tokens, some {tokens / TOKENS_A_MINUTE:,.0f} minutes on one "
             "core; progress counts whole simulations"
         )
     files = {point.traffic.file for point in points if point.traffic.kind == "replay"} - {None}

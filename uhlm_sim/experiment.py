@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import summarise
-from uhlm_sim.analysis.measures.metrics import UNITS
+from uhlm_sim.analysis.measures.metrics import CLASS, UNITS
 from uhlm_sim.analysis.measures.precision import FEWEST, more_replications
 from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.results import Results
@@ -35,7 +36,8 @@ from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
 from uhlm_sim.seams import Named, NamedFunctions, own_modules
 from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
-from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
+from uhlm_sim.tables import OUTPUT_LAW, ROUND_COLUMNS, TOKEN_COLUMNS
+from uhlm_sim.tokens.live import Live
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import Trace
@@ -192,8 +194,14 @@ def _results(
         return ready[task.point].policies[task.policy].label
 
     metrics = [parts.metrics(task) for task in tasks]
+    left = {(task.point, label(task)) for task, run in zip(tasks, metrics, strict=True) if not run["exact"]}
+
+    def known(task: Task, metric: str, value: float) -> float:
+        """What an answer is made of isn't known where in any replication a walk left what was recorded."""
+        return nan if metric.partition(CLASS)[0] in OUTPUT_LAW and (task.point, label(task)) in left else value
+
     rows = [
-        (task.point, *points[task.point].cells, label(task), task.replication, metric, value)
+        (task.point, *points[task.point].cells, label(task), task.replication, metric, known(task, metric, value))
         for task, values in zip(tasks, metrics, strict=True)
         for metric, value in values["metrics"].items()
     ]
@@ -205,7 +213,7 @@ def _results(
     # Policies are described as at the first point; one is exact if it is so at every point, as far as it was simulated.
     policies = {policy.label: policy for point in reversed(ready) for policy in reversed(point.policies)}
     forced = {policy.label for point in ready for policy in point.policies if not policy.exact}
-    forced |= {label(task) for task, run in zip(tasks, metrics, strict=True) if run["metrics"]["exact_share"] < 1}
+    forced |= {name for _, name in left}
     origin = provenance(
         points[0].scenario,
         ready[0].tokens,
@@ -279,6 +287,8 @@ def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) 
     tokens.check_max_tokens(scenario.traffic.max_tokens)
     policies = [ready_policy(index, scenario, tokens, functions) for index in range(len(scenario.policy))]
     check_scenario(scenario, policies, functions)
+    if isinstance(tokens, Live):
+        tokens.keep()
     metric = "" if scenario.precision is None else scenario.precision.metric
     if metric in ENERGY and not scenario.tells_energy:
         raise ScenarioError(f"precision.metric = '{metric}': needs device.power_w or device.radio")

@@ -19,11 +19,11 @@ WORDS: dict[str, dict[str, str]] = {
     "tokens.kind": {
         "trace": "Replay the tokens of a recorded trace.",
         "models": "Decode the prompts with two real models, keep the trace, and replay it.",
-        "live": "Record HLM's answers, and decode what else a policy comes to while the cell runs.",
+        "live": "Record HLM's answers for the laws, and decode each prefix when a policy comes to it.",
         "synthetic": "Draw u and beta from a law that is fitted to published statistics.",
     },
-    "tokens.prompts": {"built-in": 'The prompts that come with the package, for tokens.kind = "models".'},
-    "tokens.encoder": {"none": 'Leave the quality of answers unmeasured, for tokens.kind = "models".'},
+    "tokens.prompts": {"built-in": 'The prompts that come with the package, for tokens.kind = "models" or "live".'},
+    "tokens.encoder": {"none": 'Leave the quality of answers unmeasured, for tokens.kind = "models" or "live".'},
     "tokens.dtype": {
         "float32": "Weights and passes in 32 bits.",
         "bfloat16": "In 16 bits with the range of float32.",

@@ -5,7 +5,6 @@ are SI units with the unit in the name; decibels appear here and in reports only
 loaded, no trace opened.
 """
 
-from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -201,14 +200,16 @@ class Scenario(Section):
         _refuse_beyond_any_machine(f"tokens of {label}", tokens)
 
     @property
-    def most_tokens(self) -> float:
-        """Return how many tokens a simulation commits at most: those that phones can draft, or that are asked for."""
-        traffic, own_s = self.traffic, min(group.own_s for group in self.groups)
-        drafted = traffic.devices * self.duration_s / own_s if own_s else inf
+    def tokens_about(self) -> float:
+        """Return about how many tokens a simulation may commit: what phones draft, GPUs generate, or is asked."""
+        traffic, station, own_s = self.traffic, self.base_station, min(group.own_s for group in self.groups)
+        generated = station.gpus * station.max_batch / station.service.least_s * self.duration_s
+        drafted = traffic.devices * self.duration_s / own_s if own_s else generated
+        most = max(drafted, generated) if any(policy.kind == "llm" for policy in self.policy) else drafted
         if traffic.kind not in READ_BY["rate_per_s"]:
-            return drafted
+            return most
         rate = max(group.traffic.rate_per_s for group in self.groups)
-        return min(drafted, traffic.devices * self.duration_s * rate * traffic.max_tokens)
+        return min(most, traffic.devices * self.duration_s * rate * traffic.max_tokens)
 
     @property
     def tells_energy(self) -> bool:

@@ -212,7 +212,7 @@ def find_files(values: dict[str, Any], folders: Sequence[Path], where: str | Non
             table[name] = str(there.absolute())
         elif key == "tokens.path" and here in ("models", "live"):
             table[name] = str(Path(value).absolute()) if where else value
-        elif where and (here == kind or (key == "tokens.path" and here is None)):
+        elif where and (here == kind or (kind, here) == ("models", "live") or (key == "tokens.path" and here is None)):
             _refuse_file(key, value, folders, where)
     swept = values.get("sweep")
     for key, given in swept.items() if isinstance(swept, dict) else ():

@@ -106,7 +106,7 @@ class Parts:
         being_written.replace(file)
 
     def metrics(self, task: Task) -> dict[str, Any]:
-        """Return a part's `metrics` by name, and its `clamped_uploads`."""
+        """Return a part's `metrics` by name, and its `clamped_uploads`, and whether it is `exact`."""
         with self._open(task) as part:
             metrics: dict[str, Any] = json.loads(part.read(METRICS))
         return metrics
@@ -249,9 +249,11 @@ def _part(task: Task) -> bytes:
     functions = find_names(scenario, allow_plugins=True)  # the experiment has checked that they are
     policy = ready_policy(task.policy, scenario, tokens, functions)
     of_class = class_policies(scenario, tokens, functions)
-    records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)
-    if isinstance(tokens, Live):
-        tokens.keep()
+    try:
+        records = simulate(scenario, policy, task.replication, of_class=of_class, functions=functions)
+    finally:
+        if isinstance(tokens, Live):
+            tokens.keep()
     people, runs = population(scenario), [policy, *of_class.values()]
     groups = [who.group for who in people]
     metrics = replication_metrics(
@@ -260,15 +262,17 @@ def _part(task: Task) -> bytes:
         duration_s=scenario.duration_s,
         devices=scenario.traffic.devices,
         slo=scenario.slo.model_dump(exclude_none=True),
-        output_law=bool(records.tokens["exact"].all()) and all(run.exact for run in runs),
+        output_law=all(run.exact for run in runs),
         keeps_law=all(run.scheme.keeps_law for run in runs),
         powers=powers_of(scenario, groups, transmit_power_w(scenario, task.replication, people)),
         device_class=[scenario.device_class[group].name for group in groups] if scenario.device_class else (),
     )
     keys = {"point": task.point, "policy": policy.label, "replication": task.replication}
+    is_exact = bool(records.tokens["exact"].all())
+    said = {"metrics": metrics, "clamped_uploads": records.clamped_uploads, "exact": is_exact}
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as part:
-        part.writestr(METRICS, json.dumps({"metrics": metrics, "clamped_uploads": records.clamped_uploads}))
+        part.writestr(METRICS, json.dumps(said))
         for name in TABLES:
             if name in ("rounds", "tokens") and not scenario.output.tokens:
                 continue
@@ -289,14 +293,14 @@ def find_tokens(settings: TraceTokens | ModelsTokens | LiveTokens | SyntheticTok
     if isinstance(settings, SyntheticTokens):
         return Synthetic(settings)
     file = locate(settings.path)
-    if isinstance(settings, LiveTokens):
-        return _live(file, RecordingSettings.of(settings))
     seen = file.stat()
+    if isinstance(settings, LiveTokens):
+        return _live(file, RecordingSettings.of(settings), seen.st_mtime_ns, seen.st_size)
     return _trace(file, seen.st_mtime_ns, seen.st_size)
 
 
-@lru_cache(maxsize=1)
-def _live(file: Path, settings: RecordingSettings) -> Live:
+@lru_cache(maxsize=4)
+def _live(file: Path, settings: RecordingSettings, _mtime_ns: int, _size: int) -> Live:
     return open_live(settings, file)
 
 

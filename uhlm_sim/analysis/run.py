@@ -84,7 +84,10 @@ class Run:
         """Return each label's kind of policy, and by what it decides unless that is a threshold for the uncertainty."""
         entries = {str(entry["label"]): entry for entry in self.provenance["policies"]}
         by = {label: "price" if entry.get("price_s") else entry.get("gate") for label, entry in entries.items()}
-        return {label: f"{kind} by {by[label]}" if by[label] else kind for label, kind in self.kinds.items()}
+        return {
+            label: f"{kind} by {by[label]}" if kind == "u-hlm" and by[label] else kind
+            for label, kind in self.kinds.items()
+        }
 
     @property
     def is_open(self) -> bool:

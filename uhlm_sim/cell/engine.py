@@ -24,6 +24,7 @@ from uhlm_sim.cell.radio.air import Air
 from uhlm_sim.cell.radio.fading import find_fading, upload_gains
 from uhlm_sim.cell.radio.mean_snr import mean_snr_db
 from uhlm_sim.cell.radio.setup import make_downlink, make_uplink
+from uhlm_sim.cell.radio.uplink import ROUNDING
 from uhlm_sim.cell.records import Records, make_records
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.seams import NamedFunctions
@@ -152,7 +153,12 @@ class SeenCell:
 
     @property
     def snr(self) -> float:
-        return float(self.air.snr[self.device])
+        air = self.air
+        if air.per_upload:  # the gain of the next upload isn't known yet
+            return float(air.mean_snr[self.device])
+        if air.coherence_s is not None and not self.active_uploads:  # blocks pass unseen where nothing is sent
+            air.enter(int(self.env.now / air.coherence_s * (1.0 + ROUNDING)))
+        return float(air.snr[self.device])
 
     @property
     def active_uploads(self) -> int:
@@ -164,7 +170,7 @@ class SeenCell:
 
     def visit_s(self, bits: float) -> float:
         uplink, station = self.scenario.uplink, self.scenario.base_station
-        bits_per_s = uplink.bandwidth_hz * float(self.air.efficiency_of(self.air.snr[self.device]))
+        bits_per_s = uplink.bandwidth_hz * float(self.air.efficiency_of(np.array(self.snr)))
         upload_s = bits * (self.active_uploads + 1) / bits_per_s if bits_per_s else inf
         steps = 1 + self.jobs_present // (station.gpus * station.max_batch)
         return uplink.access_s + upload_s + steps * station.service.least_s + station.downlink_s

@@ -1,7 +1,8 @@
 """Live tokens: the models in the loop of the simulation, for walks that no recording holds.
 
-A tree that grows by a node when a walk comes there: one forward pass of each model, with the same draws as a
-recording's. Each pass is kept in a folder beside the recording, so the next run replays it.
+A recording of plain HLM gives thresholds and laws. Every prefix that a walk comes to is a node of a tree that grows:
+one forward pass of each model, with the same draws as a recording's. Each pass is kept in a folder beside the
+recording, so the next run replays it.
 """
 
 import hashlib
@@ -33,6 +34,8 @@ from uhlm_sim.tokens.tree import ENDS, UNKNOWN, AnswerTree, Integers, Nodes
 Prefix = tuple[int, ...]
 Pass = dict[str, Any]  # what is true of the next token after a prefix, as `token_facts` has it
 CACHES = 64  # answers whose keys and values are in memory
+PASSES_A_FILE = 256
+KEYS = ("prompt", "sample", "payload", "length", "tokens", "end_tokens")  # of a kept file; its other columns are facts
 
 
 class Passes:
@@ -41,7 +44,7 @@ class Passes:
     def __init__(self, load: Callable[[], ModelPair], prompt_ids: Callable[[int], list[int]]) -> None:
         self._load = load
         self._prompt_ids = prompt_ids
-        self._caches = lru_cache(maxsize=CACHES)(lambda prompt, _sample: [self._read(prompt, ())])
+        self._caches = lru_cache(maxsize=CACHES)(lambda prompt, _sample: [self._read(prompt)])
 
     @cached_property
     def pair(self) -> ModelPair:
@@ -49,24 +52,28 @@ class Passes:
         return self._load()
 
     def logits(self, prompt: int, sample: int, prefix: Prefix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what SLM and LLM say after a prefix of an answer, (1, V) each; the one asked for last goes on."""
+        """Return what SLM and LLM say after a prefix of an answer, (1, V) each.
+
+        A prefix that goes on from the last one asked for extends its cache. Whatever was asked before, each model reads
+        the prompt at once and then token by token, so that a prefix always gives the same numbers.
+        """
         held = self._caches(prompt, sample)
         last, read = held[0]
-        if prefix and prefix[:-1] == last:
+        if prefix[: len(last)] != last:
+            last, read = self._read(prompt)
+        for token in prefix[len(last) :]:
             for one in read:
-                one.commit(np.zeros(1, dtype=np.int64), np.array(prefix[-1:]))
-        elif prefix != last:
-            read = self._read(prompt, prefix)[1]
+                one.commit(np.zeros(1, dtype=np.int64), np.array([token]))
         held[0] = prefix, read
-        small, large = (one.logits for one in read)
+        small, large = (one.logits.copy() for one in read)
         for model, logits in ((self.pair.slm, small), (self.pair.llm, large)):
             check_finite(model, logits, [f"number {prompt}"], len(prefix))
             logits[:, self.pair.no_token] = -np.inf
         return small, large
 
-    def _read(self, prompt: int, prefix: Prefix) -> tuple[Prefix, tuple[CommittedPrefixes, CommittedPrefixes]]:
-        text, size = [[*self._prompt_ids(prompt), *prefix]], self.pair.vocabulary_size
-        return prefix, (CommittedPrefixes(self.pair.slm, text, size), CommittedPrefixes(self.pair.llm, text, size))
+    def _read(self, prompt: int) -> tuple[Prefix, tuple[CommittedPrefixes, CommittedPrefixes]]:
+        text, size = [self._prompt_ids(prompt)], self.pair.vocabulary_size
+        return (), (CommittedPrefixes(self.pair.slm, text, size), CommittedPrefixes(self.pair.llm, text, size))
 
 
 class LiveTree(AnswerTree):
@@ -80,9 +87,9 @@ class LiveTree(AnswerTree):
     _nodes: Nodes | None
 
     def __init__(self, prompt: int, sample: int, payload: str, known: Mapping[Prefix, Pass], tokens: "Live") -> None:
-        own = {"prompt": prompt, "sample": sample, "root": 0, "is_chain": False, "grows": True}
-        own |= {"prompt_tokens": tokens.base.header.prompts[prompt].tokens}
-        vars(self).update(own, _payload=payload, _tokens=tokens, _passes=[], _prefixes=[], _index={}, _nodes=None)
+        values = {"prompt": prompt, "sample": sample, "root": 0, "is_chain": False, "grows": True}
+        values |= {"prompt_tokens": tokens.base.header.prompts[prompt].tokens}
+        vars(self).update(values, _payload=payload, _tokens=tokens, _passes=[], _prefixes=[], _index={}, _nodes=None)
         for prefix in sorted(known, key=len):
             self._add(prefix, known[prefix])
         if () not in self._index:
@@ -90,7 +97,7 @@ class LiveTree(AnswerTree):
 
     @property
     def nodes(self) -> Nodes:
-        """All nodes so far, in the order in which they were come by."""
+        """All nodes so far, in the order in which they were added."""
         if self._nodes is None:
             vars(self)["_nodes"] = self._arrays()
         assert self._nodes is not None
@@ -159,7 +166,7 @@ class LiveTree(AnswerTree):
 
 @dataclass(frozen=True)
 class LiveSource:
-    """The answers under one rule: only its payload matters, since all decisions are the walk's own."""
+    """The answers under one rule: the tree depends on its payload alone, and the scheme decides on the walk."""
 
     tokens: "Live"
     rule: DecodingRule
@@ -224,9 +231,11 @@ class Live:
         draws, position = self.draws(prompt, sample), len(prefix)
         here = {field.name: getattr(draws, field.name)[position][None] for field in fields(draws)}
         facts = token_facts(x, y, here, [payload], self.decoding)[payload]
-        found = {name: values[0].item() for name, values in facts.items()}
-        self._new.append((prompt, sample, payload, prefix, found))
-        return found
+        of_token = {name: values[0].item() for name, values in facts.items()}
+        self._new.append((prompt, sample, payload, prefix, of_token))
+        if len(self._new) >= PASSES_A_FILE:
+            self.keep()
+        return of_token
 
     def keep(self) -> None:
         """Write down the passes that were made since the last time; nothing if there are none."""
@@ -250,7 +259,7 @@ class Live:
         keys = zip(*(columns[name].tolist() for name in KEYS[:3]), strict=True)
         for key, end, length, facts in zip(keys, ends, columns["length"].tolist(), rows, strict=True):
             prefix = tuple(tokens[end - length : end])
-            self._known.setdefault(key, {})[prefix] = dict(zip(names, facts, strict=True))
+            self._known.setdefault(key, {}).setdefault(prefix, dict(zip(names, facts, strict=True)))
 
     def _draws(self, prompt: int, sample: int) -> Any:
         entry, chosen = self.base.header.prompts[prompt], self.decoding
@@ -291,12 +300,9 @@ class Live:
         """Return the assumptions of a run that decodes up to ``max_tokens``, as sentences."""
         return [
             *self.base.assumptions(max_tokens, matched=matched),
-            "Tokens are LIVE: what was never recorded was decoded by the same models while the cell ran, one prefix at "
-            "a time, and kept. Answers that were decoded so have no measured quality.",
+            "Tokens are LIVE: each prefix was decoded by the models when a policy came to it, one at a time, and kept. "
+            "The recording gives thresholds and laws alone, so no answer here has a measured quality.",
         ]
-
-
-KEYS = ("prompt", "sample", "payload", "length", "tokens", "end_tokens")
 
 
 def open_live(settings: RecordingSettings, path: Path) -> Live:

@@ -224,7 +224,7 @@ def mean_value_analysis(phones: int) -> float:
 
 def closed_cell(trial: Trial, phones: int) -> Finding:
     """Bits, bandwidth and GPU of the cell that `mean_value_analysis` describes."""
-    seconds = 30.0 * trial.size
+    seconds = 15.0 * trial.size
     scenario = cell(
         trial, HLM,
         duration_s=seconds + 10.0, warmup_s=10.0,

@@ -238,7 +238,7 @@ def _composed(
     payload = policy.payload or scenario.uplink.payload
     if scheme.message is full_distribution:
         message = message_of(payload, vocabulary_size, bill=policy.bill)
-        scheme = replace(scheme, message=message, keeps_law=payload.keeps_law(vocabulary_size))
+        scheme = replace(scheme, message=message, keeps_law=not sends_drafts or payload.keeps_law(vocabulary_size))
     price_s, gate = price_of(policy), policy.gate or UNCERTAINTY
     if price_s is not None:
         if policy.draft_tokens is not None or policy.has_bonus:

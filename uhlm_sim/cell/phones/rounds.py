@@ -81,7 +81,7 @@ class Cell(Protocol):
 
     @property
     def snr(self) -> float:
-        """Return the phone's SNR over the whole band, linear, as the uplink last saw it."""
+        """Return the phone's SNR over the whole band, linear; its mean where every upload has a gain of its own."""
         ...
 
     def visit_s(self, bits: float) -> float:
@@ -217,7 +217,10 @@ class Walk:
                 accepted += not refused
                 if choices.known is not None and not choices.known[node] and self.exact_tokens is None:
                     self.exact_tokens = self.position
-                self._commit(self._after_verdict[node] if refused else onward, self.nodes.verdict)
+                if refused:
+                    self._commit(self._after_verdict[node], self.nodes.verdict)
+                else:
+                    self._commit(onward, self.nodes.draft)
                 if not refused:
                     if not self.left:
                         break
