@@ -59,7 +59,7 @@ class ModelsTokens(Section):
 
 
 class LiveTokens(ModelsTokens):
-    """As with models, but the trace holds HLM's answers alone, for the laws; other passes are made as walks need them."""
+    """As with models, but the trace holds HLM's answers alone, for the laws; walks make their passes as they come."""
 
     kind: Literal["live"]  # type: ignore[assignment]
 
