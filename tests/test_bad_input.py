@@ -258,3 +258,21 @@ def test_work_that_takes_long_in_silence_is_told_before_it_begins(tmp_path: Path
     assert any("25 MB are read first" in sentence for sentence in cautions(replayed))
     for name in scenario_folder().glob("*.toml"):
         assert cautions(load(name.stem)) == [], name.stem
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (
+            {"threshold": {"prize_s": 1.0}},
+            r"policy\.u-hlm\.threshold\.prize_s': allowed here are risk, price_s; did you",
+        ),
+        ({"threshold": {"risk": 2.0}}, r"policy\.u-hlm\.threshold\.risk = 2\.0: must be less than 1$"),
+        ({"threshold": {}}, r"policy\.u-hlm\.threshold: needs risk or price_s, one of them$"),
+        ({"payload": {"kin": "ids"}}, r"policy\.u-hlm\.payload\.kin': allowed here are kind, bits_per_probability"),
+    ],
+)
+def test_a_table_within_a_policy_is_told_what_it_may_hold(table: Table, says: str) -> None:
+    with pytest.raises(ScenarioError, match=says) as refused:
+        made(policy=[{"kind": "u-hlm", **table}])
+    assert len(str(refused.value).splitlines()) == 1

@@ -20,6 +20,7 @@ from uhlm_sim.scenario import DeviceClass, Policy, Scenario, Section, SkipRate
 from uhlm_sim.settings.tokens import TOKENS
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 
+NO_TABLE = ("literal_error", "float_type")
 LISTED: dict[Any, type[Section]] = {"policy": Policy, "device_class": DeviceClass, "skip_rates": SkipRate}
 FILES = {  # keys that name a file -> the kind that reads it, and the key of that kind
     "tokens.path": ("trace", "tokens.kind"),
@@ -82,7 +83,11 @@ def parse_scenario(values: dict[str, Any], where: str = "scenario") -> Scenario:
         return Scenario.model_validate(values)
     except ValidationError as error:
         messages: dict[str, list[str]] = {}
-        for entry in error.errors(include_url=False):
+        entries = error.errors(include_url=False)
+        above = {entry["loc"][:length] for entry in entries if entry["type"] not in NO_TABLE for length in range(9)}
+        for entry in entries:
+            if isinstance(entry["input"], dict) and entry["type"] in NO_TABLE and entry["loc"][:-1] in above:
+                continue  # a table was given: what is wrong in it is told, and no word or number is meant
             subject, message = _explain(dict(entry), values)
             messages.setdefault(subject, []).append(message)
         lines = (f"{where}: {subject}: {_either(alternatives)}" for subject, alternatives in messages.items())
@@ -381,8 +386,9 @@ def _fields_of(path: Sequence[Any]) -> list[str]:
     section: Any = Scenario
     for part in path:
         if part in LISTED:
-            return list(LISTED[part].model_fields)  # what follows says which one, a policy's label or a number
-        if isinstance(part, str):
-            section = section.model_fields[part].annotation
-            section = next(iter(get_args(section)), section)  # of a table that may be left out: Precision | None
+            section = LISTED[part]
+        elif part in section.model_fields:  # else it says which one of a list, a policy's label or a number
+            given = section.model_fields[part].annotation
+            kinds = [kind for kind in (given, *get_args(given)) if isinstance(kind, type) and issubclass(kind, Section)]
+            section = next(iter(kinds), section)
     return list(section.model_fields)
