@@ -198,6 +198,7 @@ def _needed(results: Run, points: Points) -> Iterator[str]:
     first, *others = results.policies
     for policy in (name for name in others if _entries(results).get(name, {}).get("skip_rate") != "matched"):
         ahead = points.all(policy, f"token_throughput{RATIO}")
+        groups_of: dict[str, list[str]] = {}  # what is said -> of which groups
         for group, members in points.groups:
             clauses, beyond = [], []
             for point in (point for point in members if ahead[point][1] > 1):
@@ -214,7 +215,10 @@ def _needed(results: Run, points: Points) -> Iterator[str]:
                 where = "everywhere" if len(beyond) == len(members) else f"at {points.value(*beyond)}"
                 clauses.append(f"{where} more than {first} at any value here")
             if clauses:
-                yield f"{policy} commits{f', with {group},' if group else ''} {', '.join(clauses)}."
+                groups_of.setdefault(", ".join(clauses), []).append(group)
+        for clause, groups in groups_of.items():
+            under = f", with {' or '.join(groups)}," if all(groups) else ""
+            yield f"{policy} commits{under} {clause}."
 
 
 def _phone_rates(results: Run, points: Points) -> Iterator[str]:
