@@ -1,5 +1,6 @@
 """Service times from Python: found before the first event, drawn from their own stream, looked at each time."""
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,21 @@ def test_a_roofline_reads_all_weights_or_computes():
     assert roof()(512) == pytest.approx(16 * flop / (0.18 * peak) + 496 * flop / (0.38 * peak))
     assert roof(max_batch=100)(100) == pytest.approx(100 * flop / (0.18 * peak))
     assert roof(attention_s=0.001, bytes_per_parameter=1.0)(1) == pytest.approx(0.001 + read_s / 2)
+
+
+@pytest.mark.parametrize(
+    ("service", "seconds"),
+    [
+        ({"kind": "roofline"}, 524_288 / 2.039e12),  # 32 layers of 4,096 keys and values in FP16, at 2,039 GB/s
+        ({"kind": "roofline", "s_s_per_context": 0.0}, 0.0),
+        ({}, 0.0),
+        ({"s_s_per_context": 1.5e-7}, 1.5e-7),
+    ],
+)
+def test_a_roofline_reads_the_keys_and_values_that_it_holds(service, seconds):
+    scenario = cell(base_station={"llm": "llama2-7b-a100", "service": service})
+    again = parse_scenario(tomllib.loads(write_scenario(scenario)))
+    assert [one.base_station.s_s_per_context for one in (scenario, again)] == pytest.approx([seconds, seconds])
 
 
 def test_a_roofline_of_any_model_and_gpu_needs_all_of_its_numbers():

@@ -23,8 +23,10 @@ class Service(Section):
     c_s: Positive | None = Field(None, description="fitted: a step's seconds, however few tokens it has")
     s_s_per_token: NonNegative = 0.0
     free_tokens: int = Field(0, ge=0)
-    s_s_per_context: NonNegative = Field(
-        0.0, description="for each position of a batch's requests that the LLM remembers already; any kind"
+    s_s_per_context: NonNegative | None = Field(
+        None,
+        description="for each position of a batch's requests that the LLM remembers already; if unset the time to read "
+        "its keys and values for a roofline, else 0",
     )
     attention_s: NonNegative = Field(0.0, description="fitted, roofline: added to every step")
     max_fitted_tokens: int | None = Field(None, ge=1, description="beyond it the fit is an extrapolation")
@@ -143,6 +145,14 @@ class BaseStation(Section):
         if self.kv_capacity_tokens is not None and self.sync == "free":
             raise ValueError('kv_tokens and kv_bytes need sync = "piggyback": with "free" no prompt is processed')
         return self
+
+    @property
+    def s_s_per_context(self) -> float:
+        """Seconds of a step for each position that the LLM remembers: as given, or by a roofline's memory bandwidth."""
+        service, size = self.service, self._kv_bytes_of_a_position
+        if service.s_s_per_context is None and service.kind == "roofline" and size and service.memory_byte_per_s:
+            return size / service.memory_byte_per_s
+        return service.s_s_per_context or 0.0
 
     @property
     def kv_capacity_tokens(self) -> int | None:

@@ -40,7 +40,7 @@ def make_base_station(
         order=bind_order(scenario, functions["base_station.order"]),
         kv_tokens=station.kv_capacity_tokens,
         chunk_tokens=station.chunk_tokens,
-        s_s_per_context=station.service.s_s_per_context,
+        s_s_per_context=station.s_s_per_context,
         send_down=send_down,
     )
 
