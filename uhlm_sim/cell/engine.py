@@ -170,7 +170,10 @@ class SeenCell:
 
     def visit_s(self, bits: float) -> float:
         uplink, station = self.scenario.uplink, self.scenario.base_station
-        bits_per_s = uplink.bandwidth_hz * float(self.air.efficiency_of(np.array(self.snr)))
+        snr = self.snr  # in the present block, whose efficiencies are then at hand
+        per_upload = self.air.per_upload
+        efficiency = self.air.efficiency_of(np.array(snr)) if per_upload else self.air.efficiency()[self.device]
+        bits_per_s = uplink.bandwidth_hz * float(efficiency)
         upload_s = bits * (self.active_uploads + 1) / bits_per_s if bits_per_s else inf
         steps = 1 + self.jobs_present // (station.gpus * station.max_batch)
         return uplink.access_s + upload_s + steps * station.service.least_s + station.downlink_s
