@@ -101,7 +101,7 @@ def test_a_second_run_replays_the_passes_of_the_first_without_the_models(
     def no_models(*_: Any, **__: Any) -> None:
         raise AssertionError("the models are loaded again")
 
-    monkeypatch.setattr(live, "load_pair", no_models)
+    monkeypatch.setattr(live, "load_recorded", no_models)
     again = open_live(RecordingSettings.of(scenario.tokens), Path(scenario.tokens.path))
     second = simulate(scenario, ready_policy(0, scenario, again, find_names(scenario)), 0)
     pd.testing.assert_frame_equal(second.tokens, first.tokens)

@@ -269,10 +269,10 @@ def _part(task: Task) -> bytes:
     )
     keys = {"point": task.point, "policy": policy.label, "replication": task.replication}
     is_exact = bool(records.tokens["exact"].all())
-    said = {"metrics": metrics, "clamped_uploads": records.clamped_uploads, "exact": is_exact}
+    summary = {"metrics": metrics, "clamped_uploads": records.clamped_uploads, "exact": is_exact}
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as part:
-        part.writestr(METRICS, json.dumps(said))
+        part.writestr(METRICS, json.dumps(summary))
         for name in TABLES:
             if name in ("rounds", "tokens") and not scenario.output.tokens:
                 continue

@@ -21,11 +21,10 @@ from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.model_checks import check_finite
 from uhlm_sim.tokens.model_pair import ModelPair
-from uhlm_sim.tokens.models import load_pair
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.prompts import read_prompts
-from uhlm_sim.tokens.recorder import check_same_model
+from uhlm_sim.tokens.recorder import check_same_model, load_recorded
 from uhlm_sim.tokens.recording_settings import RecordingSettings, recording_identity
 from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.trace import Trace
@@ -317,15 +316,7 @@ def open_live(settings: RecordingSettings, path: Path) -> Live:
 
     @cache
     def load() -> ModelPair:
-        pair = load_pair(
-            settings.slm,
-            settings.llm,
-            slm_drop_layers=settings.slm_drop_layers,
-            dtype=settings.dtype,
-            device=settings.device,
-            slm_revision=settings.slm_revision,
-            llm_revision=settings.llm_revision,
-        )
+        pair = load_recorded(settings, base.header)
         for role, model in (("slm", pair.slm), ("llm", pair.llm)):
             check_same_model(path, base.header, role, model.revision)
         return pair

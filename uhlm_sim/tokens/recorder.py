@@ -165,15 +165,7 @@ class Recorder:
         """Return the models; loaded, with all that would fail later looked at, when first needed."""
         if self._pair is None:
             chosen = self._settings
-            pair = load_pair(
-                chosen.slm,
-                chosen.llm,
-                slm_drop_layers=chosen.slm_drop_layers,
-                dtype=chosen.dtype,
-                device=chosen.device,
-                slm_revision=self._revision("slm"),
-                llm_revision=self._revision("llm"),
-            )
+            pair = load_recorded(chosen, self._header)
             self._prompt_ids = {
                 prompt.id: pair.encode(prompt.prompt, chosen.system_message, chosen.chat_template)
                 for prompt in self._prompts
@@ -188,12 +180,6 @@ class Recorder:
             except (TypeError, ValueError) as problem:
                 raise InputError(f"{self._out}: what is recorded would be no trace: {problem}") from None
         return self._pair
-
-    def _revision(self, role: str) -> str | None:
-        """Return which revision of a hub model to load: the commit that a trace was begun with, else the settings'."""
-        begun = "" if self._header is None else str(self._header.models[role].get("revision"))
-        asked: str | None = getattr(self._settings, f"{role}_revision")
-        return begun if COMMIT.fullmatch(begun) else asked
 
     def _parts(self) -> PartStore:
         pair = self._models()
@@ -238,7 +224,9 @@ class Recorder:
     def _text(self, tokens: list[int]) -> str:
         if self._tokenizer is None:
             self._tokenizer = (
-                self._pair.llm.tokenizer if self._pair else load_tokenizer(self._settings.llm, self._revision("llm"))
+                self._pair.llm.tokenizer
+                if self._pair
+                else load_tokenizer(self._settings.llm, revision_of("llm", self._settings, self._header))
             )
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
@@ -278,6 +266,26 @@ class Recorder:
             settings=self._identity,
         )
         return self._header
+
+
+def revision_of(role: str, settings: RecordingSettings, header: TraceHeader | None) -> str | None:
+    """Return which revision of a hub model to load: the commit that a trace was begun with, else the settings'."""
+    begun = "" if header is None else str(header.models[role].get("revision"))
+    asked: str | None = getattr(settings, f"{role}_revision")
+    return begun if COMMIT.fullmatch(begun) else asked
+
+
+def load_recorded(settings: RecordingSettings, header: TraceHeader | None) -> ModelPair:
+    """Load a recording's models, at the revisions of `revision_of`."""
+    return load_pair(
+        settings.slm,
+        settings.llm,
+        slm_drop_layers=settings.slm_drop_layers,
+        dtype=settings.dtype,
+        device=settings.device,
+        slm_revision=revision_of("slm", settings, header),
+        llm_revision=revision_of("llm", settings, header),
+    )
 
 
 def check_same_model(out: Path, header: TraceHeader, role: str, revision: str | None) -> None:
