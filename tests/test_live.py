@@ -34,6 +34,9 @@ POLICIES: list[dict[str, Any]] = [
     {"kind": "hlm", "draft_tokens": 3},
     {"kind": "hlm", "payload": {"kind": "top-k", "k": 4}},
     {"kind": "hlm", "payload": {"kind": "quantised", "levels": 8}},
+    {"kind": "hlm", "payload": {"kind": "truncated", "k": 4}},
+    {"kind": "hlm", "payload": {"kind": "ids", "replaced_by": "base-station"}},
+    {"kind": "periodic-hlm", "skip_rate": 0.4},
 ]
 
 

@@ -1,22 +1,26 @@
 """Policies: which keys each kind takes, what code of the user's own may be, and what rounds an answer is made of."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from traces import as_version
 from worlds import MadeUpSource, cell
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import POLICIES, ReadyPolicy, Scheme, ready_policy
 from uhlm_sim.cell.phones.rounds import Choices, Costs, Walk
-from uhlm_sim.errors import ScenarioError, SimulationError
+from uhlm_sim.errors import ScenarioError, SimulationError, TraceError
+from uhlm_sim.simulations import find_tokens
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.tree import Nodes
 
 HLM = DecodingRule("hlm")
 NUMBER = {"threshold": 0.43, "skip_rate": 0.3}
-TAKES = {"u-hlm": "threshold", "rand-hlm": "skip_rate"}
+TAKES = {"u-hlm": "threshold", "rand-hlm": "skip_rate", "periodic-hlm": "skip_rate"}
 COSTS = Costs(100, 0.05, 0.001, 0.0, 800.0, 10, piggyback=True)
 
 
@@ -116,6 +120,23 @@ def test_a_gate_cannot_change_what_other_policies_see(trace_file: Any, name: str
     policy = ReadyPolicy("mine", "own:rewrite", Trace.read(trace_file).source(HLM), False, Scheme(gate=rewrite))
     with pytest.raises(ValueError, match="read-only"):
         simulate(cell(), policy, 0)
+
+
+@pytest.mark.parametrize("key", ["threshold", "risk"])
+def test_a_gate_of_which_the_tokens_know_nothing_is_refused(trace_file: Any, tmp_path: Path, key: str) -> None:
+    """A threshold on NaN would keep no draft, in silence."""
+    threshold = 0.3 if key == "threshold" else {"risk": 0.1}
+    policy = {"kind": "u-hlm", "gate": "margin", "threshold": threshold}
+    assert ready(trace_file, policy).exact is not None
+    old = tmp_path / "old.parquet"
+    shutil.copy(trace_file, old)
+    with pytest.raises(TraceError, match=r"gate = 'margin' needs what a trace of its version doesn't hold"):
+        ready(as_version(2, old), policy)
+    synthetic = cell(tokens={"kind": "synthetic", "a": 0.8, "b": -0.1, "skip_rates": [{"threshold": 0.4, "rate": 0.5}]})
+    tokens = find_tokens(synthetic.tokens)
+    scenario = cell(tokens=synthetic.tokens.model_dump(exclude_unset=True), policy=[policy])
+    with pytest.raises(ScenarioError, match=r"policy.gate = 'margin': synthetic tokens have no distribution"):
+        ready_policy(0, scenario, tokens, find_names(scenario))
 
 
 def test_what_is_no_scheme_is_refused(trace_file: Any) -> None:

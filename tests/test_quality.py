@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from traces import as_version_1, read_trace, write_trace
+from traces import as_version, read_trace, write_trace
 from worlds import cell
 
 from uhlm_sim.cell.named import find_names
@@ -141,7 +141,7 @@ def test_an_encoder_that_is_not_there_is_named_with_what_to_do(name, message):
 
 def test_a_trace_of_version_1_is_read_with_quality_unknown(tmp_path):
     new = read_trace(tmp_path)
-    old = Trace.read(as_version_1(write_trace(tmp_path / "old.parquet")))
+    old = Trace.read(as_version(1, write_trace(tmp_path / "old.parquet")))
     assert old.header == replace(new.header, encoder=None)
     for name, values in new.columns.items():
         if name in QUALITY:
@@ -158,7 +158,7 @@ def test_a_trace_of_version_1_is_read_with_quality_unknown(tmp_path):
 
 
 def test_a_run_says_what_its_quality_is(tmp_path):
-    traces = read_trace(tmp_path), Trace.read(as_version_1(write_trace(tmp_path / "old.parquet")))
+    traces = read_trace(tmp_path), Trace.read(as_version(1, write_trace(tmp_path / "old.parquet")))
     scenario = cell()
     functions = find_names(scenario)
     ready = [ready_policy(0, scenario, trace, functions) for trace in traces]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from tiny_models import write_prompts
-from traces import as_version_1
+from traces import as_version
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.tokens.decoding_rule import DecodingRule
@@ -140,7 +140,7 @@ def test_recording_adds_the_quality_that_a_trace_lacks_and_no_token(settings, tm
     first = record(settings, REQUESTS[:3], out)
     assert first.header.encoder is None
     assert np.isnan(first.columns["quality_cosine"]).all()
-    as_version_1(out)
+    as_version(1, out)
     assert record(settings, REQUESTS[:3], out).header.encoder is None, "without an encoder there is nothing to add"
 
     told = []

@@ -44,7 +44,9 @@ def drawn(tokens: Synthetic, answers: int, rule: DecodingRule = HLM) -> pd.DataF
                 "position": tree.nodes.position,
                 "level": np.rint(tree.nodes.uncertainty * K).astype(int),
                 "beta": 1 - tree.nodes.accept_probability,
-                "skipped": rule.skips(np.rint(tree.nodes.uncertainty * K), tree.nodes.skip_coin, K),
+                "skipped": rule.skips(
+                    tree.nodes.position, np.rint(tree.nodes.uncertainty * K), tree.nodes.skip_coin, K
+                ),
             }
         )
         for tree in trees

@@ -1,5 +1,6 @@
 """The tree of recorded passes: walks replay what was recorded, and say where they leave it."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,8 +14,18 @@ from uhlm_sim.cell.phones.rounds import WHOLE, Costs, Walk, generated
 from uhlm_sim.cell.phones.schemes import Planner, Scheme
 from uhlm_sim.cell.phones.windows import Learner, windowed
 from uhlm_sim.settings.policy import Payload
-from uhlm_sim.tokens.messages import upload_bits
-from uhlm_sim.tokens.speculative import inverse_cdf, keep_largest, residual, round_to_lattice
+from uhlm_sim.tokens.decoding import truncate
+from uhlm_sim.tokens.decoding_rule import at_period
+from uhlm_sim.tokens.messages import message_of, top_k_by_token, upload_bits
+from uhlm_sim.tokens.speculative import (
+    LinearLaw,
+    inverse_cdf,
+    keep_largest,
+    residual,
+    round_to_lattice,
+    rounded_up,
+    tail_masses,
+)
 from uhlm_sim.tokens.trace import Trace
 
 COSTS = Costs(WHOLE, 0.05, 0.001, 0.0, 800.0, 10, piggyback=True)
@@ -24,6 +35,7 @@ SCHEME = {
     "llm": {},
     "u-hlm": {"threshold": 0.43, "gate": "uncertainty"},
     "rand-hlm": {"skip_rate": 0.3},
+    "periodic-hlm": {"skip_rate": 0.3},
 }
 
 
@@ -129,11 +141,68 @@ def test_a_quantised_upload_keeps_the_llms_law_and_a_top_k_one_does_not() -> Non
         assert rounded.sum() == pytest.approx(1)
         assert np.abs(rounded - x).max() <= 1.5 / 12
         assert law_of_committed(rounded, rounded, y) == pytest.approx(y)
+        cut = truncate(x, 3, None)
+        assert (cut > 0).sum() == 3
+        assert law_of_committed(cut, cut, y) == pytest.approx(y)
         assert law_of_committed(keep_largest(x, 8), x, y) == pytest.approx(y)
         assert largest.sum() == pytest.approx(1)
         # The law moves by no more than what is sent moves.
         moved = np.abs(law_of_committed(largest, x, y) - y).sum() / 2
         assert moved <= np.abs(largest - x).sum() / 2 + 1e-12
+
+
+def test_the_fewest_entries_that_lose_little_lose_no_more_than_they_may() -> None:
+    """CU-HLM's bound on the loss of k entries, computed in full beside its stand-in of twice the mass outside."""
+    rng, ladder, law, most = np.random.default_rng(3), (3, 10), LinearLaw(0.8, -0.1, 0.3), 0.5
+    x = rng.dirichlet(np.full(40, 0.1), 300).astype(np.float64)
+    draft = inverse_cdf(x, rng.random(300))
+    x_draft, u = x[np.arange(300), draft], rng.random(300)
+    made_up = MadeUpSource(tokens=300, vocabulary_size=40).tree(0, 0).nodes
+    nodes = replace(
+        made_up, x_draft=x_draft, y_draft=x_draft, uncertainty=u, tail_ladder=ladder, tail_mass=tail_masses(x, ladder)
+    )
+    message = top_k_by_token(nodes, 40.0 * 8, entry_bits=14, extra_bits=0, most_loss=most, law=law)
+    assert set(message.draft_bits) == {3.0 * 14, 10.0 * 14, 40.0 * 8}, "all three are used here"
+    softplus = np.log1p(np.exp([np.full(300, -1.0), -np.clip(0.8 * u - 0.1, 0, 1)]))
+    weight = (1 - x_draft) * softplus[0] + x_draft * softplus[1]
+    for k, bits in ((3, 42.0), (10, 140.0)):
+        loss = np.abs(keep_largest(x, k) - x).sum(axis=1) / weight
+        assert (loss[message.draft_bits == bits] <= most).all()
+        assert (loss[message.draft_bits > bits] > most / 2).all(), "twice the mass is at most twice the loss"
+
+
+def test_evenly_spaced_drafts_are_the_share_that_was_asked_for() -> None:
+    position = np.arange(1000)
+    for rate in (0.0, 0.1, 1 / 3, 0.5, 0.77, 1.0):
+        kept = at_period(position, rate)
+        assert kept.sum() == pytest.approx(1000 * rate, abs=1)
+        assert not kept.any() or np.ptp(np.diff(np.flatnonzero(kept))) <= 1, "never two spaces that differ by two"
+
+
+def test_a_token_that_the_phone_drew_is_told_with_its_next_upload() -> None:
+    """The LLM knows what it commits itself: only with ids, after a refusal, the phone has to tell 10 bits more."""
+    source = MadeUpSource(tokens=40, vocabulary_size=1000)
+    sent = {kind: message_of(Payload(kind=kind), 1000, bill="paper") for kind in ("full", "ids")}
+    extra = []
+    for message in sent.values():
+        rounds = Planner("any", Scheme(message=message), COSTS).plan(
+            Planner("any", Scheme(message=message), COSTS).walk(source.tree(0, 0))
+        )
+        bits = np.array([visit.payload_bits for visit in rounds])[1:]
+        extra.append(bits - bits.min())
+    refused = ~source.tree(0, 0).nodes.accepted[:-1]
+    assert 5 < refused.sum() < 35
+    np.testing.assert_array_equal(extra[0], 0)
+    np.testing.assert_array_equal(extra[1], 10.0 * refused)
+
+
+def test_a_tail_is_rounded_up_to_a_few_bits() -> None:
+    tails = np.random.default_rng(4).random(1000).astype(np.float32) ** 8
+    rounded = rounded_up(tails, 5)
+    assert (rounded >= tails).all()
+    assert (rounded <= tails * (1 + 1 / 16)).all()
+    np.testing.assert_array_equal(rounded_up(rounded, 5), rounded)
+    assert rounded_up(np.zeros(1), 5) == 0
 
 
 def test_a_fine_lattice_draws_the_same_drafts() -> None:

@@ -14,8 +14,8 @@ from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import (
     DIGEST_KEY,
     HEADER_KEY,
-    QUALITY,
     SCHEMA_VERSION,
+    SINCE,
     UNKNOWN_LEVEL,
     Columns,
     PathEntry,
@@ -33,6 +33,7 @@ RULES = (
     DecodingRule("llm"),
     DecodingRule("u-hlm", threshold=0.43),
     DecodingRule("rand-hlm", skip_rate=0.3),
+    DecodingRule("periodic-hlm", skip_rate=0.3),
 )
 
 
@@ -68,7 +69,9 @@ def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
                     )
                     draft = END if ends else draft
                     coin = draws.coin[position]
-                    skipped = drafted and bool(rule.skips(np.array([level]), draws.skip[position, None], SAMPLES)[0])
+                    skipped = drafted and bool(
+                        rule.skips(np.array([position]), np.array([level]), draws.skip[position, None], SAMPLES)[0]
+                    )
                     is_kept = skipped or not drafted or coin < accept_probability(x, y)
                     committed = int(draft if is_kept else rng.integers(3, END - 1))
                     answer.append(
@@ -87,6 +90,7 @@ def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
                             "end": committed == END,
                             "entropy": entropy,
                             "top1_probability": x,
+                            "second_probability": min(x, 1 - x) / 2,
                             "tail_3": tails[0],
                             "tail_10": tails[1],
                         }
@@ -139,13 +143,14 @@ def write_trace(file: Path, **changes: object) -> Path:
     return file
 
 
-def as_version_1(file: Path) -> Path:
-    """Rewrite a trace as the first version of this package wrote it, which knew no quality."""
+def as_version(version: int, file: Path) -> Path:
+    """Rewrite a trace as an earlier version of this package wrote it: 1 knew no quality, 2 no second probability."""
     table = pq.read_table(file)
     told = json.loads(table.schema.metadata[HEADER_KEY])
-    del told["encoder"]
-    header = json.dumps(told | {"schema_version": 1}, sort_keys=True, ensure_ascii=False).encode()
-    table = table.drop_columns(list(QUALITY))
+    if version == 1:
+        del told["encoder"]
+    header = json.dumps(told | {"schema_version": version}, sort_keys=True, ensure_ascii=False).encode()
+    table = table.drop_columns([name for since, names in SINCE.items() if since > version for name in names])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     digest = content_digest(header, columns).encode()
     pq.write_table(table.replace_schema_metadata({HEADER_KEY: header, DIGEST_KEY: digest}), file)

@@ -53,6 +53,7 @@ class MadeUpSource:
             skip_coin=uniform,
             entropy=rng.random(n),
             top1_probability=x_draft,
+            second_probability=(1 - x_draft) / 2,
             tail_mass=np.zeros((n, 0)),
             uncertainty_samples=self.uncertainty_samples,
             vocabulary_size=self.vocabulary_size,

@@ -328,13 +328,14 @@ def progress_bar() -> Iterator[Progress]:
 
 def calibrate_command(args: argparse.Namespace) -> None:
     """Print a trace's law, thresholds and risks and draw the law; of synthetic tokens print the fitted law."""
+    from uhlm_sim.analysis.figures.gates import gates_figure
     from uhlm_sim.analysis.figures.style import save
     from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
     from uhlm_sim.names import find_scenario, scenario_folder
     from uhlm_sim.scenario import SyntheticTokens
     from uhlm_sim.scenario_file import read_scenario
-    from uhlm_sim.tokens.calibration import calibrate_trace
-    from uhlm_sim.tokens.quality import answer_quality
+    from uhlm_sim.tokens.calibration import calibrate_trace, gate_risks
+    from uhlm_sim.tokens.calibration_text import calibration_text
     from uhlm_sim.tokens.synthetic_law import SyntheticLaw
     from uhlm_sim.tokens.trace import Trace
 
@@ -347,36 +348,12 @@ def calibrate_command(args: argparse.Namespace) -> None:
         args.trace = tokens.path
     trace = Trace.read(args.trace)
     _check_folder(args.out)
-    law = calibrate_trace(trace)
-
-    def interval(name: str) -> str:
-        low, high = law.intervals[name]
-        return f"[{low:.3f}, {high:.3f}]"
-
-    say(f"{args.trace}: LLM {trace.header.models['llm']['name']}, SLM {trace.header.models['slm']['name']}")
-    say(f"fitted on {law.tokens:,} tokens of {law.prompts} calibration prompts, judged on {trace.prompts} others\n")
-    say("                     this pair                      the paper")
-    say(f"a                    {law.a:>7.3f} {interval('a'):<20}   0.82")
-    say(f"b                    {law.b:>7.3f} {interval('b'):<20}  -0.06")
-    say(f"Delta = P(y_d < x_d) {law.delta:>7.3f} {interval('delta'):<20}   about 0.29, inferred from its thresholds")
-    for name, key, paper in (("risk-averse", "risk_averse", "0.073"), ("risk-prone", "risk_prone", "0.43")):
-        value = law.threshold(name)
-        say(f"{name:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
-    say(f"\nmean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}")
-    say("\nThe law, bin by bin (mean rejection probability, 95 % over prompts)")
-    bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0))
-    say(bins.drop(columns="level").to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    say("\nRisk E[beta; skipped] per token: predicted from the calibration prompts, realised on the others")
-    shown = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
-    say(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    say("own_: along the rule's own recorded path; the others along the prefixes of hlm")
-    say("\nAnswers, path by path (95 % over prompts): cosine to the LLM's, over HLM's; to the reference; error a token")
-    names = ["path", "cosine", "cosine_to_hlm", "cosine_to_hlm.low", "cosine_to_hlm.high", "reference"]
-    shown = answer_quality(trace)[[*names, "distribution_error"]]
-    say(shown.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    law, risks = calibrate_trace(trace), gate_risks(trace)
+    say(calibration_text(args.trace, trace, law, risks))
     thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "paper": 0.43}
     figure = uncertainty_figure(law.bins, law.a, law.b, thresholds)
     say(save(figure, args.out, "uncertainty_law"), sys.stderr)
+    say(save(gates_figure(risks), args.out, "gates"), sys.stderr)
 
 
 def _run_folder(name: str, *, resume: bool) -> Path:

@@ -14,6 +14,10 @@ PRESETS = {
     "roofline": 'base_station.llm with service.kind = "roofline"',
 }
 
+REPLACED_BY = {
+    "phone": "The LLM's distribution comes down after a refusal, and the phone draws from the residual.",
+    "base-station": "The LLM commits a token of its own, so the answer isn't its own in law.",
+}
 # Words that a key takes and that name no code: key -> word -> what it means. A test holds them against the schema.
 WORDS: dict[str, dict[str, str]] = {
     "tokens.kind": {
@@ -78,6 +82,7 @@ WORDS: dict[str, dict[str, str]] = {
         "uncertainty": "u: how often perturbed samples differ from the draft.",
         "entropy": "The entropy of the SLM's distribution, over its most.",
         "top1": "1 minus the SLM's largest probability.",
+        "margin": "1 minus the difference of its two largest probabilities.",
     },
     "policy.bill": {
         "paper": "An upload has the bits that the payload's paper counts.",
@@ -86,15 +91,19 @@ WORDS: dict[str, dict[str, str]] = {
     "uplink.payload.kind": {
         "full": "An upload carries the whole vocabulary's probabilities.",
         "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
+        "truncated": "It carries the k largest, from which the draft is drawn.",
         "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
         "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
     },
     "policy.payload.kind": {
         "full": "An upload carries the whole vocabulary's probabilities.",
         "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
+        "truncated": "It carries the k largest, from which the draft is drawn.",
         "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
         "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
     },
+    "uplink.payload.replaced_by": REPLACED_BY,
+    "policy.payload.replaced_by": REPLACED_BY,
     "downlink.kind": {
         "constant": "An answer takes base_station.downlink_s, whatever the load.",
         "shared": "Answers have bits and drain through a band of their own first.",

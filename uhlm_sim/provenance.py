@@ -15,7 +15,7 @@ from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.phones.request_file import rows_of
 from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.names import load_presets
-from uhlm_sim.scenario import Scenario
+from uhlm_sim.scenario import Payload, Scenario
 from uhlm_sim.settings.device_class import class_sizes
 from uhlm_sim.tokens.messages import upload_bits
 from uhlm_sim.tokens.token_set import TokenSet
@@ -91,6 +91,11 @@ def git_revision() -> str | None:
     return outputs[0].strip() + ("+" if outputs[1].strip() else "")
 
 
+def _weight(payload: Payload, vocabulary_size: int, bill: str) -> str:
+    most = "at most " if payload.most_loss is not None else ""
+    return f"{most}{upload_bits(payload, vocabulary_size, bill=bill):,.0f} bits"
+
+
 def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy], clamped: int) -> list[str]:
     """Return the assumptions behind the figures of this run, as sentences."""
     channel, uplink, station = scenario.channel, scenario.uplink, scenario.base_station
@@ -110,13 +115,12 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
             f"An upload carries {vocabulary:,} probabilities of {payload.bits_per_probability} bits"
             + (f", each with an index of {payload.bits_per_index} bits" if payload.bits_per_index else "")
             if payload.kind == "full"
-            else f"A draft's upload has {upload_bits(payload, vocabulary, bill='paper'):,.0f} bits ({payload.label})"
+            else f"A draft's upload has {_weight(payload, vocabulary, 'paper')} ({payload.label})"
         )
         + ("." if vocabulary == own_vocabulary else ", billed for another vocabulary than the trace's."),
     ]
     sentences += [
-        f"A draft's upload of {policy.label} has "
-        f"{upload_bits(policy.payload or payload, vocabulary, bill=policy.bill):,.0f} bits."
+        f"A draft's upload of {policy.label} has {_weight(policy.payload or payload, vocabulary, policy.bill)}."
         for policy in scenario.policy
         if policy.payload is not None or policy.bill != "paper"
     ]

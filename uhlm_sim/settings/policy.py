@@ -31,43 +31,77 @@ class Target(Section):
 class Payload(Section):
     """What an upload says of a draft. Bits by `kind`, with a vocabulary of V entries and b = bits_per_probability:
 
-    full: V (b + bits_per_index). top-k: k (b + bits_per_index). quantised: ceil(log2 C(levels + V - 1, V - 1)) +
-    ceil(log2 V). ids: ceil(log2 V) + b.
+    full: V (b + bits_per_index). top-k, truncated: k (b + bits_per_index). quantised: ceil(log2 C(levels + V - 1,
+    V - 1)) + ceil(log2 V). ids: ceil(log2 V) + b.
     """
 
-    kind: Literal["full", "top-k", "quantised", "ids"] = Field(
+    kind: Literal["full", "top-k", "truncated", "quantised", "ids"] = Field(
         "full",
-        description="all probabilities; the k largest; all, rounded to a lattice; the draft's id and probability",
+        description="all probabilities; the k largest; the k largest, from which the draft is drawn; all, rounded to a "
+        "lattice; the draft's id and probability",
     )
     bits_per_probability: int = Field(8, ge=1, le=64)
     bits_per_index: int | None = Field(
-        None, ge=0, le=64, description="full: 0, in the order of the vocabulary; top-k: ceil(log2 V)"
+        None,
+        ge=0,
+        le=64,
+        description="full: 0, in the order of the vocabulary; top-k: ceil(log2 V); truncated: 0, as its paper counts",
     )
-    k: int | None = Field(None, ge=1, le=10_000_000, description="top-k: entries of an upload")
+    k: int | None = Field(None, ge=1, le=10_000_000, description="top-k, truncated: entries of an upload")
+    most_loss: float | None = Field(
+        None, gt=0, le=100, description="top-k, in place of k: by token, the fewest entries that lose at most this"
+    )
     levels: int | None = Field(None, ge=1, le=100_000, description="quantised: probabilities are multiples of 1/levels")
+    replaced_by: Literal["phone", "base-station"] | None = Field(
+        None, description="ids: who replaces a refused draft; phone, which is sent the LLM's distribution"
+    )
 
     @model_validator(mode="after")
     def complete(self) -> "Payload":
-        for kind, key in (("top-k", "k"), ("quantised", "levels")):
-            if (getattr(self, key) is None) == (self.kind == kind):
-                raise ValueError(f"kind = '{kind}' needs {key}" if self.kind == kind else f"{key} belongs to {kind}")
-        if self.bits_per_index is not None and self.kind not in ("full", "top-k"):
-            raise ValueError("bits_per_index belongs to full and top-k")
+        owners = {
+            "k": ("top-k", "truncated"),
+            "most_loss": ("top-k",),
+            "levels": ("quantised",),
+            "replaced_by": ("ids",),
+            "bits_per_index": ("full", "top-k", "truncated"),
+        }
+        for key, kinds in owners.items():
+            if getattr(self, key) is not None and self.kind not in kinds:
+                raise ValueError(f"{key} belongs to {' and '.join(kinds)}")
+        if self.kind == "top-k" and (self.k is None) == (self.most_loss is None):
+            raise ValueError("kind = 'top-k' needs k or most_loss, one of them")
+        for kind, key in (("truncated", "k"), ("quantised", "levels")):
+            if self.kind == kind and getattr(self, key) is None:
+                raise ValueError(f"kind = '{kind}' needs {key}")
         return self
 
     @property
-    def loses_some(self) -> bool:
-        """Say whether the LLM judges by less than the whole distribution."""
-        return self.kind in ("top-k", "quantised")
+    def law(self) -> str:
+        """Return what decides which token an upload leads to, as `DecodingRule.payload` names it; "": all of x.
+
+        The bits of a number of entries that changes by token say nothing of it: there it is "" as well.
+        """
+        if self.kind == "top-k" and self.k is None:
+            return ""
+        own_token = self.replaced_by == "base-station"
+        return self.label if self.kind in ("top-k", "truncated", "quantised") or own_token else ""
 
     def keeps_law(self, vocabulary_size: int) -> bool:
         """Say whether what the LLM commits has its own law: where drafts are drawn from what it judges them by."""
-        return self.kind != "top-k" or (self.k or 0) >= vocabulary_size
+        if self.kind == "top-k":
+            return (self.k or 0) >= vocabulary_size
+        return self.replaced_by != "base-station"
 
     @property
     def label(self) -> str:
         """Return what it is called in a policy's label."""
-        return f"top-{self.k}" if self.kind == "top-k" else f"quantised-{self.levels}" if self.levels else self.kind
+        if self.most_loss is not None:
+            return f"top-k loss {self.most_loss:g}"
+        if self.replaced_by == "base-station":
+            return "ids-own-token"
+        kind = self.kind.removesuffix("-k")
+        number = self.k or self.levels
+        return kind if number is None else f"{kind}-{number}"
 
 
 class Policy(Section):
@@ -82,14 +116,15 @@ class Policy(Section):
     threshold: Rule | Annotated[float, Field(ge=0, le=1)] | Target | None = Field(
         None, description="u-hlm: a token with u at most this is kept; a rule of its paper, a number, a risk or a price"
     )
-    gate: Literal["uncertainty", "entropy", "top1"] | None = Field(
+    gate: Literal["uncertainty", "entropy", "top1", "margin"] | None = Field(
         None,
-        description="u-hlm: what the threshold is for: u; the entropy over its most; 1 - the largest probability",
+        description="u-hlm: what the threshold is for: u; the entropy over its most; 1 - the largest probability; or "
+        "1 - its distance from the second",
     )
     skip_rate: Literal["matched"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="rand-hlm: share of tokens kept; matched: as many as a u-hlm keeps"
+        None, description="rand-hlm, periodic-hlm: share of tokens kept; matched: as many as a u-hlm keeps"
     )
-    match: str | None = Field(None, description="rand-hlm: the policy whose skip rate is met; the first u-hlm if unset")
+    match: str | None = Field(None, description="the policy whose skip rate is met; the first u-hlm if unset")
     draft_tokens: Literal["best", "learnt", "confident"] | Annotated[int, Field(ge=1, le=MOST_DRAFTS)] | None = Field(
         None,
         description="drafts of one upload, a window; best: by a formula; learnt: while it runs; confident: up to the "

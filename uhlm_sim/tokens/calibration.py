@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.decoding_rule import DecodingRule, at_period
+from uhlm_sim.tokens.gates import DOUBTS
 from uhlm_sim.tokens.speculative import LinearLaw, grid_level, predicted_risk, rejection_probability
 from uhlm_sim.tokens.trace import Trace
 
@@ -125,6 +126,29 @@ def calibrate_trace(trace: Trace) -> Calibration:
         ),
         risk=_risk(trace, law, fitted, judged, samples),
     )
+
+
+def gate_risks(trace: Trace) -> pd.DataFrame:
+    """Return what each gate risks at each share of drafts that it keeps, on the evaluation prompts along hlm.
+
+    One row a gate and share, 1/20, 2/20, ... as near as its measure of doubt can tell drafts apart: ``gate``,
+    ``skip_rate``, and the mean beta of a kept draft, ``rejection_risk``, with ``low`` and ``high`` (95 % over prompts).
+    "random" keeps any draft as likely, "periodic" by `at_period`; "oracle" knows beta, which no phone does: no gate can
+    risk less. A measure that the trace doesn't know is left out. Raises TraceError if there is no path hlm.
+    """
+    table = trace.hlm_tokens("evaluation")
+    beta = rejection_probability(table["x_draft"], table["y_draft"])
+    prompts, positions = table["prompt"].to_numpy(), table["position"].to_numpy()
+    doubts = {gate: np.asarray(doubt(table, trace.header.vocabulary_size)) for gate, doubt in DOUBTS.items()}
+    doubts |= {"random": np.zeros(len(beta)), "oracle": beta}
+    rows = []
+    for share in np.arange(1, 21) / 20:
+        kept = {gate: doubt <= np.quantile(doubt, share) for gate, doubt in doubts.items() if not np.isnan(doubt).any()}
+        for gate, keeps in (kept | {"periodic": at_period(positions, share)}).items():
+            risk, low, high = clustered_mean(beta, prompts, keeps)
+            rows.append((gate, share if gate == "random" else float(keeps.mean()), risk, low, high))
+    names = ["gate", "skip_rate", "rejection_risk", "low", "high"]
+    return pd.DataFrame(rows, columns=names).drop_duplicates(["gate", "skip_rate"], ignore_index=True)
 
 
 def _bootstrap(tokens: pd.DataFrame, beta: NDArray[np.float64]) -> dict[str, tuple[float, float]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.decoding_rule import OWN_TOKEN, DecodingRule, at_period
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.model_checks import check_finite
 from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
@@ -32,13 +32,16 @@ from uhlm_sim.tokens.speculative import (
     keep_largest,
     probability_of,
     round_to_lattice,
+    rounded_up,
     softmax,
     tail_masses,
+    two_largest,
     uncertainty_level,
 )
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns
 from uhlm_sim.tokens.tree import NO_TOKEN, UNKNOWN, AnswerTree
 
+TAIL_BITS = 5  # of a tail mass, an upper bound that decides whether a verdict is known
 BLOCK_ROWS = 16  # rows of logits that one thread works on: a few megabytes, so that they stay in its cache
 
 Table = dict[str, NDArray[Any]]
@@ -123,7 +126,7 @@ def decode(
                 name: np.stack([of_payload[payload][name] for payload in payloads])[payload_of[path_rule], branch]
                 for name in of_payload[payloads[0]]
             }
-            skips = _skips(rules, path_rule, facts["level"], here["skip"][branch], settings)
+            skips = _skips(rules, path_rule, position, facts["level"], here["skip"][branch], settings)
             llm = is_llm[path_rule]
             kept = np.where(skips, facts["draft"], facts["verified"])
             committed = np.where(llm, facts["direct"], kept)
@@ -163,6 +166,7 @@ def _with_tokens(
 def _skips(
     rules: Sequence[DecodingRule],
     path_rule: NDArray[np.int64],
+    position: int,
     level: NDArray[np.integer],
     coin: NDArray[np.float64],
     settings: DecodingSettings,
@@ -175,7 +179,12 @@ def _skips(
         else levels.get(rule.kind, -1)
         for rule in rules
     ]
-    rates = [rule.skip_rate or 0.0 for rule in rules]
+    rates = [
+        float(at_period(np.array(position), rule.skip_rate or 0.0))
+        if rule.kind == "periodic-hlm"
+        else rule.skip_rate or 0.0
+        for rule in rules
+    ]
     return np.asarray((level <= np.array(highest)[path_rule]) | (coin < np.array(rates)[path_rule]))
 
 
@@ -198,7 +207,8 @@ def _known(
 
     Of another payload than "" only what was recorded under it counts.
     """
-    names = ("draft", "verdict", "by_llm", "uncertainty", "x_draft", "y_draft", "entropy", "top1_probability")
+    names = ["draft", "verdict", "by_llm", "uncertainty", "x_draft", "y_draft", "entropy", "top1_probability"]
+    names += ["second_probability"]
     known = {f"{payload} {name}": np.full(len(branch_node), np.nan) for payload in payloads for name in names}
     for payload in dict.fromkeys(payloads):
         tails: list[NDArray[np.floating]] = []
@@ -249,8 +259,8 @@ def token_facts(
 
     ``draws`` are one position's uniforms of `AnswerDraws` for each row of logits, and what `_known` says of it.
     ``verified`` is the draft or its replacement, ``direct`` the LLM's own draw. With a payload the LLM judges by what
-    is left of x (see `DecodingRule`), and ``x_draft`` is the draft's probability there; a quantised draft is drawn from
-    it.
+    is left of x (see `DecodingRule`), and ``x_draft`` is the draft's probability there; a quantised or truncated draft
+    is drawn from it.
     """
     x, y = (
         truncate(softmax(logits, settings.temperature), settings.top_k, settings.top_p)
@@ -258,6 +268,8 @@ def token_facts(
     )
     thetas = draw_thetas(settings.theta_law, draws["theta"])
     tails = tail_masses(x, settings.tail_ladder) if settings.tail_ladder else np.empty((len(x), 0))
+    tails = rounded_up(tails, TAIL_BITS)
+    first, second = two_largest(x)
 
     def recorded(payload: str, name: str, computed: NDArray[Any]) -> NDArray[Any]:
         known = draws.get(f"{payload} {name}")
@@ -269,17 +281,17 @@ def token_facts(
     full_draft = recorded("", "draft", inverse_cdf(x, draws["draft"]))
     facts = {}
     for payload in payloads:
-        kind, _, number = payload.partition("-")
-        sent = {"top": keep_largest, "quantised": round_to_lattice}[kind](x, int(number)) if payload else x
-        draft = full_draft
-        if kind == "quantised":
-            draft = recorded(payload, "draft", inverse_cdf(sent, draws["draft"]))
+        sent = _left_of(x, payload)
+        redraws = payload.startswith(("quantised", "truncated"))
+        draft = recorded(payload, "draft", inverse_cdf(sent, draws["draft"])) if redraws else full_draft
         level = uncertainty_level(x_logits, draft, thetas, draws["differ"])
-        u = recorded(payload if kind == "quantised" else "", "uncertainty", level / settings.uncertainty_samples)
+        u = recorded(payload if redraws else "", "uncertainty", level / settings.uncertainty_samples)
         x_draft = recorded(payload, "x_draft", probability_of(sent, draft))
         y_draft = recorded(payload, "y_draft", probability_of(y, draft))
         chance = accept_probability(x_draft, y_draft)
-        verified, _ = accept_or_resample(sent, y, draft, draws["coin"], draws["resample"], chance=chance)
+        verified, accepted = accept_or_resample(sent, y, draft, draws["coin"], draws["resample"], chance=chance)
+        if payload == OWN_TOKEN:
+            verified = np.where(accepted, draft, direct)
         facts[payload] = {
             "draft": draft,
             "level": np.rint(u * settings.uncertainty_samples).astype(level.dtype),
@@ -289,10 +301,21 @@ def token_facts(
             "verified": recorded(payload, "verdict", verified),
             "direct": direct,
             "entropy": recorded("", "entropy", entropy(x)),
-            "top1_probability": recorded("", "top1_probability", x.max(axis=1)),
+            "top1_probability": recorded("", "top1_probability", first),
+            "second_probability": recorded("", "second_probability", second),
             **{f"tail_{k}": recorded("", "tails", tails)[:, i] for i, k in enumerate(settings.tail_ladder)},
         }
     return facts
+
+
+def _left_of(x: Floats, payload: str) -> Floats:
+    """Return what the LLM knows of distributions x by a payload of `DecodingRule`."""
+    kind, _, number = payload.partition("-")
+    if kind == "top":
+        return keep_largest(x, int(number))
+    if kind == "quantised":
+        return round_to_lattice(x, int(number))
+    return truncate(x, int(number), None) if kind == "truncated" else x
 
 
 def truncate(x: Floats, top_k: int | None, top_p: float | None) -> Floats:

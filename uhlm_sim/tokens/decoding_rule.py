@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from uhlm_sim.errors import InputError, did_you_mean
 from uhlm_sim.tokens.speculative import grid_level
 
-RuleKind = Literal["hlm", "slm", "llm", "u-hlm", "rand-hlm"]
-PAYLOAD = re.compile("(top|quantised)-([1-9][0-9]{0,7})")
+RuleKind = Literal["hlm", "slm", "llm", "u-hlm", "rand-hlm", "periodic-hlm"]
+OWN_TOKEN = "ids-own-token"
+PAYLOAD = re.compile(f"(top|quantised|truncated)-([1-9][0-9]{{0,7}})|{OWN_TOKEN}")
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class DecodingRule:
 
     hlm asks the LLM for every token, slm for none, llm lets the LLM generate; u-hlm skips the LLM where u <=
     ``threshold`` (below 0 skips nothing, 1 or more everything); rand-hlm skips with probability
-    ``skip_rate``, whatever the token. ``payload`` is what an upload leaves of x, where that decides what is committed:
-    top-<k>, quantised-<levels>, or "" for all of it. Raises InputError for an unknown kind or payload, a number that
-    the kind has no use for, a missing one, NaN, or a rate outside [0, 1].
+    ``skip_rate``, whatever the token, periodic-hlm at positions evenly spaced (`at_period`). ``payload`` is what an
+    upload leaves of x, where that decides what is committed: top-<k>, quantised-<levels>, truncated-<k>, or "" for all
+    of it; with ids-own-token the LLM replaces a refused draft by its own token, a draw of y. Raises InputError for an
+    unknown kind or payload, a number that the kind has no use for, a missing one, NaN, or a rate outside [0, 1].
     """
 
     kind: RuleKind
@@ -37,18 +39,18 @@ class DecodingRule:
             raise InputError(f"rule '{self.kind}' is not one of {', '.join(kinds)}{did_you_mean(self.kind, kinds)}")
         if (self.threshold is not None) != (self.kind == "u-hlm"):
             raise InputError(f"rule {self.kind}: threshold = {self.threshold}; u-hlm needs one, no other rule has one")
-        if (self.skip_rate is not None) != (self.kind == "rand-hlm"):
+        if (self.skip_rate is not None) != (self.kind in ("rand-hlm", "periodic-hlm")):
             raise InputError(
-                f"rule {self.kind}: skip_rate = {self.skip_rate}; rand-hlm needs one, no other rule has one"
+                f"rule {self.kind}: skip_rate = {self.skip_rate}; rand-hlm and periodic-hlm need one, no other rule has"
             )
         if self.threshold is not None and math.isnan(self.threshold):
             raise InputError("rule u-hlm: threshold = nan; it must be a number")
         if self.skip_rate is not None and not 0 <= self.skip_rate <= 1:
-            raise InputError(f"rule rand-hlm: skip_rate = {self.skip_rate}; it must lie in [0, 1]")
+            raise InputError(f"rule {self.kind}: skip_rate = {self.skip_rate}; it must lie in [0, 1]")
         if self.payload and (not PAYLOAD.fullmatch(self.payload) or self.kind in ("slm", "llm")):
             raise InputError(
-                f"rule {self.kind}: payload = '{self.payload}'; hlm, u-hlm and rand-hlm may have top-<k> or "
-                "quantised-<levels>"
+                f"rule {self.kind}: payload = '{self.payload}'; a rule that sends drafts may have top-<k>, "
+                f"quantised-<levels>, truncated-<k> or {OWN_TOKEN}"
             )
 
     @property
@@ -83,19 +85,34 @@ class DecodingRule:
             return ("hlm" if level < 0 else "slm", 0.0)
         if self.skip_rate is not None:
             if 0 < self.skip_rate < 1:
-                return ("rand-hlm", round(self.skip_rate, 9))
+                return (self.kind, round(self.skip_rate, 9))
             return ("hlm" if self.skip_rate == 0 else "slm", 0.0)
         return (self.kind, 0.0)
 
     def skips(
-        self, level: NDArray[np.number], coin: NDArray[np.float64], uncertainty_samples: int
+        self,
+        position: NDArray[np.integer],
+        level: NDArray[np.number],
+        coin: NDArray[np.float64],
+        uncertainty_samples: int,
     ) -> NDArray[np.bool_]:
-        """Return which tokens the rule skips, by their K u (``level``) and rand-hlm's coin in [0, 1): arrays (n,)."""
+        """Return which tokens the rule skips, by position, K u (``level``) and a coin in [0, 1): arrays (n,)."""
         if self.threshold is not None:
             return np.asarray(level <= grid_level(self.threshold, uncertainty_samples))
+        if self.kind == "periodic-hlm":
+            return at_period(position, self.skip_rate or 0.0)
         if self.skip_rate is not None:
             return np.asarray(coin < self.skip_rate)
         return np.full(len(level), self.kind == "slm")
+
+
+def at_period(position: NDArray[np.integer], rate: float) -> NDArray[np.bool_]:
+    """Say which positions of an answer, from 0, are among a share ``rate`` of them that is spread evenly.
+
+    Position i is where floor((i + 1) rate) > floor(i rate): at 1/4 every fourth, the first of them the fourth.
+    """
+    count = np.floor(np.stack([position, position + 1]) * rate + 1e-9)
+    return np.asarray(count[1] > count[0])
 
 
 HLM, SLM, LLM = DecodingRule("hlm"), DecodingRule("slm"), DecodingRule("llm")

@@ -11,20 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uhlm_sim.tokens.decoding_rule import at_period
 from uhlm_sim.tokens.speculative import grid_level
 from uhlm_sim.tokens.tree import Nodes
 
 Gate = Callable[[Nodes], NDArray[np.bool_]]
 
 
-Doubt = Callable[[Any, Any, Any, int], Any]  # of u, entropy, largest probability and V, arrays or numbers
+Doubt = Callable[[Any, int], Any]  # of drafts, with the attributes of `Drafts` as arrays or numbers, and V
 
 # What a phone can tell of its draft from the SLM's distribution alone, in [0, 1], by the name of the gate.
 DOUBTS: dict[str, Doubt] = {
-    "uncertainty": lambda u, _entropy, _top1, _size: u,
-    "entropy": lambda _u, entropy, _top1, size: entropy / log(size),
-    "top1": lambda _u, _entropy, top1, _size: 1.0 - top1,
+    "uncertainty": lambda of, _size: of.uncertainty,
+    "entropy": lambda of, size: of.entropy / log(size),
+    "top1": lambda of, _size: 1.0 - of.top1_probability,
+    "margin": lambda of, _size: 1.0 - (of.top1_probability - of.second_probability),
 }
+MEASURED = ("uncertainty", "entropy", "top1_probability", "second_probability")  # what they are made of
 
 
 def keep_none(nodes: Nodes) -> NDArray[np.bool_]:
@@ -45,10 +48,14 @@ def keep_sure(nodes: Nodes, threshold: float, gate: str = "uncertainty") -> NDAr
     if gate == "uncertainty":
         level = grid_level(threshold, nodes.uncertainty_samples)
         return np.asarray(np.rint(nodes.uncertainty * nodes.uncertainty_samples) <= level)
-    doubt = DOUBTS[gate](nodes.uncertainty, nodes.entropy, nodes.top1_probability, nodes.vocabulary_size)
-    return np.asarray(doubt <= threshold)
+    return np.asarray(DOUBTS[gate](nodes, nodes.vocabulary_size) <= threshold)
 
 
 def keep_some(nodes: Nodes, skip_rate: float) -> NDArray[np.bool_]:
     """Keep each draft with probability `skip_rate`, by the node's coin, whatever the draft."""
     return np.asarray(nodes.skip_coin < skip_rate)
+
+
+def keep_every(nodes: Nodes, skip_rate: float) -> NDArray[np.bool_]:
+    """Keep a share `skip_rate` of the drafts, evenly spaced along the answer."""
+    return at_period(nodes.position, skip_rate)

@@ -149,6 +149,7 @@ class LiveTree(AnswerTree):
             skip_coin=self._tokens.draws(self.prompt, self.sample).skip[position],
             entropy=columns["entropy"].astype(np.float64),
             top1_probability=columns["top1_probability"].astype(np.float64),
+            second_probability=columns["second_probability"].astype(np.float64),
             tail_mass=np.stack([columns[f"tail_{k}"] for k in header.tail_ladder], axis=1).astype(np.float32),
             verdict=columns["verified"].astype(np.int32),
             by_llm=columns["direct"].astype(np.int32),
@@ -278,6 +279,10 @@ class Live:
     def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
         """Return the largest threshold of that risk on the calibration prompts; -1 keeps none."""
         return self.base.threshold_at(risk, gate)
+
+    def check_gate(self, gate: str) -> None:
+        """Raise TraceError if the recording doesn't know drafts by that measure of doubt."""
+        self.base.check_gate(gate)
 
     def acceptance(self) -> float:
         """Return the mean acceptance on the calibration prompts."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.settings.policy import Payload
+from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.tree import Nodes
 
 
@@ -21,7 +22,8 @@ class Message:
     """What uploads are, a value a node: the bits of a draft's upload, and whether the LLM accepts that draft.
 
     ``known`` is False at nodes where what the LLM commits was never recorded under this message; None: at none.
-    ``refusal_bits`` come down after a refusal where the downlink is shared; None: what downlink.on_resample says.
+    ``refusal_bits`` come down after a refusal where the downlink is shared, for the phone to replace the draft, so that
+    the base station has yet to be told its id; None: the LLM replaces it, at what downlink.on_resample says.
     """
 
     draft_bits: NDArray[np.float64]
@@ -62,6 +64,27 @@ def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabu
     return replace(message, known=certain | nodes.judged if nodes.payload else certain)
 
 
+def top_k_by_token(
+    nodes: Nodes, distribution_bits: float, *, entry_bits: int, extra_bits: int, most_loss: float, law: LinearLaw
+) -> Message:
+    """Send the largest probabilities, by token the fewest that lose at most `most_loss`; the LLM spreads the rest.
+
+    What k entries lose is sum_(i > k) |x_i - x'_i| / ((1 - x_d) l(-1) + x_d l(-beta_d)), with l(z) = ln(1 + e^z) and
+    beta_d = clip(a u + b, 0, 1) by the pair's own law (CU-HLM, arXiv 2505.11788, its equation 26 as told by others).
+    The sum is at most twice the mass outside the k largest, which stands for it here, and k is one of the trace's
+    ladder or V, where nothing is lost. Else as `top_k`.
+    """
+    beta = law.rejection(nodes.uncertainty)
+    weight = (1 - nodes.x_draft) * np.logaddexp(0, -1) + nodes.x_draft * np.logaddexp(0, -beta)
+    loses_little = 2 * nodes.tail_mass <= most_loss * weight[:, None]
+    fits = np.concatenate([loses_little, np.ones((len(nodes), 1), dtype=np.bool_)], axis=1)
+    place = fits.argmax(axis=1)
+    bits = np.append(np.array(nodes.tail_ladder) * entry_bits, distribution_bits)[place] + extra_bits
+    outside = np.concatenate([nodes.tail_mass, np.zeros((len(nodes), 1))], axis=1)[np.arange(len(nodes)), place]
+    is_whole = place == len(nodes.tail_ladder)
+    return Message(bits, nodes.accepted, known=is_whole | (nodes.accepted & (nodes.x_draft > outside)))
+
+
 def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
     """Send x rounded to multiples of 1/levels; the draft is drawn from the rounded distribution x'.
 
@@ -70,9 +93,18 @@ def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message
 
     Where it wasn't recorded draft and verdict on x stand for those on x'.
     """
-    known = nodes.judged if nodes.payload else np.zeros(len(nodes), dtype=np.bool_)
-    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
-    return replace(message, known=known) if nodes.tail_ladder else message
+    return _as_recorded(nodes, bits)
+
+
+def truncated(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    """Send the k largest probabilities, at sum 1 again; the draft is drawn from that distribution x'.
+
+    Accepted with probability min(1, y_d / x'_d), else replaced from norm(max(y - x', 0)), so the answer is the LLM's in
+    law (TK-SLT, arXiv 2509.04576). It weighs k (bits_per_probability + bits_per_index), the indices free unless billed.
+
+    Where it wasn't recorded draft and verdict on x stand for those on x'.
+    """
+    return _as_recorded(nodes, bits)
 
 
 def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
@@ -80,9 +112,29 @@ def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
 
     Verdict and replacement are those of the whole distribution, drawn at the phone (DSSD, arXiv 2507.12000), so the
     answer is the LLM's in law. It weighs ceil(log2 V) + bits_per_probability; a refusal a whole distribution downwards,
-    which takes time where the downlink is shared.
+    which takes time where the downlink is shared. The phone's next upload tells the id of what it drew.
     """
     return Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted, refusal_bits=distribution_bits)
+
+
+def ids_own_token(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    """Send the draft's id and its probability x_d; after a refusal the LLM commits a token of its own, a draw of y.
+
+    Without x it can't draw from norm(max(y - x, 0)), so the answer isn't the LLM's in law: a token t is committed with
+    probability min(x_t, y_t) + y_t sum_i max(x_i - y_i, 0). It weighs ceil(log2 V) + bits_per_probability.
+
+    Where it wasn't recorded a replacement from norm(max(y - x, 0)) stands for the LLM's own token.
+    """
+    message = _as_recorded(nodes, bits)
+    return message if message.known is None else replace(message, known=message.known | nodes.accepted)
+
+
+def _as_recorded(nodes: Nodes, bits: float) -> Message:
+    """Return messages of equal weight whose drafts or verdicts are known where they were recorded under the payload."""
+    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
+    if not nodes.tail_ladder:  # without distributions a message is no more than its bits
+        return message
+    return replace(message, known=nodes.judged if nodes.payload else np.zeros(len(nodes), dtype=np.bool_))
 
 
 def lattice_bits(vocabulary_size: int, levels: int) -> int:
@@ -104,28 +156,47 @@ def full_bits(payload: Payload, vocabulary_size: int) -> float:
 def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
     """Return what the upload of one draft weighs [bit].
 
-    With the bill "all" the draft's own id is counted where the payload's paper leaves it out: full and top-k.
+    With the bill "all" what the payload's paper leaves out is counted: the draft's own id (full, top-k, truncated) and
+    the ids of the entries (truncated). A number of entries that changes by token weighs at most that of all.
     """
-    of_id, per_probability = id_bits(vocabulary_size), payload.bits_per_probability
-    index = of_id if payload.bits_per_index is None else payload.bits_per_index
+    of_id = id_bits(vocabulary_size)
     if payload.kind == "quantised":
         return float(lattice_bits(vocabulary_size, payload.levels or 1) + of_id)
     if payload.kind == "ids":
-        return float(of_id + per_probability)
+        return float(of_id + payload.bits_per_probability)
     extra = of_id if bill == "all" else 0
-    if payload.kind == "top-k":
-        return float(min(payload.k or 1, vocabulary_size) * (per_probability + index) + extra)
+    if payload.k is not None:
+        return float(min(payload.k, vocabulary_size) * entry_bits(payload, vocabulary_size, bill=bill) + extra)
     return full_bits(payload, vocabulary_size) + extra
 
 
-def message_of(payload: Payload, vocabulary_size: int, *, bill: str) -> Messages:
-    """Return the message of a payload, billed by `upload_bits`."""
+def entry_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> int:
+    """Return what one of the largest probabilities weighs with its id [bit]."""
+    is_free = payload.kind == "truncated" and bill == "paper"
+    index = payload.bits_per_index
+    if index is None or (not index and bill == "all"):
+        index = 0 if is_free else id_bits(vocabulary_size)
+    return payload.bits_per_probability + index
+
+
+def message_of(payload: Payload, vocabulary_size: int, *, bill: str, law: LinearLaw | None = None) -> Messages:
+    """Return the message of a payload, billed by `upload_bits`; one with `most_loss` needs the pair's law."""
     bits = upload_bits(payload, vocabulary_size, bill=bill)
-    if payload.kind == "top-k":
-        return partial(top_k, bits=bits, k=min(payload.k or 1, vocabulary_size), vocabulary_size=vocabulary_size)
     if payload.kind == "full":
         return partial(_billed, bits=bits)
-    return partial({"quantised": quantised, "ids": ids}[payload.kind], bits=bits)
+    if payload.kind == "top-k" and payload.k is not None:
+        return partial(top_k, bits=bits, k=min(payload.k, vocabulary_size), vocabulary_size=vocabulary_size)
+    if payload.kind == "top-k":
+        assert payload.most_loss is not None
+        assert law is not None
+        per_entry, extra = (
+            entry_bits(payload, vocabulary_size, bill=bill),
+            int(bits - full_bits(payload, vocabulary_size)),
+        )
+        return partial(top_k_by_token, entry_bits=per_entry, extra_bits=extra, most_loss=payload.most_loss, law=law)
+    if payload.replaced_by == "base-station":
+        return partial(ids_own_token, bits=bits)
+    return partial({"quantised": quantised, "truncated": truncated, "ids": ids}[payload.kind], bits=bits)
 
 
 def _billed(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001

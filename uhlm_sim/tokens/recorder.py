@@ -32,7 +32,7 @@ from uhlm_sim.tokens.trace_file import (
     check_ranges,
     content_digest,
     in_file_order,
-    no_quality,
+    not_known,
     write_trace_file,
 )
 from uhlm_sim.tokens.tree import AnswerTree
@@ -124,7 +124,7 @@ class Recorder:
                 parts.save(columns, split, name, batch)
             self._done += slots
             self._progress(min(self._done, self._total), self._total)
-            self._columns.append(columns | {"path": index[columns["path"]]} | no_quality(len(columns["path"])))
+            self._columns.append(columns | {"path": index[columns["path"]]} | not_known(len(columns["path"])))
 
     def _trees(self, split: str) -> Mapping[str, Mapping[tuple[int, int], AnswerTree]]:
         """Return payload -> (prompt, sample) -> what is recorded already: new answers agree with it where they meet."""
@@ -212,7 +212,7 @@ class Recorder:
         if self._encoder is not None:
             encoder = self._encoder.describe()
             if header.encoder != encoder:
-                columns |= no_quality(len(columns["path"]))  # numbers of two encoders don't compare
+                columns |= not_known(len(columns["path"]))  # numbers of two encoders don't compare
                 packages = {**header.packages, **_versions([self._encoder.name.removeprefix(PACKAGE_PREFIX)])}
                 header = replace(header, encoder=encoder, packages=packages)
             columns = add_quality(header, columns, self._encoder, self._text, self._progress)

@@ -127,7 +127,7 @@ def resolve_rule(
 ) -> DecodingRule:
     """Return the rule with its numbers: of a trace, ``trace.law()`` and ``trace.skip_rate``.
 
-    ``requests`` are all rules asked for, among which a matched rand-hlm finds its u-hlm rule. Raises
+    ``requests`` are all rules asked for, among which a matched one finds its u-hlm rule. Raises
     InputError if it finds none, or if a fitted threshold is asked for without a law (no calibration prompts).
     """
     if request.skip_rate == "matched":
@@ -135,8 +135,8 @@ def resolve_rule(
         if match is None:
             match = next((other.threshold for other in requests if other.kind == "u-hlm"), None)
         if match is None:
-            raise InputError("rand-hlm with skip_rate = 'matched' needs a u-hlm rule to match")
-        rule = DecodingRule("rand-hlm", skip_rate=skip_rate(_u_hlm(match, law)))
+            raise InputError(f"{request.kind} with skip_rate = 'matched' needs a u-hlm rule to match")
+        rule = DecodingRule(request.kind, skip_rate=skip_rate(_u_hlm(match, law)))
     elif request.kind == "u-hlm" and request.threshold is not None:
         rule = _u_hlm(request.threshold, law)
     else:

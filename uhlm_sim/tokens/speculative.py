@@ -220,6 +220,18 @@ def tail_masses(x: Floats, ladder: Sequence[int]) -> Floats:
     return np.stack([below[..., max(deepest - k, 0)] for k in ladder], axis=-1)
 
 
+def two_largest(x: Floats) -> tuple[Floats, Floats]:
+    """Return the largest and the second largest member of each distribution (..., V), V at least 2."""
+    second, first = np.moveaxis(np.partition(x, x.shape[-1] - 2, axis=-1)[..., -2:], -1, 0)
+    return first, second
+
+
+def rounded_up(values: Floats, bits: int) -> Floats:
+    """Return numbers >= 0 rounded up to so many significant bits: an upper bound stays one, and compresses better."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.ceil(mantissa * 2**bits) / 2**bits, exponent), dtype=values.dtype)
+
+
 # -- the linear law, the two thresholds, the risk ------------------------------------------------------------
 
 

@@ -79,12 +79,12 @@ class Synthetic:
 
         Raises ScenarioError for another gate, of which nothing is known.
         """
-        self._check_gate(gate)
+        self.check_gate(gate)
         return self.fitted.linear
 
     def threshold_at(self, risk: float, gate: str = "uncertainty") -> float:
         """Return the largest threshold on the grid at which the mean beta of kept drafts is at most ``risk``; or -1."""
-        self._check_gate(gate)
+        self.check_gate(gate)
         law = self.fitted
         kept = law.probability.cumsum()
         mean = (law.probability * law.mean_beta).cumsum() / np.where(kept > 0, kept, 1)
@@ -92,7 +92,8 @@ class Synthetic:
         return float(law.uncertainty[fits[-1]]) if len(fits) else -1.0
 
     @staticmethod
-    def _check_gate(gate: str) -> None:
+    def check_gate(gate: str) -> None:
+        """Raise ScenarioError for any gate but uncertainty."""
         if gate != "uncertainty":
             raise ScenarioError(f"policy.gate = '{gate}': synthetic tokens have no distribution; they know uncertainty")
 
@@ -110,7 +111,7 @@ class Synthetic:
     def answer(self, prompt: int, sample: int = 0) -> AnswerTree:
         """Return one answer. Its draws are keyed by prompt and position, and by no rule.
 
-        ``x_draft`` is 1, so that y_draft / x_draft = 1 - beta; ``entropy`` and ``top1_probability`` are NaN and
+        ``x_draft`` is 1, so that y_draft / x_draft = 1 - beta; ``entropy`` and the largest probabilities are NaN and
         ``tail_mass`` has no column, since nothing is known of them.
         """
         settings, name = self.settings, ("synthetic", prompt, sample)
@@ -137,6 +138,7 @@ class Synthetic:
             skip_coin=draws.skip,
             entropy=unknown,
             top1_probability=unknown,
+            second_probability=unknown,
             tail_mass=np.empty((count, 0), dtype=np.float32),
             uncertainty_samples=settings.uncertainty_samples,
             vocabulary_size=settings.vocabulary_size,

@@ -36,6 +36,10 @@ class TokenSet(Protocol):
         """Return the largest threshold at which the mean beta of kept drafts is at most ``risk``; -1 keeps none."""
         ...
 
+    def check_gate(self, gate: str) -> None:
+        """Raise InputError if drafts aren't known by that measure of doubt."""
+        ...
+
     def acceptance(self) -> float:
         """Return the mean probability that the LLM accepts a draft, E[1 - beta]."""
         ...

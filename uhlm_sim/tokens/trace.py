@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,7 +64,7 @@ class TraceSource:
     """Answers of one rule from a trace.
 
     Exact where the rule's own path was recorded. Else teacher-forced: the rule decides by u (rand-hlm by its
-    coin) along the prefixes of the `hlm` path, whose text and length stay.
+    coin, periodic-hlm by the position) along the prefixes of the `hlm` path, whose text and length stay.
     """
 
     trace: "Trace"
@@ -196,7 +197,7 @@ class Trace:
         if rule.skip_rate is not None:
             key = self.header.prompts[answer.prompt].id
             coin = answer_draws(self.header.seed, key, answer.sample, len(answer), grid).skip
-        return rule.skips(np.rint(answer.uncertainty * grid), coin, grid)
+        return rule.skips(np.arange(len(answer)), np.rint(answer.uncertainty * grid), coin, grid)
 
     # -- what it says about the models -----------------------------------------------------------------------
 
@@ -265,8 +266,18 @@ class Trace:
         return float(doubt[fits[-1]]) if len(fits) else -1.0
 
     def _doubt(self, table: pd.DataFrame, gate: str) -> NDArray[np.float64]:
-        u, entropy, top1 = (table[name].to_numpy() for name in ("uncertainty", "entropy", "top1_probability"))
-        return np.asarray(DOUBTS[gate](u, entropy, top1, self.header.vocabulary_size))
+        self.check_gate(gate)
+        return np.asarray(DOUBTS[gate](table, self.header.vocabulary_size))
+
+    @cache  # noqa: B019
+    def check_gate(self, gate: str) -> None:
+        """Raise TraceError if drafts aren't known by a measure of doubt: an older version of the file hadn't all."""
+        drafted = self._columns["level"] != UNKNOWN_LEVEL
+        if np.isnan(DOUBTS[gate](SimpleNamespace(**self._arrays), self.header.vocabulary_size)[drafted]).any():
+            raise TraceError(
+                f"trace {self.file}: gate = '{gate}' needs what a trace of its version doesn't hold; record it anew "
+                "under another name"
+            )
 
     def check_max_tokens(self, max_tokens: int) -> None:
         """Raise TraceError if ``max_tokens`` is more than was recorded and some answers were cut there."""
@@ -349,5 +360,6 @@ def _replay_arrays(header: TraceHeader, columns: Columns) -> dict[str, NDArray[A
         "skipped": columns["skipped"],
         "entropy": known("entropy"),
         "top1_probability": known("top1_probability"),
+        "second_probability": known("second_probability"),
         "tail_mass": tail_mass,
     }

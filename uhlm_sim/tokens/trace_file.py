@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,8 +26,9 @@ from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.prompts import SPLITS
 
-SCHEMA_VERSION = 2
-READABLE = (1, SCHEMA_VERSION)  # version 1 knew no quality: it is read as not known
+SCHEMA_VERSION = 3
+# What a version has that the ones before hadn't: it is read as not known from their files.
+SINCE = {2: QUALITY, 3: ("second_probability",)}
 HEADER_KEY, DIGEST_KEY = b"uhlm_sim.trace", b"uhlm_sim.sha256"
 MOST_ROWS = 10**8  # some 5 GB in memory
 UNKNOWN_LEVEL = 255  # the rule `llm` drafts nothing, so it has no uncertainty
@@ -52,6 +53,7 @@ COLUMNS: dict[str, str] = {
     "end": "bool",  # committed the end token
     "entropy": "float16",  # of x, nats
     "top1_probability": "float16",  # of x
+    "second_probability": "float16",  # of x: of the token after the most probable one
     "quality_cosine": "float32",  # to the LLM's answer; of the whole answer, in each of its rows
     "quality_cosine_reference": "float32",  # to the prompt's reference answer, as above
     "tail": "float16",  # mass of x outside its top k
@@ -161,9 +163,14 @@ def content_digest(header: bytes, columns: Columns) -> str:
     return digest.hexdigest()
 
 
-def no_quality(rows: int) -> Columns:
-    """Return the columns of quality for answers of which none is known."""
-    return {name: np.full(rows, np.nan, dtype=COLUMNS[name]) for name in QUALITY}
+def not_known(rows: int, names: Sequence[str] = QUALITY) -> Columns:
+    """Return columns of which nothing is known: those of quality unless others are named."""
+    return {name: np.full(rows, np.nan, dtype=COLUMNS[name]) for name in names}
+
+
+def _later_than(version: int) -> list[str]:
+    """Return the columns that a version of the schema hadn't yet."""
+    return [name for since, names in SINCE.items() if since > version for name in names]
 
 
 def in_file_order(header: TraceHeader, columns: Columns) -> Columns:
@@ -212,7 +219,7 @@ def write_trace_file(out: Path, header: TraceHeader, columns: Columns) -> None:
             compression="zstd",
             compression_level=22,
             use_dictionary=["prompt", "sample", "path"],
-            use_byte_stream_split=["x_draft", "y_draft", "top1_probability"],
+            use_byte_stream_split=["x_draft", "y_draft", "top1_probability", "second_probability"],
             data_page_size=1 << 26,
             write_statistics=False,
             store_schema=False,
@@ -232,8 +239,9 @@ def read_trace_header(path: Path) -> TraceHeader:
 
 
 def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
-    """Return header, columns and digest of a trace file; one of version 1 comes as one of this version, unscored.
+    """Return header, columns and digest of a trace file.
 
+    One of an earlier version comes as one of this, with NaN for what it hadn't.
     Raises TraceError, in one sentence with the file's name, if it is truncated, damaged, foreign, or of
     another schema version.
     """
@@ -247,9 +255,9 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
     columns = {name: table[name].to_numpy() for name in names if name in table.column_names}
     if content_digest(header_json, columns) != digest:
         raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
-    if version == 1:
-        header = replace(header, schema_version=SCHEMA_VERSION)
-        columns |= no_quality(len(columns["prompt"]))
+    header = replace(header, schema_version=SCHEMA_VERSION)
+    columns |= not_known(len(columns["prompt"]), _later_than(version))
+    columns = {name: columns[name] for name in names}
     check_ranges(path, header, columns)
     return header, columns, digest
 
@@ -278,7 +286,7 @@ def _announced(path: Path, file: pq.ParquetFile) -> tuple[TraceHeader, bytes, st
         raise TraceError(f"trace {path}: a parquet file, but not a trace of this package (it has no trace header)")
     try:
         version = json.loads(metadata[HEADER_KEY])["schema_version"]
-        if type(version) is not int or version not in READABLE:
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise TraceError(
                 f"trace {path}: schema version {version}, but this package reads {SCHEMA_VERSION}; "
                 "record it again with `uhlm-sim record`"
@@ -287,8 +295,7 @@ def _announced(path: Path, file: pq.ParquetFile) -> tuple[TraceHeader, bytes, st
         for entry in header.paths:
             entry.rule  # noqa: B018 - a header with an impossible rule is refused here, not in the middle of a run
         expected = column_dtypes(header.tail_ladder)
-        if version == 1:
-            expected = {name: dtype for name, dtype in expected.items() if name not in QUALITY}
+        expected = {name: dtype for name, dtype in expected.items() if name not in _later_than(version)}
         types = {name: pa.from_numpy_dtype(dtype) for name, dtype in expected.items()}
         types_there = dict(zip(schema.names, schema.types, strict=True))
         if types_there != types or len(schema.names) != len(types_there):

@@ -21,7 +21,16 @@ from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader
 
 ENDS, UNKNOWN = -1, -2  # in place of a node: the answer ends there; no recorded answer went there
 NO_TOKEN = -1
-FACTS = ("uncertainty", "x_draft", "y_draft", "accept_coin", "entropy", "top1_probability", "tail_mass")
+FACTS = (
+    "uncertainty",
+    "x_draft",
+    "y_draft",
+    "accept_coin",
+    "entropy",
+    "top1_probability",
+    "second_probability",
+    "tail_mass",
+)
 
 Integers = NDArray[np.integer]
 Floats = NDArray[np.floating]
@@ -32,9 +41,10 @@ class Drafts:
     """Drafts at some prefixes: arrays of length n that can't be written to, since the policies of a run share them.
 
     ``draft`` is the SLM's token, ``uncertainty`` its u on the grid 0, 1/K, ..., 1, ``x_draft`` and ``y_draft`` its
-    probabilities under SLM and LLM; ``accept_coin`` in [0, 1) decides on it. ``entropy`` (nats) and
-    ``top1_probability`` belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its mass outside the top k
-    for each k of the trace's ladder. Where only answers of the LLM alone came by, all that a draft would have is NaN.
+    probabilities under SLM and LLM; ``accept_coin`` in [0, 1) decides on it. ``entropy`` (nats), ``top1_probability``
+    and ``second_probability``, its two largest, belong to the SLM's distribution, and ``tail_mass`` (n, ladder) is its
+    mass outside the top k for each k of the trace's ladder, rounded up to a few bits. Where only answers of the LLM
+    alone came by, all that a draft would have is NaN.
     """
 
     draft: Integers
@@ -44,6 +54,7 @@ class Drafts:
     accept_coin: Floats
     entropy: Floats
     top1_probability: Floats
+    second_probability: Floats
     tail_mass: Floats
 
     def __post_init__(self) -> None:

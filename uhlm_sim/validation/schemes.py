@@ -110,8 +110,8 @@ class Flagged:
         return chain(
             prompt, sample, 1, verdict=tokens, draft=tokens, uncertainty=none, x_draft=np.ones(count),
             y_draft=self.accepted.astype(np.float64), accept_coin=coins, skip_coin=coins, entropy=none,
-            top1_probability=none, tail_mass=np.empty((count, 0)), uncertainty_samples=self.uncertainty_samples,
-            vocabulary_size=self.vocabulary_size,
+            top1_probability=none, second_probability=none, tail_mass=np.empty((count, 0)),
+            uncertainty_samples=self.uncertainty_samples, vocabulary_size=self.vocabulary_size,
         )  # fmt: skip
 
 

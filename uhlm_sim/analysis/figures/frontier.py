@@ -38,11 +38,13 @@ LADDERS: dict[str, LineStyleType] = {
     U_HLM: "-",
     f"{U_HLM} by entropy": (0.0, (1.0, 1.0)),
     f"{U_HLM} by top1": (0.0, (5.0, 1.0, 1.0, 1.0)),
+    f"{U_HLM} by margin": (0.0, (3.0, 1.0)),
     f"{U_HLM} by price": (0.0, (2.0, 1.0)),
     "rand-hlm": (0.0, (4.0, 1.5)),
+    "periodic-hlm": (0.0, (1.0, 2.0)),
 }
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
-MARKERS = {"hlm": "s", "slm": "D", "rand-hlm": "^"} | dict(zip(list(LADDERS)[:4], "ovpX", strict=True))
+MARKERS = {"hlm": "s", "slm": "D"} | dict(zip(LADDERS, "ovpPX^<", strict=True))
 LADDER_LENGTH = 3
 APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the last has a label
 

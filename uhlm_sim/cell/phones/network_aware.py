@@ -1,6 +1,7 @@
 """Schemes that look at the network: what they keep follows what asking the LLM would cost now."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 from uhlm_sim.cell.phones.rounds import Cell, Round, Walk
 from uhlm_sim.tokens import gates
@@ -18,9 +19,7 @@ def priced(walk: Walk, cell: Cell, *, price_s: float, law: LinearLaw, gate: str)
     doubt = gates.DOUBTS[gate]
     while walk.left:
         nodes, node = walk.nodes, walk.node
-        u = doubt(
-            nodes.uncertainty.item(node), nodes.entropy.item(node), nodes.top1_probability.item(node),
-            nodes.vocabulary_size,
-        )  # fmt: skip
+        of_draft = SimpleNamespace(**{name: getattr(nodes, name).item(node) for name in gates.MEASURED})
+        u = doubt(of_draft, nodes.vocabulary_size)
         beta = min(max(law.a * u + law.b, 0.0), 1.0)
         yield walk.keep() if beta * price_s < cell.visit_s(walk.draft_bits) else walk.send()

@@ -19,7 +19,7 @@ from uhlm_sim.errors import ScenarioError, in_words
 from uhlm_sim.seams import Named, NamedFunctions, Seam
 from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
-from uhlm_sim.tokens.gates import keep_all, keep_none, keep_some, keep_sure
+from uhlm_sim.tokens.gates import keep_all, keep_every, keep_none, keep_some, keep_sure
 from uhlm_sim.tokens.messages import full_bits, full_distribution, id_bits, message_of, upload_bits
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
@@ -62,6 +62,15 @@ def rand_hlm(skip_rate: float) -> Scheme:
     return Scheme(gate=partial(keep_some, skip_rate=skip_rate))
 
 
+def periodic_hlm(skip_rate: float) -> Scheme:
+    """Keep a share `skip_rate` of the drafts, evenly spaced along the answer, send the others as HLM does.
+
+    Draft i, from 0, is kept where floor((i + 1) skip_rate) > floor(i skip_rate): the baseline that needs neither a
+    measure of doubt nor a coin.
+    """
+    return Scheme(gate=partial(keep_every, skip_rate=skip_rate))
+
+
 def slm() -> Scheme:
     """Keep every draft: the phone answers alone, with neither uplink nor LLM."""
     return Scheme(gate=keep_all)
@@ -76,6 +85,7 @@ POLICIES: dict[str, Callable[..., Scheme]] = {
     "hlm": hlm,
     "u-hlm": u_hlm,
     "rand-hlm": rand_hlm,
+    "periodic-hlm": periodic_hlm,
     "slm": slm,
     "llm": llm,
 }
@@ -113,7 +123,8 @@ class ReadyPolicy:
             return f"threshold {self.threshold:.4f} of {self.gate}"
         if self.threshold is not None:
             return f"threshold {self.threshold:.4f} {words(self.threshold, self.source.uncertainty_samples)}"
-        return f"skips {100 * self.skip_rate:.1f} % of the tokens at random" if self.skip_rate is not None else ""
+        how = "evenly spaced" if self.kind == "periodic-hlm" else "at random"
+        return f"skips {100 * self.skip_rate:.1f} % of the tokens, {how}" if self.skip_rate is not None else ""
 
 
 def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:
@@ -124,12 +135,11 @@ def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRe
     other = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
     match = None if isinstance(other, settings.Target) else other
     payload = policy.payload or scenario.uplink.payload
-    left_of_x = payload.label if payload.loses_some else ""
     threshold = None if isinstance(policy.threshold, settings.Target) else policy.threshold
     if policy.threshold is not None and (threshold is None or policy.gate not in (None, UNCERTAINTY)):
-        return RuleRequest("hlm", payload=left_of_x)
+        return RuleRequest("hlm", payload=payload.law)
     kind = cast("RuleKind", policy.kind)
-    return RuleRequest(kind, threshold if kind == "u-hlm" else None, policy.skip_rate, match, left_of_x)
+    return RuleRequest(kind, threshold if kind == "u-hlm" else None, policy.skip_rate, match, payload.law)
 
 
 def threshold_of(policy: settings.Policy, tokens: TokenSet) -> float | None:
@@ -155,6 +165,8 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
     """Resolve the scenario's policy number `index` on its tokens. Raises ScenarioError or TraceError."""
     policy = scenario.policy[index]
     named = functions[f"policy.{index}.kind"]
+    if policy.gate is not None:
+        tokens.check_gate(policy.gate)
     windows_by_doubt = policy.draft_tokens == "confident"
     for name in KEYS:
         if getattr(policy, name) is not None and name not in named.asks and not (windows_by_doubt and name in OF_DOUBT):
@@ -237,7 +249,10 @@ def _composed(
             raise ScenarioError(f"{key}.{name}: {policy.kind} makes rounds of its own")
     payload = policy.payload or scenario.uplink.payload
     if scheme.message is full_distribution:
-        message = message_of(payload, vocabulary_size, bill=policy.bill)
+        if payload.most_loss is not None and sends_drafts:
+            tokens.check_gate("top1")  # which takes a distribution, too
+        law = None if payload.most_loss is None else tokens.law()
+        message = message_of(payload, vocabulary_size, bill=policy.bill, law=law)
         scheme = replace(scheme, message=message, keeps_law=not sends_drafts or payload.keeps_law(vocabulary_size))
     price_s, gate = price_of(policy), policy.gate or UNCERTAINTY
     if price_s is not None:

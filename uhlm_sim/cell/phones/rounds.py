@@ -239,7 +239,8 @@ class Walk:
             llm_tokens, context = begin - self._processed + processed, self.prompt_tokens + self._processed
             bits += costs.id_bits * (begin - self._known_ids)
         self._processed = begin + min(accepted, processed)
-        self._known_ids = begin + committed
+        replaced_here = refused and self._choices.refusal_bits is not None
+        self._known_ids = begin + (accepted if replaced_here else committed)
         return Round(
             drafts_s[:drafted],
             drafts_s[0] if drafted == 1 else sum(drafts_s[:drafted]),
