@@ -200,7 +200,8 @@ def test_a_tail_is_rounded_up_to_a_few_bits() -> None:
     tails = np.random.default_rng(4).random(1000).astype(np.float32) ** 8
     rounded = rounded_up(tails, 5)
     assert (rounded >= tails).all()
-    assert (rounded <= tails * (1 + 1 / 16)).all()
+    assert (rounded <= tails * (1 + 1 / 16) + 2.0**-16).all()
+    np.testing.assert_array_equal(rounded.astype(np.float16), rounded)
     np.testing.assert_array_equal(rounded_up(rounded, 5), rounded)
     assert rounded_up(np.zeros(1), 5) == 0
 

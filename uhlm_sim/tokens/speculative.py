@@ -226,10 +226,13 @@ def two_largest(x: Floats) -> tuple[Floats, Floats]:
     return first, second
 
 
-def rounded_up(values: Floats, bits: int) -> Floats:
-    """Return numbers >= 0 rounded up to so many significant bits: an upper bound stays one, and compresses better."""
-    mantissa, exponent = np.frexp(values)
-    return np.asarray(np.ldexp(np.ceil(mantissa * 2**bits) / 2**bits, exponent), dtype=values.dtype)
+def rounded_up(values: Floats, bits: int, finest: int = -16) -> Floats:
+    """Return numbers >= 0 rounded up to so many significant bits, and to multiples of 2**finest.
+
+    An upper bound stays one, in 16 bits too, and compresses better.
+    """
+    step = np.maximum(np.frexp(values)[1] - bits, finest)
+    return np.asarray(np.ldexp(np.ceil(np.ldexp(values, -step)), step), dtype=values.dtype)
 
 
 # -- the linear law, the two thresholds, the risk ------------------------------------------------------------
