@@ -247,6 +247,17 @@ def test_keys_that_no_chosen_kind_reads_are_told_once() -> None:
         assert unread_keys(load(file.stem)) == [], file.stem
 
 
+def test_what_a_preset_fills_in_beside_given_numbers_and_values_of_a_wrong_unit_are_told() -> None:
+    given = {"device.slm_token_s": 0.01, "uplink.bandwidth_hz": 20, "sweep": {"base_station.downlink_s": [0.005, 50.0]}}
+    assert cautions(load("quickstart", given)) == [
+        "device: slm_token_s = 0.01 is given, slm_prefill_token_s = 0.016667 comes from the preset 'phone-1b-bf16'",
+        "uplink.bandwidth_hz = 20 is outside 10000 to 1e+10, what radio systems use, in Hz: is its unit right?",
+        "base_station.downlink_s = 50 is outside 1e-05 to 2, what the way back takes, in seconds: is its unit right?",
+    ]
+    both = {"device.slm_token_s": 0.01, "device.slm_prefill_token_s": 0.001}
+    assert cautions(load("quickstart", both)) == []
+
+
 def test_work_that_takes_long_in_silence_is_told_before_it_begins(tmp_path: Path) -> None:
     crowd = load("quickstart", {"traffic.devices": 100_000})
     assert [sentence.partition(",")[0] for sentence in cautions(crowd)] == [

@@ -126,9 +126,10 @@ def test_slm_is_the_device_alone():
     assert (records.stations[["arrivals", "present_s", "busy_s", "bits"]] == 0).all(axis=None)
 
 
-def test_llm_sends_the_prompt_once_and_its_downlink_is_pipelined():
+@pytest.mark.parametrize("sync", ["piggyback", "free"])
+def test_llm_sends_the_prompt_once_and_its_downlink_is_pipelined(sync):
     """Token n is at the phone ids/rate + t(prompt) + n t(1) + downlink after the request: one downlink in all."""
-    records = one_phone(ready("llm"))
+    records = one_phone(ready("llm"), sync=sync)
     tokens = committed(records).merge(records.requests[["request", "arrived_s"]], on="request")
     n = tokens["position"]
     expected = PROMPT * ID_BITS / RATE + t(PROMPT) + n * t(1) + DOWNLINK_S

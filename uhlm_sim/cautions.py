@@ -1,15 +1,28 @@
-"""What is told of a scenario before the first event: keys that have no effect, and work that takes long in silence."""
+"""What is told of a scenario before the first event: keys without effect, mixed presets, odd values, long work."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from channel_models import CHANNELS
+from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import READ_BY, Downlink, Link, Scenario, Section
 from uhlm_sim.scenario_file import sweep_points
+from uhlm_sim.settings.base_station import ROOFLINE
 
 LONG_TOKENS, TOKENS_A_MINUTE = 20e6, 1.5e6  # of one simulation, as a common machine plays them
 LARGE_BYTES = 20e6
+# Key -> what machines and cells have, generously, and whose that is.
+USUAL: dict[str, tuple[float, float, str]] = {
+    "uplink.bandwidth_hz": (1e4, 1e10, "radio systems use, in Hz"),
+    "uplink.access_s": (1e-5, 2.0, "an access takes, in seconds"),
+    "channel.mean_snr_db": (-20.0, 60.0, "links have, in dB"),
+    "device.slm_token_s": (1e-4, 5.0, "a phone takes for a token, in seconds"),
+    "device.slm_prefill_token_s": (1e-6, 1.0, "a phone takes for a token of the prompt, in seconds"),
+    "base_station.service.c_s": (1e-5, 5.0, "a GPU takes for a step, in seconds"),
+    "base_station.downlink_s": (1e-5, 2.0, "the way back takes, in seconds"),
+}
+TIMES = ("slm_token_s", "slm_prefill_token_s", "c_s", "s_s_per_token", "free_tokens", "attention_s", *ROOFLINE)
 FITTED = ("c_s", "s_s_per_token", "free_tokens", "attention_s", "max_fitted_tokens")
 # Key -> the keys of kinds that may read it, with the kinds that do. A kind of the user's own may read anything.
 READERS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -36,7 +49,8 @@ READERS: dict[str, dict[str, tuple[str, ...]]] = {
 def cautions(scenario: Scenario) -> list[str]:
     """Return the sentences to be told, over all points of a sweep."""
     points = [point.scenario for point in sweep_points(scenario)] if scenario.sweep else [scenario]
-    return [*unread_keys(scenario), *long_work(points)]
+    each = (sentence for point in points for sentence in (*mixed_with_presets(point), *odd_values(point)))
+    return [*unread_keys(scenario), *long_work(points), *dict.fromkeys(each)]
 
 
 def long_work(points: list[Scenario]) -> list[str]:
@@ -55,6 +69,44 @@ def long_work(points: list[Scenario]) -> list[str]:
             sentences.append(
                 f"traffic.file = '{file}': {size / 1e6:,.0f} MB are read first, some seconds for each 10 MB"
             )
+    return sentences
+
+
+def mixed_with_presets(scenario: Scenario) -> list[str]:
+    """Return a sentence for each table where some numbers are given and a preset has filled in the others."""
+    presets, station = load_presets(), scenario.base_station
+    tables: list[tuple[str, Section, str | None, str]] = [
+        ("device", scenario.device, scenario.device.slm, "slm"),
+        (
+            "base_station.service",
+            station.service,
+            station.llm,
+            "llm" if station.service.kind == "fitted" else "roofline",
+        ),
+    ]
+    sentences = []
+    for key, section, name, kind in tables:
+        preset = presets[kind].get(name or "", {})
+        values = {field: getattr(section, field) for field in preset if field in TIMES}
+        given = [f"{field} = {value:g}" for field, value in values.items() if value != preset[field]]
+        filled = [f"{field} = {value:g}" for field, value in values.items() if value == preset[field]]
+        if given and filled:
+            sentences.append(
+                f"{key}: {', '.join(given)} {'is' if len(given) == 1 else 'are'} given, {', '.join(filled)} "
+                f"{'comes' if len(filled) == 1 else 'come'} from the preset '{name}'"
+            )
+    return sentences
+
+
+def odd_values(scenario: Scenario) -> list[str]:
+    """Return a sentence for each number that no cell or machine has, as a wrong unit would make it."""
+    sentences = []
+    for key, (least, most, what) in USUAL.items():
+        value: Any = scenario
+        for name in key.split("."):
+            value = getattr(value, name)
+        if isinstance(value, (int, float)) and value and not least <= value <= most:
+            sentences.append(f"{key} = {value:g} is outside {least:g} to {most:g}, what {what}: is its unit right?")
     return sentences
 
 

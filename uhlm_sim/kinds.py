@@ -118,7 +118,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "base_station.sync": {
         "piggyback": "Ids of skipped tokens ride on the next upload, and the LLM processes them then.",
-        "free": "They reach the LLM at no cost.",
+        "free": "They, and the prompts of what phones draft, reach the LLM at no cost.",
     },
 }
 

@@ -155,7 +155,8 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         "(power-limited).",
         "Skipped ids reach the LLM on the next upload and are processed with it (piggyback)."
         if station.sync == "piggyback"
-        else "Skipped ids and the prompt reach the LLM at no cost (free), as in the paper.",
+        else "Skipped ids, and the prompts of what phones draft, reach the LLM at no cost (free), as in the paper; the "
+        "LLM alone is sent its prompts.",
         f"The downlink takes {station.downlink_s:g} s a token, whatever the load."
         if scenario.downlink.kind == "constant"
         else f"Answers share a downlink of {scenario.downlink.bandwidth_hz:g} Hz, then take {station.downlink_s:g} s.",

@@ -87,7 +87,8 @@ class BaseStation(Section):
         None, ge=1, le=10**9, description="new positions in a step, at most; longer jobs are split; no limit if unset"
     )
     sync: Literal["piggyback", "free"] = Field(
-        "piggyback", description="skipped ids ride on the next upload, or reach the LLM at no cost"
+        "piggyback",
+        description="skipped ids ride on the next upload, or reach the LLM at no cost, with the prompts of drafts",
     )
     downlink_s: Seconds = Field(0.005, description="from a verdict to the phone")
     gpu_power_w: Watts | None = Field(None, description="of a GPU that serves a batch; of the preset if unset")
@@ -143,7 +144,9 @@ class BaseStation(Section):
                 f"bytes; must be at most {MOST_POSITIONS:.0e}"
             )
         if self.kv_capacity_tokens is not None and self.sync == "free":
-            raise ValueError('kv_tokens and kv_bytes need sync = "piggyback": with "free" no prompt is processed')
+            raise ValueError(
+                'kv_tokens and kv_bytes need sync = "piggyback": with "free" prompts of drafts are unknown'
+            )
         return self
 
     @property

@@ -129,7 +129,8 @@ class Walk:
     station doesn't know: the prompt's and all committed ones with a request's first visit, later those kept since the
     last. The LLM processes its unknown positions, the last committed one among them, and the drafts; the last draft
     only for a bonus token. So one draft without bonus is 1 position under HLM, 1 + kept since then under U-HLM, and
-    prompt_tokens + position in the first visit. With `free` sync ids cost nothing and 1 position is unknown.
+    prompt_tokens + position in the first visit. With `free` sync ids cost nothing and 1 position is unknown, as in the
+    paper of U-HLM; what the LLM generates alone has its prompt sent and processed all the same.
 
     Where the next prefix was never recorded the tree grows by it, if it can (see `tokens/live.py`). Else the walk goes
     on from the prefix of plain HLM at the same position:
@@ -258,7 +259,7 @@ class Walk:
         """Let the LLM generate the next token; the phone sends the prompt's ids with the first."""
         self._check(1)
         costs, bits, llm_tokens, context = self._costs, 0.0, 1, self.prompt_tokens + self.position - 1
-        if costs.piggyback and self.position == 0:
+        if self.position == 0:  # whatever sync says: it is named for the ids of skipped tokens
             bits, llm_tokens, context = float(self.prompt_tokens * costs.id_bits), self.prompt_tokens, 0
         self._commit(self._after_llm[self.node], self.nodes.by_llm)
         self.quality = nan, self.quality[1]  # an answer of the LLM is not compared with itself
