@@ -130,7 +130,7 @@ def test_a_trace_without_calibration_prompts_fits_nothing(tmp_path):
 
 def test_the_gap_of_teacher_forcing_is_forced_minus_exact(trace):
     gap = forcing_gap(trace).set_index("path")
-    assert list(gap.index) == ["u-hlm(0.43)", "rand-hlm(0.3)"]
+    assert list(gap.index) == ["u-hlm(0.43)", "rand-hlm(0.3)", "periodic-hlm(0.3)"]
     row, own, hlm = gap.loc["u-hlm(0.43)"], trace.tokens("u-hlm(0.43)"), trace.tokens("hlm")
     forced = hlm["level"] <= 8
     assert row["skip_rate.exact"] == pytest.approx(own["skipped"].mean())

@@ -122,7 +122,7 @@ def test_what_a_run_leaves_obeys_its_laws(kind, traffic):
 def test_a_request_has_the_quality_of_its_whole_answer_if_that_is_its_policys_own(tmp_path):
     """Also where two of its tokens are all that a phone is given, and where it isn't finished; else it is null."""
     trace = read_trace(tmp_path)
-    thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.8)]
+    thresholds = [{"kind": "u-hlm", "threshold": threshold} for threshold in (0.43, 0.7)]
     kinds = [{"kind": "hlm"}, *thresholds, {"kind": "llm"}, {"kind": "uhlm_sim.tokens.gates:keep_none"}]
     scenario = cell(policy=kinds, traffic={"devices": 4, "max_tokens": 2})
     functions = with_own(scenario)

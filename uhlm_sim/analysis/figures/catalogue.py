@@ -29,6 +29,7 @@ from uhlm_sim.analysis.figures import (
     throughput,
     token_time,
     ttft,
+    winner_map,
 )
 from uhlm_sim.analysis.figures.axes import swept_keys
 from uhlm_sim.analysis.figures.wording import ASKED, MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
@@ -55,6 +56,7 @@ FIGURES = {  # in the report's order
     "batches_over": RunFigure(batches_over.drawing, (OVER,), swept=1),
     "bottleneck": RunFigure(bottleneck.drawing, (OVER,), swept=1),
     "legs_over": RunFigure(legs_over.drawing, (OVER,), swept=1),
+    "winner_map": RunFigure(winner_map.drawing, (MAP,), swept=2),
     "ratio_map": RunFigure(ratio_map.drawing, (MAP,), swept=2),
     "attainment_map": RunFigure(attainment_map.drawing, (MAP,), swept=2),
     "throughput": RunFigure(throughput.drawing, (POINT,)),

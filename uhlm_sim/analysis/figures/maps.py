@@ -44,7 +44,7 @@ def draw_map(ax: Axes, table: pd.DataFrame, policy: str, reach: float = TELLABLE
     """
     x, y = (str(name) for name in table.columns[:2])
     rows = table[table["policy"] == policy]
-    grids = [_grid(rows, x, y, column) for column in ("mean", "ci95_low", "ci95_high")]
+    grids = [grid(rows, x, y, column) for column in ("mean", "ci95_low", "ci95_high")]
     mean, low, high = (grid.to_numpy(dtype=np.float64) for grid in grids)
     is_ratio = str(table["metric"].iloc[0]).endswith(RATIO)
     if is_ratio:
@@ -58,10 +58,10 @@ def draw_map(ax: Axes, table: pd.DataFrame, policy: str, reach: float = TELLABLE
     down, across = (
         [value_words(key, value) for value in axis] for key, axis in zip((y, x), grids[0].axes, strict=True)
     )
-    grid = pd.DataFrame(shown, index=down, columns=across)
+    labelled = pd.DataFrame(shown, index=down, columns=across)
     size = {"fontsize": 6.5 if mean.shape[1] <= 6 else 5}
     annotated = texts if max(mean.shape) <= 9 else False
-    sns.heatmap(grid, ax=ax, annot=annotated, fmt="", cbar=False, annot_kws=size, linewidths=0.3, **colours)
+    sns.heatmap(labelled, ax=ax, annot=annotated, fmt="", cbar=False, annot_kws=size, linewidths=0.3, **colours)
     if min(mean.shape) > 1 and np.nanmin(shown) < level < np.nanmax(shown):
         ax.contour(
             *_to_the_edges(shown), [level], colors="black" if is_ratio else "#ffb000", linewidths=1.5, zorder=2.5
@@ -75,13 +75,13 @@ def draw_map(ax: Axes, table: pd.DataFrame, policy: str, reach: float = TELLABLE
     ax.set_ylabel(key_words(y))
 
 
-def _grid(rows: pd.DataFrame, x: str, y: str, column: str) -> pd.DataFrame:
+def grid(rows: pd.DataFrame, x: str, y: str, column: str) -> pd.DataFrame:
     """Lay a column out over both swept values: numbers grow to the right and upwards, words keep their order."""
-    grid = rows.pivot(index=y, columns=x, values=column)
-    grid = grid.reindex(index=rows[y].drop_duplicates(), columns=rows[x].drop_duplicates())
+    laid_out = rows.pivot(index=y, columns=x, values=column)
+    laid_out = laid_out.reindex(index=rows[y].drop_duplicates(), columns=rows[x].drop_duplicates())
     if is_numeric(rows[x]):
-        grid = grid.sort_index(axis=1)
-    return grid.sort_index(ascending=False) if is_numeric(rows[y]) else grid
+        laid_out = laid_out.sort_index(axis=1)
+    return laid_out.sort_index(ascending=False) if is_numeric(rows[y]) else laid_out
 
 
 def _ratio_text(ratio: float, open_question: bool) -> str:

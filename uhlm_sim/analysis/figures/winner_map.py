@@ -1,0 +1,92 @@
+"""Which policy is fastest over two swept values, among those near enough to the LLM."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from uhlm_sim.analysis.figures import style, wording
+from uhlm_sim.analysis.figures.axes import key_words, value_words
+from uhlm_sim.analysis.figures.maps import grid
+from uhlm_sim.analysis.figures.wording import Drawing, View
+from uhlm_sim.analysis.measures.winners import MOST_ERROR, winners
+from uhlm_sim.errors import InputError
+
+DARK = 0.5  # luminance below which text is white
+
+
+def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    """Draw a table of `winners` over its two keys: the colour of the fastest, and its lead over the next one.
+
+    A cell where chance may have put the fastest first is hatched in the next one's colour, its lead in brackets.
+    """
+    x, y = (str(name) for name in table.columns[1:3])
+    best, lead, low, second = (grid(table, x, y, name) for name in ("best", "lead", "lead_low", "second"))
+    names = [name for name in colours if name in {*table["best"], *table["second"]}]
+    codes = best.map(lambda name: names.index(name) if name in names else np.nan).to_numpy(dtype=np.float64)
+    ax.imshow(
+        np.ma.masked_invalid(codes),
+        cmap=ListedColormap([colours[name] for name in names]),
+        vmin=-0.5,
+        vmax=len(names) - 0.5,
+        aspect="auto",
+        interpolation="none",
+    )
+    for (row, column), name in np.ndenumerate(best.to_numpy()):
+        if name not in names:
+            continue
+        ratio, is_open = lead.iat[row, column], not low.iat[row, column] > 1
+        other = second.iat[row, column]
+        if is_open and other in names:
+            corner = (column - 0.5, row - 0.5)
+            ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=colours[other], linewidth=0.0))
+        text = "" if np.isnan(ratio) else f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+        luminance = float(np.dot(to_rgb(colours[name]), (0.3, 0.59, 0.11)))
+        ax.text(
+            column,
+            row,
+            f"({text})" if is_open and text else text,
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if luminance < DARK else "black",
+            bbox={"facecolor": colours[name], "edgecolor": "none", "pad": 1.0} if is_open else None,
+        )
+    ax.set_xticks(range(best.shape[1]), [value_words(x, value) for value in best.columns])
+    ax.set_yticks(range(best.shape[0]), [value_words(y, value) for value in best.index])
+    ax.tick_params(axis="both", length=0)
+    ax.set_xlabel(key_words(x))
+    ax.set_ylabel(key_words(y))
+
+
+def drawing(view: View, ax: Axes | None = None, most_error: float = MOST_ERROR) -> Drawing:
+    """Draw the fastest policy within ``most_error`` of the LLM's law over two swept values, and its lead."""
+    run, (x, y) = view.run, view.keys
+    table = winners(run.replications, (x, y), most_error=most_error)
+    if table.empty or len(run.policies) < 2:
+        raise InputError(f"no policy is known to be within {most_error:g} of the LLM's law")
+    colours = {name: look.colour for name, look in style.looks(run.policies).items()}
+    figure: Axes | Figure
+    if ax is not None:
+        draw_winners(ax, table, colours)
+        figure = ax
+    else:
+        height_in = 1.2 + 0.34 * table[y].nunique()
+        with style.new_figure(style.COLUMN_IN, max(2.4, height_in)) as figure:
+            draw_winners(figure.subplots(), table, colours)
+            shown = [name for name in colours if name in set(table["best"])]
+            handles = [Patch(facecolor=colours[name], label=name) for name in shown]
+            figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return Drawing(
+        "winner_map",
+        f"The fastest policy over {key_words(x)} and {key_words(y)}",
+        "The policy with the most tokens a second of an answering phone, among those whose tokens are within a total "
+        f"variation distance of {most_error:g} of the LLM's law, and its lead over the next one, a ratio of means over "
+        f"{wording.over(run)}, paired. Hatched, in brackets: a lead whose interval holds 1.{view.note}",
+        table,
+        figure,
+    )

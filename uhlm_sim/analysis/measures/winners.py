@@ -1,0 +1,40 @@
+"""Which policy is fastest at each point of a sweep, among those whose answers are near enough to the LLM's."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from uhlm_sim.analysis.measures.intervals import paired_ratio
+
+MOST_ERROR = 0.05  # total variation distance of a token's law from the LLM's
+RATE = "token_throughput_per_device"
+COLUMNS = ["best", "rate", "second", "lead", "lead_low", "lead_high", "unbeaten"]
+
+
+def winners(
+    replications: pd.DataFrame, keys: Sequence[str] = (), *, metric: str = RATE, most_error: float = MOST_ERROR
+) -> pd.DataFrame:
+    """Return a row a point: its ``point`` and keys, and which policy has the largest mean of a metric there.
+
+    Only policies take part whose mean distribution_error is at most ``most_error``; one whose distance isn't known has
+    no part. ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by
+    replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` are the labels, ``best`` first, that ``best``
+    doesn't lead beyond chance. Points without such a policy are left out; of a single one ``second`` is "" and its lead
+    NaN.
+    """
+    rows = []
+    for number, at in replications.groupby("point", sort=False):
+        errors = at[at["metric"] == "distribution_error"].groupby("policy", sort=False)["value"].mean()
+        near = [str(policy) for policy in errors.index[errors <= most_error]]
+        table = at[(at["metric"] == metric) & at["policy"].isin(near)]
+        rates = table.pivot(index="replication", columns="policy", values="value")
+        order = [str(policy) for policy in rates.mean().sort_values(ascending=False, kind="stable").index]
+        if not order or rates.mean().isna().all():
+            continue
+        leads = {policy: [float(x) for x in paired_ratio(rates[order[0]], rates[policy])[:3]] for policy in order[1:]}
+        unbeaten = [order[0], *(policy for policy, (_, low, _) in leads.items() if not low > 1)]
+        second = order[1] if leads else ""
+        lead = leads[second] if leads else [float("nan")] * 3
+        values = [at[key].iloc[0] for key in keys]
+        rows.append([number, *values, order[0], float(rates[order[0]].mean()), second, *lead, ", ".join(unbeaten)])
+    return pd.DataFrame(rows, columns=["point", *keys, *COLUMNS])
