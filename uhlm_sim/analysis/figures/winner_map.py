@@ -25,9 +25,12 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
     A cell where chance may have put the fastest first is hatched in the next one's colour, its lead in brackets.
     """
     x, y = (str(name) for name in table.columns[1:3])
-    best, lead, low, second = (grid(table, x, y, name) for name in ("best", "lead", "lead_low", "second"))
+    best = grid(table, x, y, "best")
+    lead, low = (grid(table, x, y, name).to_numpy(dtype=np.float64) for name in ("lead", "lead_low"))
+    second = grid(table, x, y, "second").to_numpy(dtype=object)
     names = [name for name in colours if name in {*table["best"], *table["second"]}]
-    codes = best.map(lambda name: names.index(name) if name in names else np.nan).to_numpy(dtype=np.float64)
+    number = {name: place for place, name in enumerate(names)}
+    codes = best.map(lambda name: number.get(name, np.nan)).to_numpy(dtype=np.float64)
     ax.imshow(
         np.ma.masked_invalid(codes),
         cmap=ListedColormap([colours[name] for name in names]),
@@ -36,11 +39,11 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
         aspect="auto",
         interpolation="none",
     )
-    for (row, column), name in np.ndenumerate(best.to_numpy()):
-        if name not in names:
+    for (row, column), code in np.ndenumerate(codes):
+        if np.isnan(code):
             continue
-        ratio, is_open = lead.iat[row, column], not low.iat[row, column] > 1
-        other = second.iat[row, column]
+        name = names[int(code)]
+        ratio, is_open, other = lead[row, column], not low[row, column] > 1, str(second[row, column])
         if is_open and other in names:
             corner = (column - 0.5, row - 0.5)
             ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=colours[other], linewidth=0.0))

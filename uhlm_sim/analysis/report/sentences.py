@@ -13,6 +13,7 @@ from uhlm_sim.analysis.report.points import Points, verdicts_of
 from uhlm_sim.analysis.report.sentences_of_bottlenecks import limits
 from uhlm_sim.analysis.report.sentences_of_choices import of_choices
 from uhlm_sim.analysis.report.sentences_of_classes import of_classes, of_energy, of_near_and_far
+from uhlm_sim.analysis.report.sentences_of_winners import of_winners
 from uhlm_sim.analysis.run import Run
 
 PROMISE = 0.95  # of the requests that should meet their SLO, of the similarity that should be kept
@@ -24,19 +25,20 @@ RESOURCES = ("bandwidth_hz", "mean_snr_db", "gpus", "max_batch", "bits_per_proba
 def answers(results: Run) -> list[str]:
     """Return sentences that answer a run's question: what is faster and where, what it costs, what limits the cell.
 
-    They are made from the summary of any run or sweep: each policy's ratio to the first one, at the ends of the sweep
-    and where it differs from 1; the fastest of those that send drafts, point by point; the fastest threshold that keeps
-    95 % of the first policy's similarity to the LLM's answers; skipping by uncertainty against skipping at random; how
-    much of a swept resource the first policy needs to match another; the effect of swept names (allocators, orders);
-    the rate of an answering phone; classes of phones; energy; the bottleneck; and where fewer than 95 % of the requests
-    meet their SLO. With open arrivals the cell's throughput is the load offered, so policies are compared by the rate
-    of an answering phone. Phones of unequal SNR are compared, class by class, from the requests. Without intervals (one
-    replication) nothing is compared.
+    They are made from the summary of any run or sweep: who is fastest where, near enough to the LLM's law; each
+    policy's ratio to the first one, at the ends of the sweep and where it differs from 1; the fastest of those that
+    send drafts, point by point; the fastest threshold that keeps 95 % of the first policy's similarity to the LLM's
+    answers; skipping by uncertainty against skipping at random; how much of a swept resource the first policy needs to
+    match another; the effect of swept names (allocators, orders); the rate of an answering phone; classes of phones;
+    energy; the bottleneck; and where fewer than 95 % of the requests meet their SLO. With open arrivals the cell's
+    throughput is the load offered, so policies are compared by the rate of an answering phone. Phones of unequal SNR
+    are compared, class by class, from the requests. Without intervals (one replication) nothing is compared.
     """
     points = Points.of(results)
     is_open = results.is_open
     return [
         *(_overload(results, points) if is_open else ()),
+        *of_winners(results, points),
         *_against_first(results, points, is_open=is_open),
         *(_fastest_that_draft(results, points, is_open=is_open) if len(points) > 1 else ()),
         *_fastest_that_keeps(results, points),

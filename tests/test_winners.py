@@ -1,0 +1,66 @@
+"""Who is fastest: the policy with the most tokens a second among those near enough to the LLM's law."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from uhlm_sim.analysis.figures.winner_map import draw_winners
+from uhlm_sim.analysis.measures.winners import RATE, winners
+
+KEYS = ["channel.mean_snr_db", "traffic.devices"]
+
+
+def replications(rates: dict[str, list[float]], errors: dict[str, float], point: int = 0, **at: float) -> pd.DataFrame:
+    """Return the rows of one point: each policy's rate in each replication, and its distance from the LLM's law."""
+    rows = [
+        {"point": point, **at, "policy": policy, "replication": number, "metric": metric, "value": value}
+        for policy, values in rates.items()
+        for number, rate in enumerate(values)
+        for metric, value in ((RATE, rate), ("distribution_error", errors[policy]))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_policy_too_far_from_the_llm_or_of_unknown_distance_has_no_part() -> None:
+    rates = {
+        "llm": [10.0, 11.0, 9.0],
+        "far": [30.0, 30.0, 30.0],
+        "unknown": [40.0, 40.0, 40.0],
+        "near": [5.0, 5.5, 4.5],
+    }
+    table = winners(replications(rates, {"llm": 0.0, "far": 0.2, "unknown": np.nan, "near": 0.04}))
+    assert table.loc[0, ["best", "second", "unbeaten"]].tolist() == ["llm", "near", "llm"]
+    assert table.loc[0, "lead"] == pytest.approx(2.0)
+    assert table.loc[0, "lead_low"] == pytest.approx(2.0), "paired: the ratio is 2 in each replication"
+    alone = winners(replications({"far": [1.0, 2.0]}, {"far": 0.2}))
+    assert alone.empty
+
+
+def test_a_lead_that_chance_may_have_made_is_told_as_open() -> None:
+    rng = np.random.default_rng(1)
+    opens = 0
+    for _ in range(200):
+        rates = {name: (10 + rng.standard_normal(5)).tolist() for name in ("one", "other")}
+        opens += ", " in winners(replications(rates, {"one": 0.0, "other": 0.0})).loc[0, "unbeaten"]
+    assert 180 < opens < 198, (
+        "at 95 % two equal ones are told apart in a twentieth of all cases"
+    )
+
+
+def test_each_cell_of_the_map_has_the_colour_of_its_fastest_and_its_lead() -> None:
+    fast, slow = [20.0, 20.5, 19.5], [10.0, 10.2, 9.8]
+    tables = [
+        replications(
+            {"llm": fast, "hlm": slow}, {"llm": 0.0, "hlm": 0.0}, 0, **dict(zip(KEYS, (0.0, 10), strict=True))
+        ),
+        replications(
+            {"llm": slow, "hlm": fast}, {"llm": 0.0, "hlm": 0.0}, 1, **dict(zip(KEYS, (0.0, 50), strict=True))
+        ),
+    ]
+    ax = Figure().subplots()
+    draw_winners(ax, winners(pd.concat(tables), KEYS), {"llm": "#000000", "hlm": "#0072b2"})
+    assert [text.get_text() for text in ax.texts] == ["2.00", "2.00"]
+    shown = ax.images[0].get_array()
+    assert shown is not None
+    assert shown.tolist() == [[1.0], [0.0]], "numbers grow upwards: hlm wins at 50 phones"

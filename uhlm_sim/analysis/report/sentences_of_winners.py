@@ -1,0 +1,50 @@
+"""Sentences on who is fastest, point by point, among the policies near enough to the LLM's law."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from uhlm_sim.analysis.digits import listed
+from uhlm_sim.analysis.measures.winners import MOST_ERROR, winners
+from uhlm_sim.analysis.report.headline import Estimate
+from uhlm_sim.analysis.report.phrases import course, times
+from uhlm_sim.analysis.report.points import NONE, Points, places_of
+from uhlm_sim.analysis.run import Run
+
+
+def of_winners(results: Run, points: Points) -> Iterator[str]:
+    """Say where each policy leads the others beyond chance, by how much, and where chance leaves it open."""
+    table = winners(results.replications)
+    table = table[table["second"] != ""]
+    if len(points) < 2 or table.empty or table["lead_low"].isna().all():
+        return
+    place = places_of(results)
+    leads: dict[tuple[int, str], Estimate] = {
+        (place[row["point"]], row["best"]): (row["lead"], row["lead_low"], row["lead_high"])
+        for row in table.to_dict("records")
+        if row["unbeaten"] == row["best"]
+    }
+    clauses = []
+    for policy in dict.fromkeys(policy for _, policy in leads):
+        where = points.where([(point, policy) in leads for point in range(len(points))])
+        ratios = [leads.get((point, policy), NONE) for point in range(len(points))]
+        clauses.append(f"{policy}{where}, by {course(points, ratios, times)} times")
+    what = (
+        f"Of the policies within a total variation distance of {MOST_ERROR:g} a token of the LLM's law, an answering "
+    )
+    what += "phone gets its tokens fastest under"
+    if clauses:
+        yield f"{what} {'; '.join(clauses)} the next one's rate."
+    tied = table[table["unbeaten"] != table["best"]]
+    if not tied.empty:
+        yield f"Chance leaves open which is fastest{_where_open(tied, place, points)}."
+
+
+def _where_open(tied: pd.DataFrame, place: dict[Any, int], points: Points) -> str:
+    """Say at which points, and between which policies; of many different sets only where."""
+    at = {place[number] for number in tied["point"]}
+    where = points.where([point in at for point in range(len(points))])
+    sets = {frozenset(str(names).split(", ")) for names in tied["unbeaten"]}
+    between = f", between {listed(sorted(*sets))}" if len(sets) == 1 else ""
+    return f"{where}{between}"
