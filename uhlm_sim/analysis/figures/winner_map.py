@@ -17,6 +17,7 @@ from uhlm_sim.analysis.measures.winners import MOST_ERROR, winners
 from uhlm_sim.errors import InputError
 
 DARK = 0.5  # luminance below which text is white
+LIGHT = 0.7  # of a line's colour in an area; the rest is white
 
 
 def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
@@ -30,10 +31,11 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
     second = grid(table, x, y, "second").to_numpy(dtype=object)
     names = [name for name in colours if name in {*table["best"], *table["second"]}]
     number = {name: place for place, name in enumerate(names)}
+    fills = {name: _lighter(colours[name]) for name in names}
     codes = best.map(lambda name: number.get(name, np.nan)).to_numpy(dtype=np.float64)
     ax.imshow(
         np.ma.masked_invalid(codes),
-        cmap=ListedColormap([colours[name] for name in names]),
+        cmap=ListedColormap([fills[name] for name in names]),
         vmin=-0.5,
         vmax=len(names) - 0.5,
         aspect="auto",
@@ -46,9 +48,9 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
         ratio, is_open, other = lead[row, column], not low[row, column] > 1, str(second[row, column])
         if is_open and other in names:
             corner = (column - 0.5, row - 0.5)
-            ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=colours[other], linewidth=0.0))
+            ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=fills[other], linewidth=0.0))
         text = "" if np.isnan(ratio) else f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
-        luminance = float(np.dot(to_rgb(colours[name]), (0.3, 0.59, 0.11)))
+        luminance = float(np.dot(fills[name], (0.3, 0.59, 0.11)))
         ax.text(
             column,
             row,
@@ -57,7 +59,7 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
             va="center",
             fontsize=7,
             color="white" if luminance < DARK else "black",
-            bbox={"facecolor": colours[name], "edgecolor": "none", "pad": 1.0} if is_open else None,
+            bbox={"facecolor": fills[name], "edgecolor": "none", "pad": 1.0} if is_open else None,
         )
     ax.set_xticks(range(best.shape[1]), [value_words(x, value) for value in best.columns])
     ax.set_yticks(range(best.shape[0]), [value_words(y, value) for value in best.index])
@@ -82,7 +84,7 @@ def drawing(view: View, ax: Axes | None = None, most_error: float = MOST_ERROR) 
         with style.new_figure(style.COLUMN_IN, max(2.4, height_in)) as figure:
             draw_winners(figure.subplots(), table, colours)
             shown = [name for name in colours if name in set(table["best"])]
-            handles = [Patch(facecolor=colours[name], label=name) for name in shown]
+            handles = [Patch(facecolor=_lighter(colours[name]), label=name) for name in shown]
             figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return Drawing(
         "winner_map",
@@ -90,6 +92,12 @@ def drawing(view: View, ax: Axes | None = None, most_error: float = MOST_ERROR) 
         "The policy with the most tokens a second of an answering phone, among those whose tokens are within a total "
         f"variation distance of {most_error:g} of the LLM's law, and its lead over the next one, a ratio of means over "
         f"{wording.over(run)}, paired. Hatched, in brackets: a lead whose interval holds 1.{view.note}",
-        table,
+        table.assign(unbeaten=table["unbeaten"].map("; ".join)),
         figure,
     )
+
+
+def _lighter(colour: str) -> tuple[float, float, float]:
+    """Mix a line's colour with white, for an area."""
+    red, green, blue = (1 - LIGHT + LIGHT * part for part in to_rgb(colour))
+    return red, green, blue

@@ -18,9 +18,9 @@ def winners(
 
     Only policies take part whose mean distribution_error is at most ``most_error``; one whose distance isn't known has
     no part. ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by
-    replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` are the labels, ``best`` first, that ``best``
-    doesn't lead beyond chance. Points without such a policy are left out; of a single one ``second`` is "" and its lead
-    NaN.
+    replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that
+    ``best`` doesn't lead beyond chance. Points without such a policy are left out; where there is one alone ``second``
+    is "" and its lead NaN.
     """
     rows = []
     for number, at in replications.groupby("point", sort=False):
@@ -32,9 +32,9 @@ def winners(
         if not order or rates.mean().isna().all():
             continue
         leads = {policy: [float(x) for x in paired_ratio(rates[order[0]], rates[policy])[:3]] for policy in order[1:]}
-        unbeaten = [order[0], *(policy for policy, (_, low, _) in leads.items() if not low > 1)]
+        unbeaten = (order[0], *(policy for policy, (_, low, _) in leads.items() if not low > 1))
         second = order[1] if leads else ""
         lead = leads[second] if leads else [float("nan")] * 3
         values = [at[key].iloc[0] for key in keys]
-        rows.append([number, *values, order[0], float(rates[order[0]].mean()), second, *lead, ", ".join(unbeaten)])
+        rows.append([number, *values, order[0], float(rates[order[0]].mean()), second, *lead, unbeaten])
     return pd.DataFrame(rows, columns=["point", *keys, *COLUMNS])

@@ -8,8 +8,8 @@ import pandas as pd
 from uhlm_sim.analysis.digits import listed
 from uhlm_sim.analysis.measures.winners import MOST_ERROR, winners
 from uhlm_sim.analysis.report.headline import Estimate
-from uhlm_sim.analysis.report.phrases import course, times
-from uhlm_sim.analysis.report.points import NONE, Points, places_of
+from uhlm_sim.analysis.report.phrases import plain
+from uhlm_sim.analysis.report.points import Points, places_of
 from uhlm_sim.analysis.run import Run
 
 
@@ -23,20 +23,20 @@ def of_winners(results: Run, points: Points) -> Iterator[str]:
     leads: dict[tuple[int, str], Estimate] = {
         (place[row["point"]], row["best"]): (row["lead"], row["lead_low"], row["lead_high"])
         for row in table.to_dict("records")
-        if row["unbeaten"] == row["best"]
+        if len(row["unbeaten"]) == 1
     }
     clauses = []
     for policy in dict.fromkeys(policy for _, policy in leads):
         where = points.where([(point, policy) in leads for point in range(len(points))])
-        ratios = [leads.get((point, policy), NONE) for point in range(len(points))]
-        clauses.append(f"{policy}{where}, by {course(points, ratios, times)} times")
+        ratios = [plain(lead) for (_, name), lead in sorted(leads.items(), key=lambda item: item[1]) if name == policy]
+        clauses.append(f"{policy}{where} ({' to '.join(dict.fromkeys([ratios[0], ratios[-1]]))} times the next one's)")
     what = (
         f"Of the policies within a total variation distance of {MOST_ERROR:g} a token of the LLM's law, an answering "
     )
     what += "phone gets its tokens fastest under"
     if clauses:
-        yield f"{what} {'; '.join(clauses)} the next one's rate."
-    tied = table[table["unbeaten"] != table["best"]]
+        yield f"{what} {'; '.join(clauses)}."
+    tied = table[table["unbeaten"].map(len) > 1]
     if not tied.empty:
         yield f"Chance leaves open which is fastest{_where_open(tied, place, points)}."
 
@@ -45,6 +45,6 @@ def _where_open(tied: pd.DataFrame, place: dict[Any, int], points: Points) -> st
     """Say at which points, and between which policies; of many different sets only where."""
     at = {place[number] for number in tied["point"]}
     where = points.where([point in at for point in range(len(points))])
-    sets = {frozenset(str(names).split(", ")) for names in tied["unbeaten"]}
-    between = f", between {listed(sorted(*sets))}" if len(sets) == 1 else ""
+    sets = {tuple(sorted(names)) for names in tied["unbeaten"]}
+    between = f", between {listed(list(*sets))}" if len(sets) == 1 else ""
     return f"{where}{between}"
