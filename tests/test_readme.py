@@ -25,7 +25,8 @@ def blocks(language: str) -> list[str]:
 OWN = next(block for block in blocks("python") if "def confident" in block)
 NOTEBOOK = next(block for block in blocks("python") if "load(" in block)
 # test_validate.py gives the first of these, test_scenarios.py runs the others.
-ELSEWHERE = ["uhlm-sim validate --quick", "uhlm-sim run users_sweep", "uhlm-sim run threshold_frontier"]
+ELSEWHERE = ["uhlm-sim validate --quick"]
+ELSEWHERE += [f"uhlm-sim run {name}" for name in ("who_wins", "users_sweep", "threshold_frontier")]
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("uhlm-sim ")]
 
 
