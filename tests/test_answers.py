@@ -1,5 +1,6 @@
 """What a run's tables are made to say in words."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -323,3 +324,21 @@ def test_the_rate_of_an_answering_phone_is_told_along_the_sweep(counts):
     assert (
         f"(less than half of its highest {'from 10 phones on' if len(counts) == 3 else 'at 5000 phones'})" in sentence
     )
+
+
+def test_the_fastest_near_the_llms_law_is_named_where_it_leads_beyond_chance():
+    """SLM is faster still, but too far from the LLM to take part; at 20 phones the two others are alike."""
+    rate = "token_throughput_per_device"
+    policies = {
+        "hlm": {rate: [5.0, 10.0, 20.0], "token_throughput": 1.0, "distribution_error": 0.0},
+        "llm": {rate: [15.0, 10.0, 10.0], "token_throughput": 1.0, "distribution_error": 0.0},
+        "slm": {rate: 90.0, "token_throughput": 1.0, "distribution_error": 0.3},
+    }
+    told = answers(results([{"traffic.devices": n} for n in (10, 20, 40)], policies, noise=0.02))
+    assert re.fullmatch(
+        "Of the policies within a total variation distance of 0.05 a token of the LLM's law, an answering phone gets its "
+        r"tokens fastest under llm at 10 phones \(3\.0\d* times the next one's\); "
+        r"hlm at 40 phones \(2\.0\d* times the next one's\)\.",
+        told[0],
+    )
+    assert told[1] == "Chance leaves open which is fastest at 20 phones, between hlm and llm."
