@@ -16,7 +16,7 @@ from uhlm_sim.cell.phones import request_file
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError, ScenarioError, UhlmError, printable
 from uhlm_sim.experiment import run
-from uhlm_sim.names import scenario_folder
+from uhlm_sim.names import find_scenario, scenario_folder
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import load, parse_scenario, read_scenario, sweep_points
 
@@ -245,6 +245,27 @@ def test_keys_that_no_chosen_kind_reads_are_told_once() -> None:
     assert unread_keys(load("quickstart", read_at_a_point)) == []
     for file in scenario_folder().glob("*.toml"):
         assert unread_keys(load(file.stem)) == [], file.stem
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("traffic.users=5", "did you mean 'devices'?"),
+        ("uplink.bandwidth_hz=20MHz", "must be a valid number; write 20e6, without a unit"),
+        ("base_station.downlink_s='5 ms'", "write 5e-3, without a unit"),
+        ('sweep={"traffic.devices"=[1, 2', "a bracket isn't closed"),
+    ],
+)
+def test_a_common_slip_is_told_with_its_remedy(override: str, says: str) -> None:
+    with pytest.raises(ScenarioError) as error:
+        read_scenario(scenario_folder() / "quickstart.toml", [override])
+    assert says in str(error.value)
+
+
+def test_of_a_mistyped_file_the_one_beside_it_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").touch()
+    with pytest.raises(ScenarioError, match=r"did you mean '.*mine\.toml'\?"):
+        find_scenario(str(tmp_path / "mien.toml"))
 
 
 def test_what_a_preset_fills_in_beside_given_numbers_and_values_of_a_wrong_unit_are_told() -> None:

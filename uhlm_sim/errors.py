@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LONGEST_WORD, LONGEST_LINE, MOST_LINES = 400, 1500, 20  # of a message
+# What others call a key, in lower case -> its name here.
+OTHER_WORDS = {"users": "devices", "phones": "devices", "ues": "devices", "snr_db": "mean_snr_db", "snr": "mean_snr_db"}
+OTHER_WORDS |= {"bandwidth": "bandwidth_hz", "gamma": "draft_tokens", "arrival_rate": "rate_per_s"}
 # Controls but line feed and tab, marks of direction, line separators, halves of a pair: what a terminal would act on.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -75,6 +78,15 @@ def _cut(text: str, length: int) -> str:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" for a near miss, else an empty string."""
-    close = difflib.get_close_matches(word, list(allowed), n=1)
+    """Return "; did you mean 'x'?" for a near miss or another word for the same, else an empty string."""
+    names = list(allowed)
+    close = [name for name in (OTHER_WORDS.get(word.lower()),) if name in names]
+    close = close or difflib.get_close_matches(word, names, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def without_unit(text: str) -> str:
+    """Return "; write 20e6, without a unit" for a number with a unit such as 20MHz, else an empty string."""
+    number = re.fullmatch(r"\s*([-+]?[0-9.]+)\s*([GMkmu]?)(Hz|s|dB|dBm|W|bit|B|m)\s*", text)
+    power = {"G": "e9", "M": "e6", "k": "e3", "m": "e-3", "u": "e-6"}
+    return f"; write {number[1]}{power.get(number[2], '')}, without a unit" if number else ""

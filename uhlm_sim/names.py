@@ -33,5 +33,6 @@ def find_scenario(name_or_path: str) -> Path:
     names = {file.stem: file for file in sorted(scenario_folder().glob("*.toml"))}
     if name_or_path in names:
         return names[name_or_path]
-    hint = did_you_mean(name_or_path, names)
+    beside = map(str, path.parent.glob("*.toml")) if path.suffix else ()
+    hint = did_you_mean(name_or_path, [*beside, *names])
     raise ScenarioError(f"{name_or_path}: no such file, nor a built-in scenario ({', '.join(names)}){hint}")

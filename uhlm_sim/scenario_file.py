@@ -14,7 +14,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from channel_models.text_table import decode, read_content
-from uhlm_sim.errors import ScenarioError, TraceError, did_you_mean
+from uhlm_sim.errors import ScenarioError, TraceError, did_you_mean, without_unit
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
 from uhlm_sim.scenario import DeviceClass, Policy, Scenario, Section, SkipRate
 from uhlm_sim.settings.tokens import TOKENS
@@ -262,6 +262,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
+        if any(text.count(opens) > text.count(closes) for opens, closes in ("[]", "{}")):
+            raise ScenarioError(f"--set {override}: a bracket isn't closed") from None
         parsed = {"value": text.strip()}
         parsed |= {"more": ""} if len(text.strip().splitlines()) > 1 else {}
     if len(parsed) > 1 or "\n" in key or "\r" in key:
@@ -362,7 +364,7 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
         message = message.replace(theirs, ours)
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         message = "must be a table"
-    return key + shown, message
+    return key + shown, message + (without_unit(value) if isinstance(value, str) else "")
 
 
 def _dotted(parts: Sequence[Any], sweep: dict[str, Any]) -> str:
