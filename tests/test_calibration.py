@@ -6,7 +6,7 @@ import pytest
 from traces import SAMPLES, make_columns, make_header, read_trace
 
 from uhlm_sim.errors import TraceError
-from uhlm_sim.tokens.calibration import calibrate_trace, clustered_mean, words
+from uhlm_sim.tokens.calibration import calibrate_trace, clustered_mean, gate_risks, words
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.forcing import MEASURES, forcing_gap
 from uhlm_sim.tokens.trace import Trace
@@ -126,6 +126,22 @@ def test_a_trace_without_calibration_prompts_fits_nothing(tmp_path):
     trace = read_trace(tmp_path, calibration=0)
     with pytest.raises(TraceError, match="no threshold can be fitted"):
         calibrate_trace(trace)
+
+
+def test_a_gate_risks_no_less_than_one_that_knows_beta_and_all_risk_the_mean_where_all_is_kept(trace):
+    """The made-up pair has beta rise with u, and nothing else that a phone sees tells of it."""
+    risks = gate_risks(trace)
+    mean = beta(trace.tokens("hlm")).mean()
+    everything = risks[risks["skip_rate"] == 1.0]
+    assert set(everything["gate"]) == {"uncertainty", "entropy", "top1", "margin", "random", "periodic", "oracle"}
+    np.testing.assert_allclose(everything["rejection_risk"], mean)
+    np.testing.assert_allclose(risks.query("gate == 'random'")["rejection_risk"], mean)
+    curves = {gate: curve.sort_values("skip_rate") for gate, curve in risks.groupby("gate")}
+    shares = np.linspace(0.3, 1, 15)
+    at = {gate: np.interp(shares, curve["skip_rate"], curve["rejection_risk"]) for gate, curve in curves.items()}
+    for gate in at:
+        assert (at["oracle"] <= at[gate] + 1e-9).all(), gate
+    assert (at["uncertainty"][:8] < 0.8 * at["entropy"][:8]).all()
 
 
 def test_the_gap_of_teacher_forcing_is_forced_minus_exact(trace):

@@ -137,7 +137,8 @@ def test_calibrate_prints_the_law_beside_the_papers(
     assert code == 0, err
     for word in ("0.82", "-0.06", "Delta", "risk-averse", "risk-prone", "realised"):
         assert word in out
-    assert (tmp_path / "results" / "uncertainty_law.png").stat().st_size > 10_000
+    for figure in ("uncertainty_law", "gates"):
+        assert (tmp_path / "results" / f"{figure}.png").stat().st_size > 10_000
 
 
 def test_list_and_schema_name_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +148,10 @@ def test_list_and_schema_name_what_there_is(capsys: pytest.CaptureFixture[str]) 
         shown = "".join(f"  {name:<24} {line}\n" for name, line in lines.items())
         assert f"{heading}\n{shown}" in listed
     assert '"bandwidth_hz"' in given(capsys, "schema")[1]
+    of_policies = given(capsys, "list", "policies")[1]
+    assert "u-hlm" in of_policies
+    assert "equal-share" not in of_policies
+    assert "groups are Scenarios; " in given(capsys, "list", "polices")[2]
 
 
 def models_scenario(tmp_path: Path, slm: str, llm: str) -> Path:

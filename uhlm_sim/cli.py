@@ -127,7 +127,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--point", type=int, default=0, metavar="N", help="a sweep's point")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/timeline.json")
 
-    command("list", list_command, "name every built-in scenario, preset and kind, with a line for each")
+    sub = command("list", list_command, "name every built-in scenario, preset and kind, with a line for each")
+    sub.add_argument("group", nargs="?", default="", metavar="GROUP", help="only groups whose heading has this word")
     command("schema", schema_command, "print the JSON schema of a scenario file")
     return top
 
@@ -275,11 +276,16 @@ def timeline_command(args: argparse.Namespace) -> None:
     say(out)
 
 
-def list_command(_args: argparse.Namespace) -> None:
-    """Print every name that a scenario or a command takes."""
+def list_command(args: argparse.Namespace) -> None:
+    """Print every name that a scenario or a command takes, or those of a group."""
     from uhlm_sim.kinds import names_and_lines
 
-    for heading, lines in names_and_lines():
+    groups = dict(names_and_lines())
+    chosen = {heading: lines for heading, lines in groups.items() if args.group.lower() in heading.lower()}
+    if not chosen:
+        words = [heading.partition(",")[0] for heading in groups]
+        raise InputError(f"list {args.group}: no group has this word; groups are {'; '.join(words)}")
+    for heading, lines in chosen.items():
         say(heading)
         for name, line in lines.items():
             say(f"  {name:<24} {line}")
