@@ -91,11 +91,11 @@ def test_the_capacity_of_a_product_form_cell_is_that_of_mean_value_analysis(clos
 def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
     """A metric whose mean is the load itself breaks 20.5 at 20.5; chance moves all loads of a replication together.
 
-    120 searches at nominal 95 %: four standard errors are 8 %.
+    60 searches at nominal 95 %: four standard errors are 11 %.
     """
     scenario = load(scenario_file, {**QUICK, "traffic.kind": "poisson", "traffic.rate_per_s": 15.0, "replications": 10})
     covered = []
-    for seed in range(120):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         common = rng.normal(0, 3, 10)
 
@@ -115,7 +115,7 @@ def test_the_interval_of_a_capacity_covers_it(scenario_file: Path) -> None:
         )  # fmt: skip
         row = search.follow({"hlm": search.capacity_of("hlm")})["hlm"]
         covered += [row["ci95_low"] <= 20.5 <= row["ci95_high"]]
-    assert np.mean(covered) >= 0.87
+    assert np.mean(covered) >= 0.84
 
 
 NARROW = {"uplink.bandwidth_hz": 5e3}  # the uplink is what fills up

@@ -247,7 +247,7 @@ def test_the_data_beside_a_figure_are_rows_of_the_summary(swept, swept_figures, 
 @pytest.mark.usefixtures("rendered")
 def test_a_sweep_of_two_values_is_drawn_as_maps(two, tmp_path):
     figures = written(two, tmp_path)
-    assert list(figures)[:2] == ["ratio_map", "slo_map"]
+    assert list(figures)[:3] == ["winner_map", "ratio_map", "slo_map"]
     data = pd.read_csv(figures["slo_map"].data)
     assert len(data) == 2 * 2 * 2
     assert "ttft_s = 2, tpot_s = 0.2" in figures["slo_map"].caption

@@ -10,7 +10,7 @@ from uhlm_sim.scenario_file import read_scenario, sweep_points
 
 FOLDER = Path(__file__).parent.parent / "scenarios"
 SCENARIOS = sorted(FOLDER.glob("*.toml"))
-SHORT = ["replications=1", "duration_s=4", "warmup_s=1", "output.tokens=false"]
+SHORT = ["replications=1", "duration_s=2.5", "warmup_s=0.5", "output.tokens=false"]
 REPLAYED = [file for file in SCENARIOS if file.stem != "smollm2_pair"]  # that one runs the models first
 
 

@@ -88,6 +88,7 @@ def mixed_with_presets(scenario: Scenario) -> list[str]:
     for key, section, name, kind in tables:
         preset = presets[kind].get(name or "", {})
         values = {field: getattr(section, field) for field in preset if field in TIMES}
+        values = {field: value for field, value in values.items() if value is not None}
         given = [f"{field} = {value:g}" for field, value in values.items() if value != preset[field]]
         filled = [f"{field} = {value:g}" for field, value in values.items() if value == preset[field]]
         if given and filled:
