@@ -135,7 +135,10 @@ def test_points_that_go_by_a_name_are_called_by_it_whatever_numbers_go_with_it()
 
 def test_equal_in_every_replication_is_said_so():
     same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 50.0}}
-    assert answers(results(users(1, 2), same, noise=0.0))[0] == "u-hlm: the same as hlm in every replication."
+    assert (
+        answers(results(users(1, 2), same, noise=0.0))[0]
+        == "u-hlm: commits hlm's tokens a second in every replication."
+    )
 
 
 def test_of_a_resource_is_told_how_much_the_first_needs():
@@ -203,7 +206,7 @@ def test_of_a_ladder_the_fastest_that_keeps_the_similarity_is_named():
             "skip_rate": [0.0, 0.1, 0.3, 0.5],
         },
     }
-    sentence = said(results(ladder, policies, noise=0.002), "The fastest that keeps at least 95 %")
+    sentence = said(results(ladder, policies, noise=0.002), "The fastest threshold that keeps at least 95 %")
     assert "u-hlm at threshold 0.4, with 0.97" in sentence
 
 
@@ -337,8 +340,8 @@ def test_the_fastest_near_the_llms_law_is_named_where_it_leads_beyond_chance():
     told = answers(results([{"traffic.devices": n} for n in (10, 20, 40)], policies, noise=0.02))
     assert re.fullmatch(
         "Of the policies within a total variation distance of 0.05 a token of the LLM's law, an answering phone gets "
-        r"its tokens fastest under llm at 10 phones \(3\.0\d* times the next one's\); "
-        r"hlm at 40 phones \(2\.0\d* times the next one's\)\.",
+        r"its tokens fastest under llm at 10 phones \(3\.0\d* times hlm's rate\); "
+        r"hlm at 40 phones \(2\.0\d* times llm's rate\)\.",
         told[0],
     )
     assert told[1] == "Chance leaves open which is fastest at 20 phones, between hlm and llm."

@@ -218,7 +218,7 @@ def test_gpus_busy_with_small_batches_do_not_limit():
     assert (gpus["demand_s"], gpus["full_demand_s"], gpus["bound"], gpus["load"]) == (0.02, 0.005, 400.0, 0.25)
     assert said(made_up([{}], small)) == [
         "The phones themselves limit llm: they wait for a station 10 % of the time, and no station is above 50 % of "
-        "what it can carry."
+        "what it could carry in full batches."
     ]
     assert said(made_up([{}], full)) == [
         "The GPUs limit llm: they are busy 100 % of the time at 100 % of a full batch's pace, and 80 % of a token's "

@@ -76,7 +76,7 @@ def _against_first(results: Run, points: Points, *, is_open: bool) -> Iterator[s
     for policy in others:
         ratios = points.all(policy, metric)
         if all(estimate == (1.0, 1.0, 1.0) for estimate in ratios):
-            yield f"{policy}: the same as {first} in every replication."
+            yield f"{policy}: {does} {first}'s tokens a second in every replication."
             continue
         of = f" times {first}'s tokens a second"
         sentence = f"{policy}: {does} {course(points, ratios, times, of)}"
@@ -149,8 +149,8 @@ def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
     point, policy = best = max(fit, key=lambda rung: points.get(rung[0], rung[1], rate)[0])
     speed = points.get(point, policy, f"{rate}{RATIO}")
     yield (
-        f"The fastest that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, beyond chance: "
-        f"{policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
+        f"The fastest threshold that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, beyond "
+        f"chance: {policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
         f"{times(speed)} times the tokens a second of an answering phone."
     )
 

@@ -51,7 +51,7 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
     sentence = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
     if not stations:
         sentence += f": they wait for a station {_span(its['wait_share'])} of the time"
-        most = f", and no station is above {100 * others['load'].max():.0f} % of what it can carry."
+        most = f", and no station is above {100 * others['load'].max():.0f} % of what it could carry in full batches."
         return f"{sentence}{most if len(others) else '.'}"
     pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
     sentence += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"

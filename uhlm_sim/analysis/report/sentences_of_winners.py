@@ -17,7 +17,7 @@ def of_winners(results: Run, points: Points) -> Iterator[str]:
     """Say where each policy leads the others beyond chance, by how much, and where chance leaves it open."""
     table = winners(results.replications)
     table = table[table["second"] != ""]
-    if len(points) < 2 or table.empty or table["lead_low"].isna().all():
+    if table.empty or table["lead_low"].isna().all():
         return
     place = places_of(results)
     leads: dict[tuple[int, str], Estimate] = {
@@ -29,7 +29,9 @@ def of_winners(results: Run, points: Points) -> Iterator[str]:
     for policy in dict.fromkeys(policy for _, policy in leads):
         where = points.where([(point, policy) in leads for point in range(len(points))])
         ratios = [plain(lead) for (_, name), lead in sorted(leads.items(), key=lambda item: item[1]) if name == policy]
-        clauses.append(f"{policy}{where} ({' to '.join(dict.fromkeys([ratios[0], ratios[-1]]))} times the next one's)")
+        next_ones = set(table.loc[table["best"] == policy, "second"])
+        whose = f"{next(iter(next_ones))}'s rate" if len(next_ones) == 1 else "the next one's"
+        clauses.append(f"{policy}{where} ({' to '.join(dict.fromkeys([ratios[0], ratios[-1]]))} times {whose})")
     what = (
         f"Of the policies within a total variation distance of {MOST_ERROR:g} a token of the LLM's law, an answering "
     )
