@@ -149,8 +149,8 @@ def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
     point, policy = best = max(fit, key=lambda rung: points.get(rung[0], rung[1], rate)[0])
     speed = points.get(point, policy, f"{rate}{RATIO}")
     yield (
-        f"The fastest threshold that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, beyond "
-        f"chance: {policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
+        f"The fastest threshold that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, "
+        f"beyond chance: {policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
         f"{times(speed)} times the tokens a second of an answering phone."
     )
 
