@@ -135,10 +135,8 @@ def test_points_that_go_by_a_name_are_called_by_it_whatever_numbers_go_with_it()
 
 def test_equal_in_every_replication_is_said_so():
     same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": 50.0}}
-    assert (
-        answers(results(users(1, 2), same, noise=0.0))[0]
-        == "u-hlm: commits hlm's tokens a second in every replication."
-    )
+    sentence = said(results(users(1, 2), same, noise=0.0), "u-hlm: ")
+    assert sentence == "u-hlm: commits hlm's tokens a second in every replication."
 
 
 def test_of_a_resource_is_told_how_much_the_first_needs():

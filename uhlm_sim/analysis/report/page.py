@@ -32,7 +32,7 @@ from uhlm_sim.analysis.report.points import (
     verdicts_of,
     warmups_of,
 )
-from uhlm_sim.analysis.report.sentences import answers
+from uhlm_sim.analysis.report.sentences import first_answers, further_answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.scenario import READ_BY, Policy
@@ -78,7 +78,8 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         provenance=tables.provenance,
         failed=len(tables.failed),
         failures=failures_of(tables),
-        answers=[_parted(sentence, tables.policies) for sentence in answers(tables)],
+        answers=[_parted(sentence, tables.policies) for sentence in first_answers(tables)],
+        further_answers=[_parted(sentence, tables.policies) for sentence in further_answers(tables)],
         first=first,
         policies=tables.policies,
         start_s=start_s,

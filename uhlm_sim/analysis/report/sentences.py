@@ -25,20 +25,34 @@ RESOURCES = ("bandwidth_hz", "mean_snr_db", "gpus", "max_batch", "bits_per_proba
 def answers(results: Run) -> list[str]:
     """Return sentences that answer a run's question: what is faster and where, what it costs, what limits the cell.
 
-    They are made from the summary of any run or sweep: who is fastest where, near enough to the LLM's law; each
-    policy's ratio to the first one, at the ends of the sweep and where it differs from 1; the fastest of those that
-    send drafts, point by point; the fastest threshold that keeps 95 % of the first policy's similarity to the LLM's
-    answers; skipping by uncertainty against skipping at random; how much of a swept resource the first policy needs to
-    match another; the effect of swept names (allocators, orders); the rate of an answering phone; classes of phones;
-    energy; the bottleneck; and where fewer than 95 % of the requests meet their SLO. With open arrivals the cell's
-    throughput is the load offered, so policies are compared by the rate of an answering phone. Phones of unequal SNR
-    are compared, class by class, from the requests. Without intervals (one replication) nothing is compared.
+    They are made from the summary of any run or sweep. First: who is fastest where, near enough to the LLM's law; the
+    bottleneck; and where fewer than 95 % of the requests meet their SLO. Then: each policy's ratio to the first one,
+    at the ends of the sweep and where it differs from 1; the fastest of those that send drafts, point by point; the
+    fastest threshold that keeps 95 % of the first policy's similarity to the LLM's answers; skipping by uncertainty
+    against skipping at random; how much of a swept resource the first policy needs to match another; the effect of
+    swept names (allocators, orders); the rate of an answering phone; classes of phones; energy. With open arrivals the
+    cell's throughput is the load offered, so policies are compared by the rate of an answering phone. Phones of
+    unequal SNR are compared, class by class, from the requests. Without intervals (one replication) nothing is
+    compared.
     """
+    return [*first_answers(results), *further_answers(results)]
+
+
+def first_answers(results: Run) -> list[str]:
+    """Return the sentences to read first: overload, the fastest near the LLM's law, the bottleneck, missed SLOs."""
     points = Points.of(results)
-    is_open = results.is_open
     return [
-        *(_overload(results, points) if is_open else ()),
+        *(_overload(results, points) if results.is_open else ()),
         *of_winners(results, points),
+        *limits(results, points),
+        *_promises(results, points),
+    ]
+
+
+def further_answers(results: Run) -> list[str]:
+    """Return the other sentences: each policy beside the first one, and what the sweep or the classes show."""
+    points, is_open = Points.of(results), results.is_open
+    return [
         *_against_first(results, points, is_open=is_open),
         *(_fastest_that_draft(results, points, is_open=is_open) if len(points) > 1 else ()),
         *_fastest_that_keeps(results, points),
@@ -49,8 +63,6 @@ def answers(results: Run) -> list[str]:
         *of_near_and_far(results, points),
         *of_classes(results, points),
         *of_energy(results, points),
-        *limits(results, points),
-        *_promises(results, points),
     ]
 
 
