@@ -161,7 +161,7 @@ def test_the_fewest_entries_that_lose_little_lose_no_more_than_they_may() -> Non
     nodes = replace(
         made_up, x_draft=x_draft, y_draft=x_draft, uncertainty=u, tail_ladder=ladder, tail_mass=tail_masses(x, ladder)
     )
-    message = top_k_by_token(nodes, 40.0 * 8, entry_bits=14, extra_bits=0, most_loss=most, law=law)
+    message = top_k_by_token(nodes, 0.0, whole_bits=40.0 * 8, entry_bits=14, extra_bits=0, most_loss=most, law=law)
     assert set(message.draft_bits) == {3.0 * 14, 10.0 * 14, 40.0 * 8}, "all three are used here"
     softplus = np.log1p(np.exp([np.full(300, -1.0), -np.clip(0.8 * u - 0.1, 0, 1)]))
     weight = (1 - x_draft) * softplus[0] + x_draft * softplus[1]

@@ -28,6 +28,7 @@ from uhlm_sim.tokens.recorder import check_same_model, load_recorded
 from uhlm_sim.tokens.recording_settings import RecordingSettings, recording_identity
 from uhlm_sim.tokens.speculative import LinearLaw
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.trace_file import SCHEMA_VERSION
 from uhlm_sim.tokens.tree import ENDS, UNKNOWN, AnswerTree, Integers, Nodes
 
 Prefix = tuple[int, ...]
@@ -317,7 +318,7 @@ def open_live(settings: RecordingSettings, path: Path) -> Live:
     base, prompts = Trace.read(path), read_prompts(settings.prompts)
     revisions = [str(base.header.models[role].get("revision")) for role in ("slm", "llm")]
     identity = recording_identity(settings, prompts) | {"revisions": revisions}
-    digest = hashlib.sha256(json.dumps(["live", identity], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(["live", SCHEMA_VERSION, identity], sort_keys=True).encode()).hexdigest()
 
     @cache
     def load() -> ModelPair:

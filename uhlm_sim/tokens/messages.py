@@ -65,7 +65,14 @@ def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabu
 
 
 def top_k_by_token(
-    nodes: Nodes, distribution_bits: float, *, entry_bits: int, extra_bits: int, most_loss: float, law: LinearLaw
+    nodes: Nodes,
+    distribution_bits: float,  # noqa: ARG001
+    *,
+    whole_bits: float,
+    entry_bits: int,
+    extra_bits: int,
+    most_loss: float,
+    law: LinearLaw,
 ) -> Message:
     """Send the largest probabilities, by token the fewest that lose at most `most_loss`; the LLM spreads the rest.
 
@@ -79,7 +86,7 @@ def top_k_by_token(
     loses_little = 2 * nodes.tail_mass <= most_loss * weight[:, None]
     fits = np.concatenate([loses_little, np.ones((len(nodes), 1), dtype=np.bool_)], axis=1)
     place = fits.argmax(axis=1)
-    bits = np.append(np.array(nodes.tail_ladder) * entry_bits, distribution_bits)[place] + extra_bits
+    bits = np.append(np.array(nodes.tail_ladder) * entry_bits, whole_bits)[place] + extra_bits
     outside = np.concatenate([nodes.tail_mass, np.zeros((len(nodes), 1))], axis=1)[np.arange(len(nodes)), place]
     is_whole = place == len(nodes.tail_ladder)
     return Message(bits, nodes.accepted, known=is_whole | (nodes.accepted & (nodes.x_draft > outside)))
@@ -182,18 +189,21 @@ def entry_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> int:
 def message_of(payload: Payload, vocabulary_size: int, *, bill: str, law: LinearLaw | None = None) -> Messages:
     """Return the message of a payload, billed by `upload_bits`; one with `most_loss` needs the pair's law."""
     bits = upload_bits(payload, vocabulary_size, bill=bill)
-    if payload.kind == "full":
+    if payload.kind == "full" or (payload.kind == "truncated" and (payload.k or 0) >= vocabulary_size):
         return partial(_billed, bits=bits)
-    if payload.kind == "top-k" and payload.k is not None:
-        return partial(top_k, bits=bits, k=min(payload.k, vocabulary_size), vocabulary_size=vocabulary_size)
-    if payload.kind == "top-k":
-        assert payload.most_loss is not None
+    if payload.most_loss is not None:
         assert law is not None
-        per_entry, extra = (
-            entry_bits(payload, vocabulary_size, bill=bill),
-            int(bits - full_bits(payload, vocabulary_size)),
+        whole_bits = full_bits(payload, vocabulary_size)
+        return partial(
+            top_k_by_token,
+            whole_bits=whole_bits,
+            entry_bits=entry_bits(payload, vocabulary_size, bill=bill),
+            extra_bits=int(bits - whole_bits),
+            most_loss=payload.most_loss,
+            law=law,
         )
-        return partial(top_k_by_token, entry_bits=per_entry, extra_bits=extra, most_loss=payload.most_loss, law=law)
+    if payload.kind == "top-k":
+        return partial(top_k, bits=bits, k=min(payload.k or 1, vocabulary_size), vocabulary_size=vocabulary_size)
     if payload.replaced_by == "base-station":
         return partial(ids_own_token, bits=bits)
     return partial({"quantised": quantised, "truncated": truncated, "ids": ids}[payload.kind], bits=bits)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.errors import InputError
-from uhlm_sim.tokens.trace_file import Columns
+from uhlm_sim.tokens.trace_file import SCHEMA_VERSION, Columns
 
 
 def check_writable(out: Path) -> None:
@@ -31,7 +31,8 @@ def check_writable(out: Path) -> None:
 
 
 class PartStore:
-    """A folder of batches. A file's name is a digest of the recording's settings and of what the batch decodes.
+    """A folder of batches. A file's name is a digest of the columns' version, of the recording's settings and of what
+    the batch decodes.
 
     So a recording finds its own batches again and never takes one that was made otherwise; a damaged file
     counts as absent.
@@ -70,5 +71,5 @@ class PartStore:
         os.replace(temporary, file)
 
     def _file(self, what: Sequence[Any]) -> Path:
-        key = json.dumps([self._identity, *what], sort_keys=True)
+        key = json.dumps([SCHEMA_VERSION, self._identity, *what], sort_keys=True)
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
