@@ -90,8 +90,8 @@ def drawing(view: View, ax: Axes | None = None, most_error: float = MOST_ERROR) 
         "winner_map",
         f"The fastest policy over {key_words(x)} and {key_words(y)}",
         "The policy with the most tokens a second of an answering phone, among those whose tokens are known to be "
-        f"within a total variation distance of {most_error:g} of the LLM's law, and its lead over the next one, a ratio "
-        f"of means over {wording.over(run)}, paired. Hatched, in brackets: a lead whose interval holds 1.{view.note}",
+        f"within a total variation distance of {most_error:g} of the LLM's law, and its lead over the next one, a "
+        f"ratio of means over {wording.over(run)}, paired. Hatched: a lead whose interval holds 1.{view.note}",
         table.assign(unbeaten=table["unbeaten"].map("; ".join)),
         figure,
     )
