@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from traces import read_trace
+from worlds import cell
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
@@ -137,3 +139,15 @@ def test_the_ways_to_say_hlm_give_the_same_bytes(tmp_path: Path, scenario_file: 
     assert len(plain) > 100
     for other in others:
         assert other[: len(plain)] == plain  # after that its ratios to the first
+
+
+def test_entries_by_token_take_u_and_never_more_bits_than_a_whole_distribution(tmp_path: Path) -> None:
+    """On a recorded trace whose V is small: k entries with their ids could weigh more than V without."""
+    trace = read_trace(tmp_path)
+    payload = {"kind": "top-k", "most_loss": 0.3}
+    scenario = cell(tokens={"path": trace.file}, policy=[{"kind": "hlm", "payload": payload}])
+    policy = ready_policy(0, scenario, trace, find_names(scenario))
+    assert policy.scheme.measures_uncertainty
+    bits = policy.scheme.message(trace.trees[""][0, 0].nodes, 0.0).draft_bits
+    assert bits.max() <= 8 * trace.header.vocabulary_size
+    assert bits.min() < bits.max()

@@ -81,12 +81,13 @@ def top_k_by_token(
     The sum is at most twice the mass outside the k largest, which stands for it here, and k is one of the trace's
     ladder or V, where nothing is lost. Else as `top_k`.
     """
-    beta = law.rejection(nodes.uncertainty)
-    weight = (1 - nodes.x_draft) * np.logaddexp(0, -1) + nodes.x_draft * np.logaddexp(0, -beta)
+    beta, x_draft = law.rejection(np.nan_to_num(nodes.uncertainty)), np.nan_to_num(nodes.x_draft)
+    weight = (1 - x_draft) * np.logaddexp(0, -1) + x_draft * np.logaddexp(0, -beta)
     loses_little = 2 * nodes.tail_mass <= most_loss * weight[:, None]
     fits = np.concatenate([loses_little, np.ones((len(nodes), 1), dtype=np.bool_)], axis=1)
     place = fits.argmax(axis=1)
-    bits = np.append(np.array(nodes.tail_ladder) * entry_bits, whole_bits)[place] + extra_bits
+    of_entries = np.minimum(np.array(nodes.tail_ladder) * entry_bits, whole_bits)
+    bits = np.append(of_entries, whole_bits)[place] + extra_bits
     outside = np.concatenate([nodes.tail_mass, np.zeros((len(nodes), 1))], axis=1)[np.arange(len(nodes)), place]
     is_whole = place == len(nodes.tail_ladder)
     return Message(bits, nodes.accepted, known=is_whole | (nodes.accepted & (nodes.x_draft > outside)))

@@ -252,6 +252,8 @@ def _composed(
         if payload.most_loss is not None and sends_drafts:
             tokens.check_gate("top1")  # which takes a distribution, too
         law = None if payload.most_loss is None else tokens.law()
+        if payload.most_loss is not None:  # whose bound is made of u
+            scheme = replace(scheme, measures_uncertainty=sends_drafts)
         message = message_of(payload, vocabulary_size, bill=policy.bill, law=law)
         scheme = replace(scheme, message=message, keeps_law=not sends_drafts or payload.keeps_law(vocabulary_size))
     price_s, gate = price_of(policy), policy.gate or UNCERTAINTY
