@@ -14,9 +14,16 @@ PRESETS = {
     "roofline": 'base_station.llm with service.kind = "roofline"',
 }
 
+PAYLOADS = {
+    "full": "An upload carries the whole vocabulary's probabilities.",
+    "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
+    "truncated": "It carries the k largest, from which the draft is drawn.",
+    "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
+    "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
+}
 REPLACED_BY = {
     "phone": "The LLM's distribution comes down after a refusal, and the phone draws from the residual.",
-    "base-station": "The LLM commits a token of its own, so the answer isn't its own in law.",
+    "base-station": "The LLM commits a token of its own, so the answer isn't the LLM's in law.",
 }
 # Words that a key takes and that name no code: key -> word -> what it means. A test holds them against the schema.
 WORDS: dict[str, dict[str, str]] = {
@@ -88,20 +95,8 @@ WORDS: dict[str, dict[str, str]] = {
         "paper": "An upload has the bits that the payload's paper counts.",
         "all": "And those of the draft's own id, where the paper leaves it out.",
     },
-    "uplink.payload.kind": {
-        "full": "An upload carries the whole vocabulary's probabilities.",
-        "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
-        "truncated": "It carries the k largest, from which the draft is drawn.",
-        "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
-        "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
-    },
-    "policy.payload.kind": {
-        "full": "An upload carries the whole vocabulary's probabilities.",
-        "top-k": "It carries the k largest with their ids; the LLM spreads the rest evenly.",
-        "truncated": "It carries the k largest, from which the draft is drawn.",
-        "quantised": "It carries all, rounded to multiples of 1/levels, from which the draft is drawn.",
-        "ids": "It carries the draft's id and probability; the phone itself replaces a refused draft.",
-    },
+    "uplink.payload.kind": PAYLOADS,
+    "policy.payload.kind": PAYLOADS,
     "uplink.payload.replaced_by": REPLACED_BY,
     "policy.payload.replaced_by": REPLACED_BY,
     "downlink.kind": {
