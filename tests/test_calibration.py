@@ -132,13 +132,13 @@ def test_a_gate_risks_no_less_than_one_that_knows_beta_and_all_risk_the_mean_whe
     """The made-up pair has beta rise with u, and nothing else that a phone sees tells of it."""
     risks = gate_risks(trace)
     mean = beta(trace.tokens("hlm")).mean()
-    everything = risks[risks["skip_rate"] == 1.0]
+    everything = risks[risks["share_kept"] == 1.0]
     assert set(everything["gate"]) == {"uncertainty", "entropy", "top1", "margin", "random", "periodic", "oracle"}
     np.testing.assert_allclose(everything["rejection_risk"], mean)
     np.testing.assert_allclose(risks.query("gate == 'random'")["rejection_risk"], mean)
-    curves = {gate: curve.sort_values("skip_rate") for gate, curve in risks.groupby("gate")}
+    curves = {gate: curve.sort_values("share_kept") for gate, curve in risks.groupby("gate")}
     shares = np.linspace(0.3, 1, 15)
-    at = {gate: np.interp(shares, curve["skip_rate"], curve["rejection_risk"]) for gate, curve in curves.items()}
+    at = {gate: np.interp(shares, curve["share_kept"], curve["rejection_risk"]) for gate, curve in curves.items()}
     for gate in at:
         assert (at["oracle"] <= at[gate] + 1e-9).all(), gate
     assert (at["uncertainty"][:8] < 0.8 * at["entropy"][:8]).all()

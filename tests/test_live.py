@@ -92,6 +92,13 @@ def test_a_scheme_that_follows_the_network_is_exact_when_it_is_live(world: Any) 
     assert "u-hlm(price 0.3 s)" not in in_the_loop.forced
 
 
+def test_entries_by_token_are_not_called_exact_as_their_verdicts_are_those_of_all_entries(world: Any) -> None:
+    scenario = world("live", {"kind": "hlm", "payload": {"kind": "top-k", "most_loss": 0.5}}, {"kind": "hlm"})
+    record_missing(scenario)
+    tokens, functions = find_tokens(scenario.tokens), find_names(scenario)
+    assert [ready_policy(number, scenario, tokens, functions).exact for number in range(2)] == [False, True]
+
+
 def test_a_second_run_replays_the_passes_of_the_first_without_the_models(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

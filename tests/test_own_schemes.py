@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from traces import read_trace
+from traces import RULES, read_trace, write_trace
 from worlds import cell
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.cell.records import Records
+from uhlm_sim.errors import ScenarioError
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import read_scenario
+from uhlm_sim.simulations import find_tokens
 from uhlm_sim.tables import LEGS
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.trace import Trace
 
 WINDOWS = """
@@ -128,17 +131,41 @@ def test_a_scheme_that_looks_at_the_uplink_keeps_drafts_only_while_others_send(p
 
 
 def test_the_ways_to_say_hlm_give_the_same_bytes(tmp_path: Path, scenario_file: Path) -> None:
-    """One draft without bonus token, and the V largest entries with free indices, judged or drawn from, are HLM."""
-    ways = {"a": "", "b": ", draft_tokens=1, bonus_token=false", "c": ', payload={kind="top-k", k=9999999, INDEX}'}
+    """One draft without bonus token, and all V entries, which need no indices, judged or drawn from, are HLM."""
+    ways = {"a": "", "b": ", draft_tokens=1, bonus_token=false", "c": ', payload={kind="top-k", k=9999999}'}
     ways |= {"d": ', payload={kind="truncated", k=9999999}'}
     policies = [f'{{kind="hlm", name="{name}"{keys}}}' for name, keys in ways.items()]
-    text = f"policy=[{', '.join(policies)}]".replace("INDEX", "bits_per_index=0")
-    run(read_scenario(scenario_file, [text]), out=tmp_path / "out", jobs=1)
+    run(read_scenario(scenario_file, [f"policy=[{', '.join(policies)}]"]), out=tmp_path / "out", jobs=1)
     rows = (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()
     plain, *others = ([row[1:] for row in rows if row.startswith(f"{name},")] for name in ways)
     assert len(plain) > 100
     for other in others:
         assert other[: len(plain)] == plain  # after that its ratios to the first
+
+
+def test_entries_by_token_need_distributions_and_uploads_of_one_weight_need_a_number(tmp_path: Path) -> None:
+    by_token = {"kind": "hlm", "payload": {"kind": "top-k", "most_loss": 0.3}}
+    synthetic = {"kind": "synthetic", "a": 0.8, "b": -0.1, "skip_rates": [{"threshold": 0.4, "rate": 0.5}]}
+    without = Trace.read(write_trace(tmp_path / "without.parquet", tail_ladder=()))
+    for tokens in (synthetic, {"path": without.file}):
+        scenario = cell(tokens=tokens, policy=[by_token])
+        with pytest.raises(ScenarioError, match=r"policy.0: payload.most_loss needs .* give payload.k in its place"):
+            ready_policy(0, scenario, find_tokens(scenario.tokens), find_names(scenario))
+    trace = read_trace(tmp_path)
+    scenario = cell(tokens={"path": trace.file}, policy=[{**by_token, "draft_tokens": "best"}])
+    with pytest.raises(ScenarioError, match=r"policy.0.draft_tokens = 'best': takes uploads of equal weight"):
+        ready_policy(0, scenario, trace, find_names(scenario))
+
+
+def test_a_matched_share_is_that_of_the_other_policys_own_payload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = DecodingRule("u-hlm", threshold=0.43, payload="quantised-8")
+    trace = read_trace(tmp_path, rules=(*RULES, DecodingRule("hlm", payload="quantised-8"), rounded))
+    monkeypatch.setattr(Trace, "skip_rate", lambda _, rule: 0.25 if rule == rounded else 0.5)
+    other = {"kind": "u-hlm", "threshold": 0.43, "payload": {"kind": "quantised", "levels": 8}}
+    scenario = cell(tokens={"path": trace.file}, policy=[other, {"kind": "rand-hlm", "skip_rate": "matched"}])
+    assert ready_policy(1, scenario, trace, find_names(scenario)).skip_rate == 0.25
 
 
 def test_entries_by_token_take_u_and_never_more_bits_than_a_whole_distribution(tmp_path: Path) -> None:

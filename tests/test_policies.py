@@ -130,7 +130,7 @@ def test_a_gate_of_which_the_tokens_know_nothing_is_refused(trace_file: Any, tmp
     assert ready(trace_file, policy).gate == "margin"
     old = tmp_path / "old.parquet"
     shutil.copy(trace_file, old)
-    with pytest.raises(TraceError, match=r"gate = 'margin' needs what a trace of its version doesn't hold"):
+    with pytest.raises(TraceError, match=r"gate = 'margin' needs what some of its tokens lack"):
         ready(as_version(2, old), policy)
     synthetic = cell(tokens={"kind": "synthetic", "a": 0.8, "b": -0.1, "skip_rates": [{"threshold": 0.4, "rate": 0.5}]})
     tokens = find_tokens(synthetic.tokens)

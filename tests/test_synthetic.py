@@ -45,7 +45,11 @@ def drawn(tokens: Synthetic, answers: int, rule: DecodingRule = HLM) -> pd.DataF
                 "level": np.rint(tree.nodes.uncertainty * K).astype(int),
                 "beta": 1 - tree.nodes.accept_probability,
                 "skipped": rule.skips(
-                    tree.nodes.position, np.rint(tree.nodes.uncertainty * K), tree.nodes.skip_coin, K
+                    tree.nodes.position,
+                    np.rint(tree.nodes.uncertainty * K),
+                    tree.nodes.skip_coin,
+                    tree.nodes.phase[0],
+                    K,
                 ),
             }
         )

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from traces import read_trace
+from traces import RULES, read_trace
 from worlds import MadeUpSource
 
 from uhlm_sim.cell.phones.policies import POLICIES
@@ -15,7 +16,7 @@ from uhlm_sim.cell.phones.schemes import Planner, Scheme
 from uhlm_sim.cell.phones.windows import Learner, windowed
 from uhlm_sim.settings.policy import Payload
 from uhlm_sim.tokens.decoding import truncate
-from uhlm_sim.tokens.decoding_rule import at_period
+from uhlm_sim.tokens.decoding_rule import DecodingRule, at_period
 from uhlm_sim.tokens.messages import message_of, top_k_by_token, upload_bits
 from uhlm_sim.tokens.speculative import (
     LinearLaw,
@@ -76,11 +77,37 @@ def test_a_walk_that_leaves_the_tree_goes_on_from_hlms_prefix_and_says_where(tra
         if walk.exact_tokens is None:
             continue
         lengths.append(walk.exact_tokens)
-        left_at = walk.exact_tokens
-        assert walk.visited[left_at : left_at + 1] == tree.hlm[left_at : left_at + 1].tolist()
+        left_at = walk.exact_tokens  # at an unknown prefix, or at a known one with an unknown verdict
+        lost = left_at if walk.visited[left_at] == tree.hlm[left_at] else left_at + 1
+        assert lost == left_at or not tree.nodes.judged[walk.visited[left_at]]
+        assert walk.visited[lost : lost + 1] == tree.hlm[lost : lost + 1].tolist()
         assert np.isnan(walk.quality).all()
     assert len(lengths) > 3
     assert min(lengths) > 0
+
+
+def test_a_kept_draft_is_exact_only_where_its_payload_drew_it(tmp_path: Path) -> None:
+    """A rounded distribution has drafts of its own: those of x stand for them, and no more."""
+    payload = "quantised-8"
+    recorded = DecodingRule("hlm", payload=payload)
+    trace = read_trace(tmp_path, rules=(*RULES, recorded))
+    message = message_of(Payload(kind="quantised", levels=8), trace.header.vocabulary_size, bill="paper")
+    scheme = replace(POLICIES["rand-hlm"](skip_rate=0.5), message=message)
+    cut = 0
+    for (prompt, sample), tree in trace.trees[payload].items():
+        walk = walked(tree, scheme)
+        own = walked(tree, Scheme(message=message))
+        assert own.exact_tokens is None
+        assert own.position == len(trace.answer(str(recorded), prompt, sample))
+        here = tree.nodes.drawn[walk.visited]
+        np.testing.assert_array_equal(here, np.isin(walk.visited, own.visited))
+        kept = scheme.gate(tree.nodes)[walk.visited]
+        exact = walk.position if walk.exact_tokens is None else walk.exact_tokens
+        assert here[:exact].all()
+        assert exact == walk.position or not here[exact] or not kept[exact] or walk.visited[exact] == tree.hlm[exact]
+        cut += exact < walk.position
+        assert np.isnan(walk.quality).all() == (exact < walk.position)
+    assert cut > 3, "a kept draft that HLM would have replaced leads away"
 
 
 @pytest.mark.parametrize("drafts", [1, 2, 4, 12])
@@ -168,15 +195,19 @@ def test_the_fewest_entries_that_lose_little_lose_no_more_than_they_may() -> Non
     for k, bits in ((3, 42.0), (10, 140.0)):
         loss = np.abs(keep_largest(x, k) - x).sum(axis=1) / weight
         assert (loss[message.draft_bits == bits] <= most).all()
-        assert (loss[message.draft_bits > bits] > most / 2).all(), "twice the mass is at most twice the loss"
+        assert (loss[message.draft_bits > bits] > most / 2).all(), (
+            "the mass outside is at most the loss, so twice of it at most twice"
+        )
 
 
 def test_evenly_spaced_drafts_are_the_share_that_was_asked_for() -> None:
-    position = np.arange(1000)
+    position, phases = np.arange(1000), (np.arange(500) + 0.5) / 500
     for rate in (0.0, 0.1, 1 / 3, 0.5, 0.77, 1.0):
-        kept = at_period(position, rate)
+        kept = at_period(position, rate, 0.4)
         assert kept.sum() == pytest.approx(1000 * rate, abs=1)
         assert not kept.any() or np.ptp(np.diff(np.flatnonzero(kept))) <= 1, "never two spaces that differ by two"
+        at_first = [at_period(np.arange(3), rate, phase) for phase in phases]
+        np.testing.assert_allclose(np.mean(at_first, axis=0), rate, atol=1 / 500, err_msg="short answers keep it, too")
 
 
 def test_a_token_that_the_phone_drew_is_told_with_its_next_upload() -> None:

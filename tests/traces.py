@@ -69,9 +69,8 @@ def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
                     )
                     draft = END if ends else draft
                     coin = draws.coin[position]
-                    skipped = drafted and bool(
-                        rule.skips(np.array([position]), np.array([level]), draws.skip[position, None], SAMPLES)[0]
-                    )
+                    here = np.array([position]), np.array([level]), draws.skip[position, None]
+                    skipped = drafted and bool(rule.skips(*here, draws.skip[0], SAMPLES)[0])
                     is_kept = skipped or not drafted or coin < accept_probability(x, y)
                     committed = int(draft if is_kept else rng.integers(3, END - 1))
                     answer.append(
@@ -124,7 +123,7 @@ def make_header(
         prompts_sha256="",
         packages={},
         how_to_make_again="tests/traces.py",
-        paths=tuple(PathEntry(str(rule), rule.kind, rule.threshold, rule.skip_rate) for rule in rules),
+        paths=tuple(PathEntry(str(rule), rule.kind, rule.threshold, rule.skip_rate, rule.payload) for rule in rules),
         prompts=tuple(
             PromptEntry(f"{split[0]}{i}", split, "test", f"Question {i}?", f"Answer {i}.", 5 + i)
             for split, i in prompts
@@ -144,7 +143,10 @@ def write_trace(file: Path, **changes: object) -> Path:
 
 
 def as_version(version: int, file: Path) -> Path:
-    """Rewrite a trace as an earlier version of this package wrote it: 1 knew no quality, 2 no second probability."""
+    """Rewrite a trace as an earlier version of this package wrote it: 1 knew no quality, 2 no second probability.
+
+    Tail masses were rounded to the nearest 16-bit number then, and are read as bounds.
+    """
     table = pq.read_table(file)
     told = json.loads(table.schema.metadata[HEADER_KEY])
     if version == 1:

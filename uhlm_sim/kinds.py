@@ -93,7 +93,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "policy.bill": {
         "paper": "An upload has the bits that the payload's paper counts.",
-        "all": "And those of the draft's own id, where the paper leaves it out.",
+        "all": "And those of the draft's own id and of the entries, where the paper leaves them out.",
     },
     "uplink.payload.kind": PAYLOADS,
     "policy.payload.kind": PAYLOADS,

@@ -40,7 +40,7 @@ class Payload(Section):
         description="all probabilities; the k largest; the k largest, from which the draft is drawn; all, rounded to a "
         "lattice; the draft's id and probability",
     )
-    bits_per_probability: int = Field(8, ge=1, le=64)
+    bits_per_probability: int = Field(8, ge=1, le=64, description="as U-HLM and CU-HLM have it; TK-SLT takes 16")
     bits_per_index: int | None = Field(
         None,
         ge=0,
@@ -77,20 +77,14 @@ class Payload(Section):
 
     @property
     def law(self) -> str:
-        """Return what decides which token an upload leads to, as `DecodingRule.payload` names it; "": all of x.
+        """Return what decides which token an upload leads to, by its word in `tokens/payload_law.py`.
 
-        The bits of a number of entries that changes by token say nothing of it: there it is "" as well.
+        A number of entries that changes by token has no word: there it is "", as for all of x.
         """
         if self.kind == "top-k" and self.k is None:
             return ""
         own_token = self.replaced_by == "base-station"
         return self.label if self.kind in ("top-k", "truncated", "quantised") or own_token else ""
-
-    def keeps_law(self, vocabulary_size: int) -> bool:
-        """Say whether what the LLM commits has its own law: where drafts are drawn from what it judges them by."""
-        if self.kind == "top-k":
-            return (self.k or 0) >= vocabulary_size
-        return self.replaced_by != "base-station"
 
     @property
     def label(self) -> str:
@@ -137,9 +131,7 @@ class Policy(Section):
         None, description="all drafts accepted: the LLM's own next token, too; as a rule with draft_tokens"
     )
     payload: Payload | None = Field(None, description="in place of uplink.payload")
-    bill: Literal["paper", "all"] = Field(
-        "paper", description="what the payload's paper counts; or the draft's id, too"
-    )
+    bill: Literal["paper", "all"] = Field("paper", description="what the payload's paper counts; or all ids, too")
     params: dict[str, float] = Field({}, description="arguments of a policy of your own")
 
     @model_validator(mode="after")

@@ -132,23 +132,24 @@ def gate_risks(trace: Trace) -> pd.DataFrame:
     """Return what each gate risks at each share of drafts that it keeps, on the evaluation prompts along hlm.
 
     One row a gate and share, 1/20, 2/20, ... as near as its measure of doubt can tell drafts apart: ``gate``,
-    ``skip_rate``, and the mean beta of a kept draft, ``rejection_risk``, with ``low`` and ``high`` (95 % over prompts).
+    ``share_kept``, and the mean beta of a kept draft, ``rejection_risk``, with ``low``, ``high`` (95 % over prompts).
     "random" keeps any draft as likely, "periodic" by `at_period`; "oracle" knows beta, which no phone does: no gate can
     risk less. A measure that the trace doesn't know is left out. Raises TraceError if there is no path hlm.
     """
     table = trace.hlm_tokens("evaluation")
     beta = rejection_probability(table["x_draft"], table["y_draft"])
     prompts, positions = table["prompt"].to_numpy(), table["position"].to_numpy()
+    phases = [trace.skip_coins(*answer)[0] for answer in zip(prompts.tolist(), table["sample"].tolist(), strict=True)]
     doubts = {gate: np.asarray(doubt(table, trace.header.vocabulary_size)) for gate, doubt in DOUBTS.items()}
     doubts |= {"random": np.zeros(len(beta)), "oracle": beta}
     rows = []
     for share in np.arange(1, 21) / 20:
         kept = {gate: doubt <= np.quantile(doubt, share) for gate, doubt in doubts.items() if not np.isnan(doubt).any()}
-        for gate, keeps in (kept | {"periodic": at_period(positions, share)}).items():
+        for gate, keeps in (kept | {"periodic": at_period(positions, share, np.array(phases))}).items():
             risk, low, high = clustered_mean(beta, prompts, keeps)
             rows.append((gate, share if gate == "random" else float(keeps.mean()), risk, low, high))
-    names = ["gate", "skip_rate", "rejection_risk", "low", "high"]
-    return pd.DataFrame(rows, columns=names).drop_duplicates(["gate", "skip_rate"], ignore_index=True)
+    names = ["gate", "share_kept", "rejection_risk", "low", "high"]
+    return pd.DataFrame(rows, columns=names).drop_duplicates(["gate", "share_kept"], ignore_index=True)
 
 
 def _bootstrap(tokens: pd.DataFrame, beta: NDArray[np.float64]) -> dict[str, tuple[float, float]]:

@@ -57,12 +57,13 @@ def _table(table: pd.DataFrame) -> str:
 
 
 def _of_gates(risks: pd.DataFrame) -> str:
-    """Return a row a gate, a column a share of kept drafts, the nearest that each gate has."""
+    """Return a row a gate, a column a share of kept drafts; the nearest that a gate has is told where it is another."""
     rows = {}
     for gate, curve in risks.groupby("gate", sort=False):
-        nearest = [curve.iloc[int((curve["skip_rate"] - share).abs().argmin())] for share in SHARES]
+        nearest = [curve.iloc[int((curve["share_kept"] - share).abs().argmin())] for share in SHARES]
         rows[str(gate)] = [
-            f"{row.rejection_risk:.3f} ({row.low:.3f}-{row.high:.3f})" if abs(row.skip_rate - share) < 0.05 else "-"
+            f"{row.rejection_risk:.3f} ({row.low:.3f}-{row.high:.3f})"
+            + (f" at {row.share_kept:.0%}" if round(100 * row.share_kept) != round(100 * share) else "")
             for row, share in zip(nearest, SHARES, strict=True)
         ]
     columns = [f"{share:.0%}" for share in SHARES]

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.decoding_rule import OWN_TOKEN, DecodingRule, at_period
+from uhlm_sim.tokens.decoding_rule import DecodingRule, at_period
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.model_checks import check_finite
 from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
+from uhlm_sim.tokens.payload_law import OWN_TOKEN, draws_anew, parts
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.speculative import (
     Floats,
@@ -30,6 +31,7 @@ from uhlm_sim.tokens.speculative import (
     grid_level,
     inverse_cdf,
     keep_largest,
+    only_largest,
     probability_of,
     round_to_lattice,
     rounded_up,
@@ -38,10 +40,9 @@ from uhlm_sim.tokens.speculative import (
     two_largest,
     uncertainty_level,
 )
-from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns
+from uhlm_sim.tokens.trace_file import TAIL_BITS, UNKNOWN_LEVEL, Columns
 from uhlm_sim.tokens.tree import NO_TOKEN, UNKNOWN, AnswerTree
 
-TAIL_BITS = 5  # of a tail mass, an upper bound that decides whether a verdict is known
 BLOCK_ROWS = 16  # rows of logits that one thread works on: a few megabytes, so that they stay in its cache
 
 Table = dict[str, NDArray[Any]]
@@ -126,7 +127,8 @@ def decode(
                 name: np.stack([of_payload[payload][name] for payload in payloads])[payload_of[path_rule], branch]
                 for name in of_payload[payloads[0]]
             }
-            skips = _skips(rules, path_rule, position, facts["level"], here["skip"][branch], settings)
+            coins = here["skip"][branch], per_token["skip"][path_answer, 0]
+            skips = _skips(rules, path_rule, position, facts["level"], *coins, settings)
             llm = is_llm[path_rule]
             kept = np.where(skips, facts["draft"], facts["verified"])
             committed = np.where(llm, facts["direct"], kept)
@@ -169,9 +171,13 @@ def _skips(
     position: int,
     level: NDArray[np.integer],
     coin: NDArray[np.float64],
+    phase: NDArray[np.float64],
     settings: DecodingSettings,
 ) -> NDArray[np.bool_]:
-    """Return each path's own decision. Every rule is a level and a rate: skip if K u <= level or coin < rate."""
+    """Return each path's own decision.
+
+    Every rule is a level and a rate: skip if K u <= level, or coin < rate, or at the period that the rate gives.
+    """
     levels = {"slm": settings.uncertainty_samples}
     highest = [
         grid_level(rule.threshold, settings.uncertainty_samples)
@@ -179,13 +185,10 @@ def _skips(
         else levels.get(rule.kind, -1)
         for rule in rules
     ]
-    rates = [
-        float(at_period(np.array(position), rule.skip_rate or 0.0))
-        if rule.kind == "periodic-hlm"
-        else rule.skip_rate or 0.0
-        for rule in rules
-    ]
-    return np.asarray((level <= np.array(highest)[path_rule]) | (coin < np.array(rates)[path_rule]))
+    rates = np.array([rule.skip_rate or 0.0 for rule in rules])[path_rule]
+    is_periodic = np.array([rule.kind == "periodic-hlm" for rule in rules])[path_rule]
+    by_rate = np.where(is_periodic, at_period(np.full(len(rates), position), rates, phase), coin < rates)
+    return np.asarray((level <= np.array(highest)[path_rule]) | by_rate)
 
 
 def _child(answer: Answer, node: int, token: int) -> int:
@@ -205,7 +208,7 @@ def _known(
 ) -> Table:
     """Return what is recorded of the next token of each branch, by payload and fact: "top-30 draft"; NaN where unknown.
 
-    Of another payload than "" only what was recorded under it counts.
+    Only what was recorded under the payload itself counts; the LLM's own token is under "".
     """
     names = ["draft", "verdict", "by_llm", "uncertainty", "x_draft", "y_draft", "entropy", "top1_probability"]
     names += ["second_probability"]
@@ -215,9 +218,10 @@ def _known(
         for branch, (answer, node) in enumerate(zip(branch_answer.tolist(), branch_node.tolist(), strict=True)):
             tree = answers[answer].trees.get(payload)
             tail = np.empty(0)
-            if tree is not None and node >= 0 and (tree.nodes.judged[node] or not payload):
-                tail = tree.nodes.tail_mass[node]
-                for name in names:
+            if tree is not None and node >= 0:
+                is_recorded = tree.nodes.recorded[node]
+                tail = tree.nodes.tail_mass[node] if is_recorded else tail
+                for name in names if is_recorded else ["by_llm"]:
                     value = getattr(tree.nodes, name)[node]
                     known[f"{payload} {name}"][branch] = np.nan if value == NO_TOKEN else value
             tails.append(tail)
@@ -259,8 +263,7 @@ def token_facts(
 
     ``draws`` are one position's uniforms of `AnswerDraws` for each row of logits, and what `_known` says of it.
     ``verified`` is the draft or its replacement, ``direct`` the LLM's own draw. With a payload the LLM judges by what
-    is left of x (see `DecodingRule`), and ``x_draft`` is the draft's probability there; a quantised or truncated draft
-    is drawn from it.
+    is left of x (see `payload_law.py`), and ``x_draft`` is the draft's probability there.
     """
     x, y = (
         truncate(softmax(logits, settings.temperature), settings.top_k, settings.top_p)
@@ -282,12 +285,12 @@ def token_facts(
     facts = {}
     for payload in payloads:
         sent = _left_of(x, payload)
-        redraws = payload.startswith(("quantised", "truncated"))
-        draft = recorded(payload, "draft", inverse_cdf(sent, draws["draft"])) if redraws else full_draft
+        drafted = payload if draws_anew(payload) else ""  # the payload under which the same draft is recorded
+        draft = recorded(payload, "draft", inverse_cdf(sent, draws["draft"])) if drafted else full_draft
         level = uncertainty_level(x_logits, draft, thetas, draws["differ"])
-        u = recorded(payload if redraws else "", "uncertainty", level / settings.uncertainty_samples)
-        x_draft = recorded(payload, "x_draft", probability_of(sent, draft))
-        y_draft = recorded(payload, "y_draft", probability_of(y, draft))
+        u = recorded(drafted, "uncertainty", level / settings.uncertainty_samples)
+        x_draft = recorded("" if sent is x else payload, "x_draft", probability_of(sent, draft))
+        y_draft = recorded(drafted, "y_draft", probability_of(y, draft))
         chance = accept_probability(x_draft, y_draft)
         verified, accepted = accept_or_resample(sent, y, draft, draws["coin"], draws["resample"], chance=chance)
         if payload == OWN_TOKEN:
@@ -309,13 +312,10 @@ def token_facts(
 
 
 def _left_of(x: Floats, payload: str) -> Floats:
-    """Return what the LLM knows of distributions x by a payload of `DecodingRule`."""
-    kind, _, number = payload.partition("-")
-    if kind == "top":
-        return keep_largest(x, int(number))
-    if kind == "quantised":
-        return round_to_lattice(x, int(number))
-    return truncate(x, int(number), None) if kind == "truncated" else x
+    """Return what the LLM knows of distributions x by a payload's law."""
+    word, number = parts(payload)
+    leave = {"top": keep_largest, "truncated": only_largest, "quantised": round_to_lattice}
+    return leave[word](x, number) if word in leave else x
 
 
 def truncate(x: Floats, top_k: int | None, top_p: float | None) -> Floats:

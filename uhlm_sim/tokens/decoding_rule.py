@@ -1,19 +1,17 @@
 """Decoding rules: how an answer is made, and when two of them make the same one."""
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from uhlm_sim.errors import InputError, did_you_mean
+from uhlm_sim.tokens.payload_law import OWN_TOKEN, PATTERN, draws_anew
 from uhlm_sim.tokens.speculative import grid_level
 
 RuleKind = Literal["hlm", "slm", "llm", "u-hlm", "rand-hlm", "periodic-hlm"]
-OWN_TOKEN = "ids-own-token"
-PAYLOAD = re.compile(f"(top|quantised|truncated)-([1-9][0-9]{{0,7}})|{OWN_TOKEN}")
 
 
 @dataclass(frozen=True)
@@ -22,10 +20,9 @@ class DecodingRule:
 
     hlm asks the LLM for every token, slm for none, llm lets the LLM generate; u-hlm skips the LLM where u <=
     ``threshold`` (below 0 skips nothing, 1 or more everything); rand-hlm skips with probability
-    ``skip_rate``, whatever the token, periodic-hlm at positions evenly spaced (`at_period`). ``payload`` is what an
-    upload leaves of x, where that decides what is committed: top-<k>, quantised-<levels>, truncated-<k>, or "" for all
-    of it; with ids-own-token the LLM replaces a refused draft by its own token, a draw of y. Raises InputError for an
-    unknown kind or payload, a number that the kind has no use for, a missing one, NaN, or a rate outside [0, 1].
+    ``skip_rate``, whatever the token, periodic-hlm at positions evenly spaced (`at_period`). ``payload`` is the law of
+    its uploads (see `payload_law.py`). Raises InputError for an unknown kind or payload, a number that the kind has no
+    use for, a missing one, NaN, or a rate outside [0, 1].
     """
 
     kind: RuleKind
@@ -47,7 +44,7 @@ class DecodingRule:
             raise InputError("rule u-hlm: threshold = nan; it must be a number")
         if self.skip_rate is not None and not 0 <= self.skip_rate <= 1:
             raise InputError(f"rule {self.kind}: skip_rate = {self.skip_rate}; it must lie in [0, 1]")
-        if self.payload and (not PAYLOAD.fullmatch(self.payload) or self.kind in ("slm", "llm")):
+        if self.payload and (not PATTERN.fullmatch(self.payload) or self.kind in ("slm", "llm")):
             raise InputError(
                 f"rule {self.kind}: payload = '{self.payload}'; a rule that sends drafts may have top-<k>, "
                 f"quantised-<levels>, truncated-<k> or {OWN_TOKEN}"
@@ -72,10 +69,10 @@ class DecodingRule:
         """Return what the rule amounts to on the grid of K: equal for two rules that decode alike.
 
         Thresholds are compared as floor(K u_th); a rule that skips nothing is hlm, one that skips everything
-        is slm. The payload of one that sends nothing decides nothing.
+        is slm. The payload of one that sends nothing decides nothing, unless drafts are drawn from it.
         """
         kind, number = self._same_gate(uncertainty_samples)
-        return kind, number, "" if kind == "slm" else self.payload
+        return kind, number, self.payload if kind != "slm" or draws_anew(self.payload) else ""
 
     def _same_gate(self, uncertainty_samples: int) -> tuple[str, float]:
         if self.threshold is not None:
@@ -94,24 +91,29 @@ class DecodingRule:
         position: NDArray[np.integer],
         level: NDArray[np.number],
         coin: NDArray[np.float64],
+        phase: float,
         uncertainty_samples: int,
     ) -> NDArray[np.bool_]:
-        """Return which tokens the rule skips, by position, K u (``level``) and a coin in [0, 1): arrays (n,)."""
+        """Return which tokens of an answer the rule skips.
+
+        By position, K u (``level``) and a coin in [0, 1), arrays (n,), and the answer's ``phase`` (`at_period`).
+        """
         if self.threshold is not None:
             return np.asarray(level <= grid_level(self.threshold, uncertainty_samples))
         if self.kind == "periodic-hlm":
-            return at_period(position, self.skip_rate or 0.0)
+            return at_period(position, self.skip_rate or 0.0, phase)
         if self.skip_rate is not None:
             return np.asarray(coin < self.skip_rate)
         return np.full(len(level), self.kind == "slm")
 
 
-def at_period(position: NDArray[np.integer], rate: float) -> NDArray[np.bool_]:
+def at_period(position: NDArray[np.integer], rate: ArrayLike, phase: ArrayLike) -> NDArray[np.bool_]:
     """Say which positions of an answer, from 0, are among a share ``rate`` of them that is spread evenly.
 
-    Position i is where floor((i + 1) rate) > floor(i rate): at 1/4 every fourth, the first of them the fourth.
+    Position i is where floor((i + 1) rate + phase) > floor(i rate + phase), so at 1/4 every fourth. A phase that is
+    uniform on [0, 1) makes each position as likely as any other, so that short answers keep that share, too.
     """
-    count = np.floor(np.stack([position, position + 1]) * rate + 1e-9)
+    count = np.floor(np.stack([position, position + 1]) * np.asarray(rate) + phase)
     return np.asarray(count[1] > count[0])
 
 

@@ -57,5 +57,5 @@ def keep_some(nodes: Nodes, skip_rate: float) -> NDArray[np.bool_]:
 
 
 def keep_every(nodes: Nodes, skip_rate: float) -> NDArray[np.bool_]:
-    """Keep a share `skip_rate` of the drafts, evenly spaced along the answer."""
-    return at_period(nodes.position, skip_rate)
+    """Keep a share `skip_rate` of the drafts, evenly spaced along the answer, from where its phase says."""
+    return at_period(nodes.position, skip_rate, nodes.phase)

@@ -133,6 +133,7 @@ class LiveTree(AnswerTree):
         header = self._tokens.base.header
         columns = {name: np.array([facts[name] for facts in self._passes]) for name in self._passes[0]}
         position = np.array([len(prefix) for prefix in self._prefixes], dtype=np.int32)
+        coins, known = self._tokens.draws(self.prompt, self.sample).skip, np.ones(len(position), dtype=np.bool_)
 
         def after(tokens: NDArray[np.integer]) -> NDArray[np.int32]:
             prefixes = [(*prefix, token) for prefix, token in zip(self._prefixes, tokens.tolist(), strict=True)]
@@ -147,7 +148,8 @@ class LiveTree(AnswerTree):
             x_draft=columns["x_draft"].astype(np.float64),
             y_draft=columns["y_draft"].astype(np.float64),
             accept_coin=columns["accept_coin"].astype(np.float64),
-            skip_coin=self._tokens.draws(self.prompt, self.sample).skip[position],
+            skip_coin=coins[position],
+            phase=np.repeat(coins[:1], len(position)),
             entropy=columns["entropy"].astype(np.float64),
             top1_probability=columns["top1_probability"].astype(np.float64),
             second_probability=columns["second_probability"].astype(np.float64),
@@ -157,7 +159,9 @@ class LiveTree(AnswerTree):
             after_draft=after(columns["draft"]),
             after_verdict=after(columns["verified"]),
             after_llm=after(columns["direct"]),
-            judged=np.ones(len(position), dtype=np.bool_),
+            recorded=known,
+            drawn=known,
+            judged=known,
             uncertainty_samples=header.uncertainty_samples,
             vocabulary_size=header.vocabulary_size,
             payload=self._payload,

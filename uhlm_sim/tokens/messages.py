@@ -21,7 +21,8 @@ from uhlm_sim.tokens.tree import Nodes
 class Message:
     """What uploads are, a value a node: the bits of a draft's upload, and whether the LLM accepts that draft.
 
-    ``known`` is False at nodes where what the LLM commits was never recorded under this message; None: at none.
+    ``known`` is False at nodes where what the LLM commits was never recorded under this message, ``drawn`` where the
+    draft wasn't drawn under it; None: at none.
     ``refusal_bits`` come down after a refusal where the downlink is shared, for the phone to replace the draft, so that
     the base station has yet to be told its id; None: the LLM replaces it, at what downlink.on_resample says.
     """
@@ -29,6 +30,7 @@ class Message:
     draft_bits: NDArray[np.float64]
     accepted: NDArray[np.bool_]
     known: NDArray[np.bool_] | None = None
+    drawn: NDArray[np.bool_] | None = None
     refusal_bits: float | None = None
 
 
@@ -42,7 +44,7 @@ def full_distribution(nodes: Nodes, distribution_bits: float) -> Message:
     transformers via speculative decoding, 2023), by the node's own coin, else replaced from norm(max(y - x, 0)): the
     answer is the LLM's in law. It weighs V (bits_per_probability + bits_per_index).
     """
-    return Message(np.full(len(nodes), distribution_bits, dtype=np.float64), nodes.accepted)
+    return _of_equal_weight(nodes, distribution_bits)
 
 
 def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabulary_size: int) -> Message:  # noqa: ARG001
@@ -55,12 +57,12 @@ def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabu
     Where it wasn't recorded the verdict on x stands for that on x'. It is the same if d is accepted and within the top
     k, which is certain where x_d is more than the mass outside.
     """
-    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
+    message = _of_equal_weight(nodes, bits)
     if k >= vocabulary_size or not nodes.tail_ladder:  # without distributions a message is no more than its bits
         return message
     less = [place for place, size in enumerate(nodes.tail_ladder) if size <= k]
     outside = nodes.tail_mass[:, less[-1]] if less else np.ones(len(nodes))
-    certain = nodes.accepted & (nodes.x_draft > outside)
+    certain = nodes.drawn & nodes.accepted & (nodes.x_draft > outside)
     return replace(message, known=certain | nodes.judged if nodes.payload else certain)
 
 
@@ -90,29 +92,22 @@ def top_k_by_token(
     bits = np.append(of_entries, whole_bits)[place] + extra_bits
     outside = np.concatenate([nodes.tail_mass, np.zeros((len(nodes), 1))], axis=1)[np.arange(len(nodes)), place]
     is_whole = place == len(nodes.tail_ladder)
-    return Message(bits, nodes.accepted, known=is_whole | (nodes.accepted & (nodes.x_draft > outside)))
+    certain = nodes.drawn & nodes.accepted & (nodes.x_draft > outside)
+    return Message(bits, nodes.accepted, known=certain | (nodes.judged & is_whole), drawn=nodes.drawn)
 
 
-def quantised(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
-    """Send x rounded to multiples of 1/levels; the draft is drawn from the rounded distribution x'.
+def drawn_from(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
+    """Send a distribution x' that is near x; the draft is drawn from x'.
 
     Accepted with probability min(1, y_d / x'_d), else replaced from norm(max(y - x', 0)), so the answer is the LLM's in
-    law (quantise and sample, arXiv 2507.00605). It weighs ceil(log2 C(levels + V - 1, V - 1)) + ceil(log2 V).
+    law. Quantised: x rounded to multiples of 1/levels (quantise and sample, arXiv 2507.00605), which weighs
+    ceil(log2 C(levels + V - 1, V - 1)) + ceil(log2 V). Truncated: the k largest, at sum 1 again (TK-SLT, arXiv
+    2509.04576), which weigh k (bits_per_probability + bits_per_index), the indices free unless billed.
 
     Where it wasn't recorded draft and verdict on x stand for those on x'.
     """
-    return _as_recorded(nodes, bits)
-
-
-def truncated(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
-    """Send the k largest probabilities, at sum 1 again; the draft is drawn from that distribution x'.
-
-    Accepted with probability min(1, y_d / x'_d), else replaced from norm(max(y - x', 0)), so the answer is the LLM's in
-    law (TK-SLT, arXiv 2509.04576). It weighs k (bits_per_probability + bits_per_index), the indices free unless billed.
-
-    Where it wasn't recorded draft and verdict on x stand for those on x'.
-    """
-    return _as_recorded(nodes, bits)
+    message, unknown = _of_equal_weight(nodes, bits), np.zeros(len(nodes), dtype=np.bool_)
+    return message if _knows_payload(nodes) else replace(message, known=unknown, drawn=unknown)
 
 
 def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
@@ -122,7 +117,7 @@ def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
     answer is the LLM's in law. It weighs ceil(log2 V) + bits_per_probability; a refusal a whole distribution downwards,
     which takes time where the downlink is shared. The phone's next upload tells the id of what it drew.
     """
-    return Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted, refusal_bits=distribution_bits)
+    return replace(_of_equal_weight(nodes, bits), refusal_bits=distribution_bits)
 
 
 def ids_own_token(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
@@ -133,16 +128,20 @@ def ids_own_token(nodes: Nodes, distribution_bits: float, *, bits: float) -> Mes
 
     Where it wasn't recorded a replacement from norm(max(y - x, 0)) stands for the LLM's own token.
     """
-    message = _as_recorded(nodes, bits)
-    return message if message.known is None else replace(message, known=message.known | nodes.accepted)
+    certain = nodes.drawn & nodes.accepted
+    known = certain | nodes.judged if _knows_payload(nodes) else certain
+    return replace(_of_equal_weight(nodes, bits), known=known)
 
 
-def _as_recorded(nodes: Nodes, bits: float) -> Message:
-    """Return messages of equal weight whose drafts or verdicts are known where they were recorded under the payload."""
-    message = Message(np.full(len(nodes), bits, dtype=np.float64), nodes.accepted)
-    if not nodes.tail_ladder:  # without distributions a message is no more than its bits
-        return message
-    return replace(message, known=nodes.judged if nodes.payload else np.zeros(len(nodes), dtype=np.bool_))
+def _of_equal_weight(nodes: Nodes, bits: float) -> Message:
+    """Return messages that weigh the same, judged as the tree has them."""
+    weights = np.full(len(nodes), bits, dtype=np.float64)
+    return Message(weights, nodes.accepted, known=nodes.judged, drawn=nodes.drawn)
+
+
+def _knows_payload(nodes: Nodes) -> bool:
+    """Say whether a tree has what its payload makes of tokens; without distributions that is no more than its bits."""
+    return bool(nodes.payload) or not nodes.tail_ladder
 
 
 def lattice_bits(vocabulary_size: int, levels: int) -> int:
@@ -165,7 +164,8 @@ def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
     """Return what the upload of one draft weighs [bit].
 
     With the bill "all" what the payload's paper leaves out is counted: the draft's own id (full, top-k, truncated) and
-    the ids of the entries (truncated). A number of entries that changes by token weighs at most that of all.
+    the ids of the entries (truncated). All V entries, or a number of them that changes by token, weigh at most what a
+    whole distribution does.
     """
     of_id = id_bits(vocabulary_size)
     if payload.kind == "quantised":
@@ -173,17 +173,16 @@ def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
     if payload.kind == "ids":
         return float(of_id + payload.bits_per_probability)
     extra = of_id if bill == "all" else 0
-    if payload.k is not None:
-        return float(min(payload.k, vocabulary_size) * entry_bits(payload, vocabulary_size, bill=bill) + extra)
+    if payload.k is not None and payload.k < vocabulary_size:
+        return float(payload.k * entry_bits(payload, vocabulary_size, bill=bill) + extra)
     return full_bits(payload, vocabulary_size) + extra
 
 
 def entry_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> int:
     """Return what one of the largest probabilities weighs with its id [bit]."""
-    is_free = payload.kind == "truncated" and bill == "paper"
     index = payload.bits_per_index
-    if index is None or (not index and bill == "all"):
-        index = 0 if is_free else id_bits(vocabulary_size)
+    if index is None:
+        index = 0 if payload.kind == "truncated" and bill == "paper" else id_bits(vocabulary_size)
     return payload.bits_per_probability + index
 
 
@@ -207,7 +206,7 @@ def message_of(payload: Payload, vocabulary_size: int, *, bill: str, law: Linear
         return partial(top_k, bits=bits, k=min(payload.k or 1, vocabulary_size), vocabulary_size=vocabulary_size)
     if payload.replaced_by == "base-station":
         return partial(ids_own_token, bits=bits)
-    return partial({"quantised": quantised, "truncated": truncated, "ids": ids}[payload.kind], bits=bits)
+    return partial(ids if payload.kind == "ids" else drawn_from, bits=bits)
 
 
 def _billed(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001

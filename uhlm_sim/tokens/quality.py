@@ -31,6 +31,7 @@ from uhlm_sim.tokens.models import (
     no_progress_bars,
     package_file,
 )
+from uhlm_sim.tokens.payload_law import keeps_law
 from uhlm_sim.tokens.speculative import rejection_probability
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import Columns, TraceHeader
@@ -175,15 +176,18 @@ def answer_quality(trace: Trace) -> pd.DataFrame:
     Each measure comes with ``.low`` and ``.high``, a 95 % interval over prompts. ``cosine`` is the mean cosine to the
     LLM's answer, ``cosine_to_hlm`` its ratio to that of hlm; ``reference`` the mean cosine to the prompts' reference
     answers, ``reference_to_llm`` its ratio to that of llm (both ratios paired by answer, linearised); and
-    ``distribution_error`` the mean E[beta; skipped] of a token, along the path's own prefixes. NaN where not known.
+    ``distribution_error`` the mean E[beta; skipped] of a token, along the path's own prefixes. NaN where not known:
+    the last one where an upload loses what the LLM's law needs.
     """
     tokens = {entry.name: trace.tokens(entry.name) for entry in trace.header.paths}
     answers = {name: table[table["position"] == 0].reset_index() for name, table in tokens.items()}
     hlm, llm = (trace.find(DecodingRule(kind)) for kind in ("hlm", "llm"))
     rows = []
-    for name, table in tokens.items():
-        own = answers[name]
+    for entry in trace.header.paths:
+        name, table, own = entry.name, tokens[entry.name], answers[entry.name]
         beta = np.where(table["skipped"], rejection_probability(table["x_draft"], table["y_draft"]), 0.0)
+        if not keeps_law(entry.payload, trace.header.vocabulary_size):
+            beta[:] = np.nan
         row: dict[str, Any] = {"path": name}
         for measure, found in (
             ("cosine", _mean(own, "quality_cosine")),

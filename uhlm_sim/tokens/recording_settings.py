@@ -109,7 +109,8 @@ class RuleRequest:
     """A decoding rule whose number may still have to be found.
 
     ``threshold`` is a number, "risk-averse" or "risk-prone"; ``skip_rate`` a number or "matched", then to the
-    u-hlm rule whose threshold is ``match`` (None: the first u-hlm rule asked for); ``payload`` as in `DecodingRule`.
+    u-hlm rule whose threshold is ``match`` and whose payload is ``match_payload`` (None: the first u-hlm rule asked
+    for); ``payload`` as in `DecodingRule`.
     """
 
     kind: RuleKind
@@ -117,6 +118,7 @@ class RuleRequest:
     skip_rate: float | Literal["matched"] | None = None
     match: float | Literal["risk-averse", "risk-prone"] | None = None
     payload: str = ""
+    match_payload: str = ""
 
 
 def resolve_rule(
@@ -131,12 +133,13 @@ def resolve_rule(
     InputError if it finds none, or if a fitted threshold is asked for without a law (no calibration prompts).
     """
     if request.skip_rate == "matched":
-        match = request.match
+        match, payload = request.match, request.match_payload
         if match is None:
-            match = next((other.threshold for other in requests if other.kind == "u-hlm"), None)
+            of_others = ((other.threshold, other.payload) for other in requests if other.kind == "u-hlm")
+            match, payload = next(of_others, (None, ""))
         if match is None:
             raise InputError(f"{request.kind} with skip_rate = 'matched' needs a u-hlm rule to match")
-        rule = DecodingRule(request.kind, skip_rate=skip_rate(_u_hlm(match, law)))
+        rule = DecodingRule(request.kind, skip_rate=skip_rate(_u_hlm(match, law).with_payload(payload)))
     elif request.kind == "u-hlm" and request.threshold is not None:
         rule = _u_hlm(request.threshold, law)
     else:

@@ -179,6 +179,21 @@ def keep_largest(x: Floats, k: int) -> Floats:
     return spread
 
 
+def only_largest(x: Floats, k: int) -> Floats:
+    """Return distributions (..., V) with their k largest members alone, at sum 1 again (TK-SLT, arXiv 2509.04576).
+
+    Of equal members some are kept.
+    """
+    size = x.shape[-1]
+    if k >= size:
+        return x
+    largest = np.argpartition(x, size - k, axis=-1)[..., size - k :]
+    kept = np.take_along_axis(x, largest, axis=-1)
+    alone = np.zeros_like(x)
+    np.put_along_axis(alone, largest, kept / kept.sum(axis=-1, keepdims=True), axis=-1)
+    return alone
+
+
 def round_to_lattice(x: Floats, levels: int) -> Floats:
     """Return distributions (..., V) whose members are multiples of 1/levels, the nearest to x.
 

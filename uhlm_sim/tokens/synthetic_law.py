@@ -151,7 +151,7 @@ class SyntheticLaw:
         if rule.skip_rate is not None:
             return rule.skip_rate
         levels = np.arange(len(self.probability))
-        skips = rule.skips(np.arange(len(levels)), levels, np.empty(0), self.settings.uncertainty_samples)
+        skips = rule.skips(np.arange(len(levels)), levels, np.empty(0), 0.0, self.settings.uncertainty_samples)
         return float(min(1.0, self.probability[skips].sum()))
 
     def risk(self, threshold: float) -> float:

@@ -64,7 +64,8 @@ class TraceSource:
     """Answers of one rule from a trace.
 
     Exact where the rule's own path was recorded. Else teacher-forced: the rule decides by u (rand-hlm by its
-    coin, periodic-hlm by the position) along the prefixes of the `hlm` path, whose text and length stay.
+    coin, periodic-hlm by the position) along the prefixes of the path of `hlm` with its payload, or of `hlm`, whose
+    text and length stay.
     """
 
     trace: "Trace"
@@ -137,8 +138,8 @@ class Trace:
     def read(cls, name_or_path: str | Path) -> "Trace":
         """Read a built-in trace by name or a file.
 
-        Raises TraceError if it is missing, truncated, damaged, foreign, incomplete, or of a schema version that isn't
-        read; version 1 is, without quality.
+        Raises TraceError if it is missing, truncated, damaged, foreign, incomplete, or of a later schema version than
+        this package's; what an earlier one hadn't is NaN.
         """
         file = locate(name_or_path)
         return cls(*read_trace_file(file), file=str(file))
@@ -173,7 +174,7 @@ class Trace:
         grid = self.header.uncertainty_samples
         if rule.same_as(grid) in (LLM.same_as(grid), SLM.same_as(grid)):
             raise TraceError(f"trace {self.file}: no path for the rule {rule}; it holds {names}")
-        forced_on = self.find(HLM)
+        forced_on = self.find(HLM.with_payload(rule.payload)) or self.find(HLM)
         if forced_on is None:
             raise TraceError(
                 f"trace {self.file}: no path for the rule {rule}, nor hlm to force it on; it holds {names}"
@@ -193,11 +194,15 @@ class Trace:
     def decide(self, rule: DecodingRule, answer: TokenPath) -> NDArray[np.bool_]:
         """Return which tokens of an answer the rule would skip, given the answer's own prefixes."""
         grid = self.header.uncertainty_samples
-        coin = np.empty(0)
-        if rule.skip_rate is not None:
-            key = self.header.prompts[answer.prompt].id
-            coin = answer_draws(self.header.seed, key, answer.sample, len(answer), grid).skip
-        return rule.skips(np.arange(len(answer)), np.rint(answer.uncertainty * grid), coin, grid)
+        coins = self.skip_coins(answer.prompt, answer.sample)
+        level = np.rint(answer.uncertainty * grid)
+        return rule.skips(np.arange(len(answer)), level, coins[: len(answer)], float(coins[0]), grid)
+
+    @cache  # noqa: B019  a trace lives as long as its process
+    def skip_coins(self, prompt: int, sample: int) -> NDArray[np.float64]:
+        """Return the coins that skip an answer's tokens at random; the first one is the phase of even spacing."""
+        header = self.header
+        return answer_draws(header.seed, header.prompts[prompt].id, sample, header.max_tokens, 0).skip
 
     # -- what it says about the models -----------------------------------------------------------------------
 
@@ -275,8 +280,8 @@ class Trace:
         drafted = self._columns["level"] != UNKNOWN_LEVEL
         if np.isnan(DOUBTS[gate](SimpleNamespace(**self._arrays), self.header.vocabulary_size)[drafted]).any():
             raise TraceError(
-                f"trace {self.file}: gate = '{gate}' needs what a trace of its version doesn't hold; record it anew "
-                "under another name"
+                f"trace {self.file}: gate = '{gate}' needs what some of its tokens lack, as they were recorded by an "
+                "earlier version of this package; record the trace anew under another name"
             )
 
     def check_max_tokens(self, max_tokens: int) -> None:

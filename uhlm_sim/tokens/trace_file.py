@@ -25,12 +25,15 @@ from uhlm_sim.errors import InputError, TraceError, did_you_mean
 from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.prompts import SPLITS
+from uhlm_sim.tokens.speculative import rounded_up
 
 SCHEMA_VERSION = 3
 # What a version has that the ones before hadn't: it is read as not known from their files.
 SINCE = {2: QUALITY, 3: ("second_probability",)}
+BOUNDS_SINCE = 3  # tail masses are upper bounds
 HEADER_KEY, DIGEST_KEY = b"uhlm_sim.trace", b"uhlm_sim.sha256"
 MOST_ROWS = 10**8  # some 5 GB in memory
+TAIL_BITS = 5  # of a tail mass, an upper bound that decides whether a verdict is known
 UNKNOWN_LEVEL = 255  # the rule `llm` drafts nothing, so it has no uncertainty
 BUILT_IN = Path(__file__).parent / "data"
 
@@ -241,7 +244,7 @@ def read_trace_header(path: Path) -> TraceHeader:
 def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
     """Return header, columns and digest of a trace file.
 
-    One of an earlier version comes as one of this, with NaN for what it hadn't.
+    One of an earlier version comes as one of this: with NaN for what it hadn't, and tail masses rounded up.
     Raises TraceError, in one sentence with the file's name, if it is truncated, damaged, foreign, or of
     another schema version.
     """
@@ -257,6 +260,10 @@ def read_trace_file(path: Path) -> tuple[TraceHeader, Columns, str]:
         raise TraceError(f"trace {path}: damaged, its contents don't match the checksum in its header")
     header = replace(header, schema_version=SCHEMA_VERSION)
     columns |= not_known(len(columns["prompt"]), _later_than(version))
+    if version < BOUNDS_SINCE:  # the next 16-bit number is a bound of what was rounded to the nearest
+        for name in (f"tail_{k}" for k in header.tail_ladder):
+            above = np.nextafter(columns[name], np.float16(np.inf)).astype(np.float32)
+            columns[name] = rounded_up(above, TAIL_BITS).astype(np.float16)
     columns = {name: columns[name] for name in names}
     check_ranges(path, header, columns)
     return header, columns, digest
@@ -288,8 +295,8 @@ def _announced(path: Path, file: pq.ParquetFile) -> tuple[TraceHeader, bytes, st
         version = json.loads(metadata[HEADER_KEY])["schema_version"]
         if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise TraceError(
-                f"trace {path}: schema version {version}, but this package reads {SCHEMA_VERSION}; "
-                "record it again with `uhlm-sim record`"
+                f"trace {path}: schema version {version}, but this package reads 1 to {SCHEMA_VERSION}; "
+                "take a later version of it, or record the trace again with `uhlm-sim record`"
             )
         header = TraceHeader.from_json(metadata[HEADER_KEY].decode())
         for entry in header.paths:

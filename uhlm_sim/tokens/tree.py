@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import HLM
 from uhlm_sim.tokens.draws import answer_draws
+from uhlm_sim.tokens.payload_law import draws_anew
 from uhlm_sim.tokens.speculative import accept_probability
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader
 
@@ -81,22 +82,29 @@ class Nodes(Drafts):
     """Committed prefixes and what is known of the next token there: arrays of length n, one entry a node.
 
     ``position`` counts the tokens before it. Its draft is that of `Drafts`, u on a grid of ``uncertainty_samples`` and
-    tails for each k of ``tail_ladder``; ``skip_coin`` in [0, 1) skips at random.
+    tails for each k of ``tail_ladder``; ``skip_coin`` in [0, 1) skips at random, and ``phase`` in [0, 1), one for each
+    answer, is where even spacing begins.
 
     ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
     LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
-    that follow, or ENDS, or UNKNOWN. ``judged`` says where the verdict is one under ``payload`` (see `DecodingRule`);
-    elsewhere it stands for a whole distribution's. ``endings`` has the quality of whole answers by last node and last
-    token: the two cosines of `uhlm_sim.tables.QUALITY`.
+    that follow, or ENDS, or UNKNOWN.
+
+    ``payload`` is a law of `payload_law.py`. A node is ``recorded`` where an answer under it drafted there, so that its
+    facts are that law's, ``drawn`` where its draft is, and ``judged`` where its verdict is; elsewhere what was recorded
+    under a whole distribution stands for it, or under another payload. ``endings`` has the quality of whole answers by
+    last node and last token: the two cosines of `uhlm_sim.tables.QUALITY`.
     """
 
     position: Integers
     skip_coin: Floats
+    phase: Floats
     verdict: Integers
     by_llm: Integers
     after_draft: Integers
     after_verdict: Integers
     after_llm: Integers
+    recorded: NDArray[np.bool_]
+    drawn: NDArray[np.bool_]
     judged: NDArray[np.bool_]
     uncertainty_samples: int
     vocabulary_size: int
@@ -133,12 +141,15 @@ class AnswerTree:
         return UNKNOWN
 
 
-def chain(prompt: int, sample: int, prompt_tokens: int, *, verdict: Integers, **facts: Any) -> AnswerTree:
+def chain(
+    prompt: int, sample: int, prompt_tokens: int, *, verdict: Integers, skip_coin: Floats, **facts: Any
+) -> AnswerTree:
     """Return the tree of one answer that no decision changes: node i is followed by i + 1, whatever is committed.
 
     ``facts`` are the arrays of `Nodes` that a path has (draft, uncertainty, ..., tail_mass); ``verdict`` its tokens.
     """
     count = len(verdict)
+    known = np.ones(count, dtype=np.bool_)
     onward = np.r_[np.arange(1, count), ENDS].astype(np.int32)
     nodes = Nodes(
         position=np.arange(count, dtype=np.int32),
@@ -147,7 +158,11 @@ def chain(prompt: int, sample: int, prompt_tokens: int, *, verdict: Integers, **
         after_draft=onward,
         after_verdict=onward,
         after_llm=onward,
-        judged=np.ones(count, dtype=np.bool_),
+        skip_coin=skip_coin,
+        phase=np.repeat(skip_coin[:1], count),
+        recorded=known,
+        drawn=known,
+        judged=known,
         **facts,
     )
     return AnswerTree(prompt, sample, prompt_tokens, nodes, 0, np.arange(count), is_chain=True)
@@ -184,22 +199,26 @@ class Rows:
         order = np.argsort(self._keys, kind="stable")
         self._keys, self._children = self._keys[order], self._children[order]
 
-    def links(self, of_payload: NDArray[np.bool_], of_full: NDArray[np.bool_]) -> tuple[Integers, dict[str, Any]]:
+    def links(
+        self, of_payload: NDArray[np.bool_], of_full: NDArray[np.bool_], *, drawn_anew: bool
+    ) -> tuple[Integers, dict[str, Any]]:
         """Return the row that each node takes its facts from, and the links of `Nodes`, for one payload.
 
         ``of_payload`` says which rows were recorded under it, ``of_full`` which with whole distributions: they stand in
-        where the former are missing (``judged`` False). Where answers hold different drafts at one prefix, by
-        arithmetic noise, the first one's stands for all.
+        where the former are missing. With ``drawn_anew`` the payload's drafts are its own, else those of a whole
+        distribution. Where answers hold different drafts at one prefix, by arithmetic noise, the first one's stands
+        for all.
         """
         row, drafted = self._first(of_payload & self._drafted), self._drafted
-        judged = row >= 0
+        recorded = row >= 0
+        drawn = recorded if drawn_anew else recorded | (self._first(of_full & drafted) >= 0)
         for stand_in in (of_full & drafted, ~drafted, drafted):
             row = np.where(row < 0, self._first(stand_in), row)
         has_draft = drafted[row]
         draft = np.where(has_draft, self._draft[row], NO_TOKEN)
         is_sent = drafted & ~self._skipped & (self._draft == draft[self.node])
         sent, sent_in_full = self._first(is_sent & of_payload), self._first(is_sent & of_full)
-        sent = np.where(judged, sent, sent_in_full)
+        sent = np.where(recorded, sent, sent_in_full)
         replaced = np.where(sent < 0, NO_TOKEN, self._committed[sent])
         verdict = np.where(has_draft & self._accepted[row], draft, replaced)
         by_llm = self._first(~drafted)
@@ -216,7 +235,9 @@ class Rows:
             "after_draft": after_draft,
             "after_verdict": after_verdict,
             "after_llm": self._follow(by_llm),
-            "judged": judged & (verdict != NO_TOKEN),
+            "recorded": recorded,
+            "drawn": drawn,
+            "judged": recorded & (verdict != NO_TOKEN),
         }
 
     def _key(self, rows: Integers) -> NDArray[np.int64]:
@@ -278,10 +299,11 @@ def plant(
     hlm_nodes = rows.node[is_hlm]
     trees = {}
     for payload in dict.fromkeys(["", *(entry.payload for entry in header.paths)]):
-        row_of, links = rows.links(payload_of_row == payload, payload_of_row == "")
+        row_of, links = rows.links(payload_of_row == payload, payload_of_row == "", drawn_anew=draws_anew(payload))
         nodes = Nodes(
             position=position[row_of],
             skip_coin=np.stack(draws)[answer[row_of], position[row_of]],
+            phase=np.stack(draws)[answer[row_of], 0],
             **{name: facts[name][row_of] for name in FACTS},
             **links,
             uncertainty_samples=header.uncertainty_samples,

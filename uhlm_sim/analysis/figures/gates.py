@@ -27,11 +27,11 @@ def gates_figure(risks: pd.DataFrame) -> Figure:
             if curve.empty:
                 continue
             ax.plot(
-                curve["skip_rate"], curve["rejection_risk"], color=colour, linestyle=line, linewidth=1.1, label=gate
+                curve["share_kept"], curve["rejection_risk"], color=colour, linestyle=line, linewidth=1.1, label=gate
             )
             if gate == "uncertainty":
                 band = curve[["low", "high"]].to_numpy(dtype=np.float64)
-                ax.fill_between(curve["skip_rate"], band[:, 0], band[:, 1], color=colour, alpha=0.15, linewidth=0)
+                ax.fill_between(curve["share_kept"], band[:, 0], band[:, 1], color=colour, alpha=0.15, linewidth=0)
         ax.set_xlim(0, 1)
         ax.set_ylim(0, None)
         ax.set_xlabel("share of drafts kept")

@@ -21,6 +21,7 @@ from uhlm_sim.tokens.calibration import words
 from uhlm_sim.tokens.decoding_rule import HLM, RuleKind
 from uhlm_sim.tokens.gates import keep_all, keep_every, keep_none, keep_some, keep_sure
 from uhlm_sim.tokens.messages import full_bits, full_distribution, id_bits, message_of, upload_bits
+from uhlm_sim.tokens.payload_law import keeps_law
 from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.token_set import TokenSet
 from uhlm_sim.tokens.trace import TokenSource
@@ -65,8 +66,8 @@ def rand_hlm(skip_rate: float) -> Scheme:
 def periodic_hlm(skip_rate: float) -> Scheme:
     """Keep a share `skip_rate` of the drafts, evenly spaced along the answer, send the others as HLM does.
 
-    Draft i, from 0, is kept where floor((i + 1) skip_rate) > floor(i skip_rate): the baseline that needs neither a
-    measure of doubt nor a coin.
+    Draft i, from 0, is kept where floor((i + 1) skip_rate + phase) > floor(i skip_rate + phase), the phase being drawn
+    once for each answer: the baseline that needs no measure of doubt.
     """
     return Scheme(gate=partial(keep_every, skip_rate=skip_rate))
 
@@ -185,7 +186,8 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
                 raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold for {other.gate}, not for u")
             if price_of(other) is not None:
                 raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold that moves with the network")
-            request = replace(request, match=threshold_of(other, tokens))
+            payload = other.payload or scenario.uplink.payload
+            request = replace(request, match=threshold_of(other, tokens), match_payload=payload.law)
         number = threshold_of(policy, tokens)
         if request.kind == "u-hlm":
             request = replace(request, threshold=number)
@@ -206,20 +208,23 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
         scenario.check_tokens(policy.label, always_asks=ready.scheme.always_asks)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
-    vocabulary_size = scenario.tokens.vocabulary_size or ready.source.vocabulary_size
-    scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, vocabulary_size)
+    scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, ready.source)
     ready = replace(ready, scheme=scheme)
-    return replace(ready, exact=_is_exact(ready, scenario))
+    payload = policy.payload or scenario.uplink.payload
+    return replace(ready, exact=_is_exact(ready, scenario, grows_exactly=payload.most_loss is None))
 
 
-def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario) -> bool:
+def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario, *, grows_exactly: bool) -> bool:
     """Say whether every answer's walk stays on what was recorded, to its own end.
 
-    Of a scheme that looks at the cell only its run can tell: see `exact_share`.
+    Of a scheme that looks at the cell only its run can tell: see `exact_share`. ``grows_exactly``: so does each walk
+    where the models are at hand.
     """
     source, first = policy.source, policy.source.tree(0, 0)
-    if first.is_chain or first.grows or policy.scheme.looks_at_cell:
+    if first.is_chain or policy.scheme.looks_at_cell:
         return True
+    if first.grows:
+        return grows_exactly
     planner = Planner(policy.label, policy.scheme, payload_costs(scenario, source.vocabulary_size))
     trees = (source.tree(prompt, sample) for prompt in range(source.prompts) for sample in range(source.samples))
     walks = (planner.walk(tree, max_tokens=WHOLE) for tree in trees)
@@ -232,9 +237,11 @@ def _composed(
     key: str,
     scenario: settings.Scenario,
     tokens: TokenSet,
-    vocabulary_size: int,
+    source: TokenSource,
 ) -> Scheme:
     """Return a scheme with the window and the payload of its policy. Raises ScenarioError if it sends no drafts."""
+    vocabulary_size = scenario.tokens.vocabulary_size or source.vocabulary_size
+    ladder = source.tree(0, 0).nodes.tail_ladder
     sends_drafts = scheme.rounds is not generated and not scheme.never_asks
     given = {
         "draft_tokens": policy.draft_tokens is not None,
@@ -249,13 +256,17 @@ def _composed(
             raise ScenarioError(f"{key}.{name}: {policy.kind} makes rounds of its own")
     payload = policy.payload or scenario.uplink.payload
     if scheme.message is full_distribution:
-        if payload.most_loss is not None and sends_drafts:
-            tokens.check_gate("top1")  # which takes a distribution, too
-        law = None if payload.most_loss is None else tokens.law()
-        if payload.most_loss is not None:  # whose bound is made of u
-            scheme = replace(scheme, measures_uncertainty=sends_drafts)
+        law, exact_law = None, keeps_law(payload.law, vocabulary_size)
+        if payload.most_loss is not None:
+            if sends_drafts and not ladder:
+                raise ScenarioError(
+                    f"{key}: payload.most_loss needs the SLM's distribution at each token, which these tokens lack; "
+                    "give payload.k in its place"
+                )
+            law, exact_law = tokens.law(), False
+            scheme = replace(scheme, measures_uncertainty=sends_drafts)  # the bound is made of u
         message = message_of(payload, vocabulary_size, bill=policy.bill, law=law)
-        scheme = replace(scheme, message=message, keeps_law=not sends_drafts or payload.keeps_law(vocabulary_size))
+        scheme = replace(scheme, message=message, keeps_law=not sends_drafts or exact_law)
     price_s, gate = price_of(policy), policy.gate or UNCERTAINTY
     if price_s is not None:
         if policy.draft_tokens is not None or policy.has_bonus:
@@ -272,6 +283,10 @@ def _composed(
         scheme = replace(scheme, goes_on=goes_on, measures_uncertainty=gate == UNCERTAINTY)
 
     def best(most: int) -> int:
+        if payload.most_loss is not None:
+            raise ScenarioError(
+                f"{key}.draft_tokens = 'best': takes uploads of equal weight, and payload.most_loss changes theirs"
+            )
         draft_s = scenario.device.slm_token_s + scheme.measures_uncertainty * scenario.device.uncertainty_s
         bits = upload_bits(payload, vocabulary_size, bill=policy.bill)
         return best_window(tokens.acceptance(), draft_cost(scenario, draft_s, bits, key), most)

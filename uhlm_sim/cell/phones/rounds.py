@@ -105,17 +105,19 @@ class Choices:
     kept: list[bool]
     accepted: list[bool]
     draft_bits: list[float]
-    known: list[bool] | None = None  # whether the verdict was recorded; None: wherever the node that follows was
+    known: list[bool] | None = None  # whether the verdict was recorded; None: everywhere
+    drawn: list[bool] | None = None  # whether the draft was; None: everywhere
     goes_on: list[bool] | None = None  # whether a window goes on after the draft
     refusal_bits: float | None = None  # that come down on a shared downlink; None: as the scenario says
 
     @classmethod
     def of(cls, kept: NDArray[np.bool_], message: Message, goes_on: NDArray[np.bool_] | None = None) -> "Choices":
         """Return the choices of gates' answers and a message."""
-        known = None if message.known is None else message.known.tolist()
+        known, drawn, onward = (
+            None if flags is None else flags.tolist() for flags in (message.known, message.drawn, goes_on)
+        )
         accepted, bits = message.accepted.tolist(), message.draft_bits.tolist()
-        onward = None if goes_on is None else goes_on.tolist()
-        return cls(kept.tolist(), accepted, bits, known, onward, message.refusal_bits)
+        return cls(kept.tolist(), accepted, bits, known, drawn, onward, message.refusal_bits)
 
 
 class Walk:
@@ -194,6 +196,7 @@ class Walk:
         drafts_s = self._draft(drafts)
         kept = 0
         while kept < drafts and self.left:
+            self._trust(self._choices.drawn)
             self._commit(self._after_draft[self.node], self.nodes.draft)
             kept += 1
         return Round(drafts_s[:kept], drafts_s[0], kept, last=not self.left)
@@ -216,8 +219,7 @@ class Walk:
             if not refused:
                 refused = not choices.accepted[node]
                 accepted += not refused
-                if choices.known is not None and not choices.known[node] and self.exact_tokens is None:
-                    self.exact_tokens = self.position
+                self._trust(choices.known)
                 if refused:
                     self._commit(self._after_verdict[node], self.nodes.verdict)
                 else:
@@ -233,6 +235,7 @@ class Walk:
         processed = drafted if bonus else drafted - 1
         committed = accepted + refused
         if bonus and not refused and self.left:
+            self._trust(self._choices.known)
             self._commit(self._after_verdict[self.node], self.nodes.verdict)
             committed += 1
         llm_tokens, context = 1 + processed, self.prompt_tokens + begin - 1
@@ -275,6 +278,11 @@ class Walk:
             answer_bits=answer_bits,
             last=not self.left,
         )
+
+    def _trust(self, known: list[bool] | None) -> None:
+        """Count the answer as exact up to here if what is committed next was never recorded."""
+        if self.exact_tokens is None and known is not None and not known[self.node]:
+            self.exact_tokens = self.position
 
     def _commit(self, onward: int, token_of: NDArray[np.integer]) -> None:
         """Commit a token at the present node, and go on to the node that follows."""
