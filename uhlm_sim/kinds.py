@@ -33,7 +33,10 @@ WORDS: dict[str, dict[str, str]] = {
         "live": "Record HLM's answers for the laws, and decode each prefix when a policy comes to it.",
         "synthetic": "Draw u and beta from a law that is fitted to published statistics.",
     },
-    "tokens.prompts": {"built-in": 'The prompts that come with the package, for tokens.kind = "models" or "live".'},
+    "tokens.prompts": {
+        "built-in": 'The instructions that come with the package, for tokens.kind = "models" or "live".',
+        "coding": "60 programming problems with checks and 60 of these instructions; half as many for calibration.",
+    },
     "tokens.encoder": {"none": 'Leave the quality of answers unmeasured, for tokens.kind = "models" or "live".'},
     "tokens.dtype": {
         "float32": "Weights and passes in 32 bits.",

@@ -18,6 +18,7 @@ from uhlm_sim.errors import ScenarioError, TraceError, did_you_mean, without_uni
 from uhlm_sim.names import find_scenario, load_presets, scenario_folder
 from uhlm_sim.scenario import DeviceClass, Policy, Scenario, Section, SkipRate
 from uhlm_sim.settings.tokens import TOKENS
+from uhlm_sim.tokens.prompts import BUILT_IN_PROMPTS
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 
 NO_TABLE = ("literal_error", "float_type")
@@ -208,7 +209,7 @@ def find_files(values: dict[str, Any], folders: Sequence[Path], where: str | Non
         *parents, name = key.split(".")
         table, here = _value_at(values, parents), kinds[kind_key]
         value = table.get(name) if isinstance(table, dict) else None
-        if not isinstance(value, str) or not value or (key, value) == ("tokens.prompts", "built-in"):
+        if not isinstance(value, str) or not value or key == "tokens.prompts" and value in BUILT_IN_PROMPTS:
             continue
         if key == "tokens.path" and _exists(BUILT_IN / f"{value}.parquet"):
             continue

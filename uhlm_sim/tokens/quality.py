@@ -23,14 +23,13 @@ from uhlm_sim.tokens.calibration import clustered_mean
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.model_pair import first_line
 from uhlm_sim.tokens.models import (
-    PACKAGE_PREFIX,
     check_loading,
     content_revision,
     hub_answers,
     need_libraries,
     no_progress_bars,
-    package_file,
 )
+from uhlm_sim.tokens.package_files import PACKAGE_PREFIX, package_file
 from uhlm_sim.tokens.payload_law import keeps_law
 from uhlm_sim.tokens.speculative import rejection_probability
 from uhlm_sim.tokens.trace import Trace

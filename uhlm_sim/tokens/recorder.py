@@ -15,7 +15,8 @@ from uhlm_sim.tokens.decoding import Answer, decode
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.model_checks import check_prompts
 from uhlm_sim.tokens.model_pair import ModelPair
-from uhlm_sim.tokens.models import PACKAGE_PREFIX, load_pair, load_tokenizer
+from uhlm_sim.tokens.models import load_pair, load_tokenizer
+from uhlm_sim.tokens.package_files import PACKAGE_PREFIX
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prompts import Prompt
 from uhlm_sim.tokens.quality import Encoder, add_quality

@@ -96,7 +96,7 @@ def _with_references(trace: Trace, prompts: Sequence[Prompt]) -> Trace:
     The tokens stay: no model has seen a reference. Without a change it is the trace itself.
     """
     entries = tuple(
-        replace(entry, category=prompt.category, reference=prompt.reference)
+        replace(entry, category=prompt.category, reference=prompt.reference, checks=prompt.checks)
         for entry, prompt in zip(trace.header.prompts, prompts, strict=True)
     )
     if entries == trace.header.prompts:

@@ -20,7 +20,7 @@ class RecordingSettings:
     """What to record with. All but ``encoder`` decides the tokens; the trace's header keeps it.
 
     ``slm`` and ``llm`` are hub names, folders, GGUF files or package:<name>; their revisions commits, branches or tags
-    of hub models; ``prompts`` a file (`read_prompts`) or "built-in" for the built-in set; ``samples`` answers to each
+    of hub models; ``prompts`` a file (`read_prompts`) or the name of a set of the package; ``samples`` answers to each
     evaluation prompt and ``calibration_samples`` to each calibration prompt; ``batch_size`` the most prefixes decoded
     side by side, which decides the rounding of 16-bit passes; ``encoder`` the sentence encoder that quality is measured
     with, as a hub name, a folder or package:<name>, or "none". Temperature, ``top_k`` and ``top_p`` shape both models'
@@ -74,7 +74,7 @@ class RecordingSettings:
         """Return the settings that a scenario's [tokens] of kind models or live has."""
         given = tokens.model_dump(exclude={"kind", "path", "vocabulary_size", "context_tokens"})
         given["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
-        return cls(**given | {"prompts": None if tokens.prompts == "built-in" else tokens.prompts})
+        return cls(**given)
 
     @property
     def decoding(self) -> DecodingSettings:

@@ -74,6 +74,7 @@ class PromptEntry:
     prompt: str
     reference: str
     tokens: Annotated[int, Field(ge=0, le=10_000_000)]  # as the models see it, chat header included
+    checks: tuple[str, ...] = ()  # Python expressions that hold where an answer's code does what was asked for
 
 
 @dataclass(frozen=True)
