@@ -209,7 +209,7 @@ def find_files(values: dict[str, Any], folders: Sequence[Path], where: str | Non
         *parents, name = key.split(".")
         table, here = _value_at(values, parents), kinds[kind_key]
         value = table.get(name) if isinstance(table, dict) else None
-        if not isinstance(value, str) or not value or key == "tokens.prompts" and value in BUILT_IN_PROMPTS:
+        if not isinstance(value, str) or not value or (key == "tokens.prompts" and value in BUILT_IN_PROMPTS):
             continue
         if key == "tokens.path" and _exists(BUILT_IN / f"{value}.parquet"):
             continue

@@ -43,9 +43,7 @@ class ModelsTokens(Section):
     theta_law: Literal["uniform", "grid"] = Field(
         "uniform", description="perturbed temperatures: uniform on (0, 2), or linspace(0, 2, K)"
     )
-    prompts: str = Field(
-        "built-in", description="a file of prompts (docs/trace.md says which shapes), or built-in or coding"
-    )
+    prompts: str = Field("built-in", description="a file (docs/trace.md says which shapes), or built-in or coding")
     samples: int = Field(1, ge=1, le=255, description="answers to each evaluation prompt")
     calibration_samples: int = Field(2, ge=1, le=255, description="answers to each calibration prompt")
     max_tokens: int = Field(128, ge=1, le=8192, description="of a recorded answer")
