@@ -36,6 +36,7 @@ POLICIES: list[dict[str, Any]] = [
     {"kind": "hlm", "payload": {"kind": "quantised", "levels": 8}},
     {"kind": "hlm", "payload": {"kind": "truncated", "k": 4}},
     {"kind": "hlm", "payload": {"kind": "ids", "replaced_by": "base-station"}},
+    {"kind": "hlm", "payload": {"kind": "quantised", "levels": 8}, "draft_tokens": 2},
     {"kind": "periodic-hlm", "skip_rate": 0.4},
 ]
 

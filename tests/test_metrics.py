@@ -34,8 +34,8 @@ TOKENS = [
     "batch_tokens",
     "steps",
 ]
-QUALITY = ["quality_cosine", "quality_cosine_reference"]
-REQUESTS = ["device", "request", "arrived_s", "first_token_s", "finished_s", "tokens", *QUALITY]
+QUALITY = ["quality_cosine", "quality_cosine_reference", "task_accuracy"]
+REQUESTS = ["device", "request", "arrived_s", "first_token_s", "finished_s", "tokens", *QUALITY[:2], "task_passed"]
 STATIONS = ["station", "at_s", "present_s", "busy_s", "servers"]
 
 # Phone 0 answers with three tokens (sent, skipped, sent), phone 1 with one and has one in progress.
@@ -47,7 +47,7 @@ ANSWER = [
     (1, 0, 0, 12.0, 13.0, "send", "accepted", 1.0, 100, 0.4, 0.1, 0.2, 0.0, 0.2, 0.1, 2, 4, 1),
     (1, 0, 1, 13.0, NAN, "send", "accepted", 0.5, 100, 0.4, 0.1, NAN, NAN, NAN, NAN, 0, 0, 0),
 ]
-ASKED = [(0, 0, 10.0, 11.0, 13.0, 3, 0.9, 0.8), (1, 0, 11.5, 13.0, NAN, 1, 0.5, 0.6)]
+ASKED = [(0, 0, 10.0, 11.0, 13.0, 3, 0.9, 0.8, 1.0), (1, 0, 11.5, 13.0, NAN, 1, 0.5, 0.6, 0.0)]
 # Over [10, 14] the band was held for 1 s and the two GPUs worked 0.8 s between them.
 COUNTED = [
     ("uplink", 10.0, 5.0, 4.0, 1),
@@ -63,7 +63,7 @@ def measure(tokens=ANSWER, requests=ASKED, stations=COUNTED, *, warmup_s=10.0, d
     outcome = table["outcome"]
     table = table.assign(drafted=outcome != "generated", accepted=outcome == "accepted", exact=True)
     return replication_metrics(
-        pd.DataFrame(requests, columns=REQUESTS),
+        pd.DataFrame([(*row, NAN)[: len(REQUESTS)] for row in requests], columns=REQUESTS),
         table,  # one token a round: the same columns
         table,
         pd.DataFrame(stations, columns=STATIONS),
@@ -128,8 +128,8 @@ def test_the_distribution_error_is_the_risk_of_a_token_skipped_or_not():
 def test_quality_is_that_of_the_answers_of_the_window_finished_or_not():
     """The finished ones alone would be the short ones, all the more so the slower a policy is."""
     found = measure()
-    assert [found[name] for name in QUALITY] == pytest.approx([(0.9 + 0.5) / 2, (0.8 + 0.6) / 2])
-    both = [ASKED[0], (1, 0, 11.5, 13.0, 13.5, 1, NAN, 0.6)]
+    assert [found[name] for name in QUALITY] == pytest.approx([(0.9 + 0.5) / 2, (0.8 + 0.6) / 2, 0.5])
+    both = [ASKED[0], (1, 0, 11.5, 13.0, 13.5, 1, NAN, 0.6, NAN)]
     found = measure(requests=both)
     assert found["quality_cosine"] == 0.9, "where it isn't known it doesn't count"
     assert found["quality_cosine_reference"] == pytest.approx((0.8 + 0.6) / 2)

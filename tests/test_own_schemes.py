@@ -12,7 +12,9 @@ from worlds import cell
 
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
-from uhlm_sim.cell.phones.policies import ready_policy
+from uhlm_sim.cell.phones.policies import ready_policy, rule_request
+from uhlm_sim.cell.phones.rounds import WHOLE, Costs
+from uhlm_sim.cell.phones.schemes import Planner, Scheme
 from uhlm_sim.cell.records import Records
 from uhlm_sim.errors import ScenarioError
 from uhlm_sim.experiment import run
@@ -21,7 +23,11 @@ from uhlm_sim.scenario_file import read_scenario
 from uhlm_sim.simulations import find_tokens
 from uhlm_sim.tables import LEGS
 from uhlm_sim.tokens.decoding_rule import DecodingRule
+from uhlm_sim.tokens.recording import RuleRequest, resolve_rule
 from uhlm_sim.tokens.trace import Trace
+from uhlm_sim.tokens.tree import NO_TOKEN
+
+COSTS = Costs(WHOLE, 0.05, 0.001, 0.0, 800.0, 10, piggyback=True)
 
 WINDOWS = """
     from uhlm_sim.cell.phones.policies import Scheme
@@ -155,6 +161,78 @@ def test_entries_by_token_need_distributions_and_uploads_of_one_weight_need_a_nu
     scenario = cell(tokens={"path": trace.file}, policy=[{**by_token, "draft_tokens": "best"}])
     with pytest.raises(ScenarioError, match=r"policy.0.draft_tokens = 'best': takes uploads of equal weight"):
         ready_policy(0, scenario, trace, find_names(scenario))
+
+
+LEFT_OF_X = [{"kind": "quantised", "levels": 8}, {"kind": "truncated", "k": 3}, {"kind": "top-k", "k": 3}]
+
+
+@pytest.mark.parametrize("payload", LEFT_OF_X, ids=lambda payload: payload["kind"])
+def test_who_uploads_nothing_is_exact_whatever_an_upload_would_carry(tmp_path: Path, payload: dict[str, Any]) -> None:
+    trace = read_trace(tmp_path)
+    scenario = cell(tokens={"path": trace.file}, uplink={"payload": payload}, policy=[{"kind": "slm"}, {"kind": "llm"}])
+    functions = find_names(scenario)
+    assert all(ready_policy(number, scenario, trace, functions).exact for number in range(2))
+
+
+def test_a_scheme_of_ones_own_walks_what_was_recorded_under_its_payload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_gate.py").write_text(
+        "import numpy as np\ndef gate(nodes):\n    return np.zeros(len(nodes), dtype=bool)\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    trace = read_trace(tmp_path, rules=(*RULES, DecodingRule("hlm", payload="quantised-8")))
+    own = {"kind": "own_gate:gate", "payload": {"kind": "quantised", "levels": 8}}
+    scenario = cell(tokens={"path": trace.file}, policy=[own])
+    assert ready_policy(0, scenario, trace, find_names(scenario, allow_plugins=True)).exact
+    assert rule_request(scenario.policy[0], scenario) == RuleRequest("hlm", payload="quantised-8")
+
+
+@pytest.mark.parametrize("other", [{"threshold": 0.43}, {"threshold": {"risk": 0.3}}, {"threshold": "risk-prone"}])
+@pytest.mark.parametrize("payload", [None, {"kind": "quantised", "levels": 8}])
+def test_a_recording_holds_what_a_run_asks_for(tmp_path: Path, other: dict[str, Any], payload: Any) -> None:
+    """Of a rate that is matched, too: rule and payload of the other policy, or HLM's tree where only the run knows."""
+    policies = [{"kind": "u-hlm", "payload": payload, **other}, {"kind": "rand-hlm", "skip_rate": "matched"}]
+    trace = read_trace(tmp_path)
+    scenario = cell(tokens={"path": trace.file}, policy=policies)
+    policy = ready_policy(1, scenario, trace, find_names(scenario))
+    request = rule_request(scenario.policy[1], scenario)
+    if isinstance(other["threshold"], dict):
+        assert request == RuleRequest("hlm")
+    else:
+        assert resolve_rule(request, trace.law(), trace.skip_rate).skip_rate == policy.skip_rate
+
+
+def test_windows_of_a_lossy_payload_have_a_bonus_token_of_the_llms_law(tmp_path: Path) -> None:
+    """It is what HLM commits there, not a verdict on a draft that nobody sent."""
+    trace = read_trace(tmp_path, rules=(*RULES, DecodingRule("hlm", payload="top-4")))
+    full, cut = trace.trees[""][0, 0].nodes, trace.trees["top-4"][0, 0].nodes
+    known = cut.bonus != NO_TOKEN
+    assert known.sum() > 50
+    np.testing.assert_array_equal(cut.bonus[known], full.verdict[known])
+
+
+def test_a_token_of_the_llm_that_was_never_recorded_is_not_exact(tmp_path: Path) -> None:
+    trace = read_trace(tmp_path)
+
+    def drafts_first(walk: Any) -> Any:
+        yield walk.keep(2)
+        while walk.left:
+            yield walk.generate()
+
+    for tree in trace.trees[""].values():
+        walk = Planner("own", Scheme(rounds=drafts_first), COSTS).walk(tree)
+        Planner("own", Scheme(rounds=drafts_first), COSTS).plan(walk)
+        exact = walk.position if walk.exact_tokens is None else walk.exact_tokens
+        assert (tree.nodes.by_llm[walk.visited[2:exact]] != NO_TOKEN).all()
+
+
+def test_the_distribution_that_comes_down_is_billed_as_the_policys_own(tmp_path: Path) -> None:
+    trace = read_trace(tmp_path)
+    payload = {"kind": "ids", "bits_per_probability": 16}
+    scenario = cell(tokens={"path": trace.file}, policy=[{"kind": "hlm", "payload": payload}])
+    message = ready_policy(0, scenario, trace, find_names(scenario)).scheme.message
+    assert message(trace.trees[""][0, 0].nodes, 1.0).refusal_bits == 16 * trace.header.vocabulary_size
 
 
 def test_a_matched_share_is_that_of_the_other_policys_own_payload(

@@ -1,13 +1,17 @@
 """A recording is whole, resumable, and of one pair, one set of prompts and one set of settings."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tiny_models import write_prompts
 from traces import as_version
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens import answer_checks, quality
 from uhlm_sim.tokens.decoding_rule import DecodingRule
-from uhlm_sim.tokens.quality import unscored
+from uhlm_sim.tokens.quality import answer_quality, unscored
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
 from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import QUALITY
@@ -206,3 +210,41 @@ def test_fitted_thresholds_without_calibration_prompts_are_refused(settings, tmp
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(InputError, match=f"{name} = "):
         RecordingSettings("a", "b", **{name: value})
+
+
+def test_programs_run_only_when_asked_for_and_once(settings, tmp_path, monkeypatch):
+    """A text of made-up words is no program; one whose checks are changed is run again, and its tokens stay."""
+    lines = [json.loads(line) for line in Path(settings.prompts).read_text(encoding="utf-8").splitlines()]
+
+    def write(checks):
+        entries = [line | {"checks": checks} if line["id"] in ("e0", "e1", "c0") else line for line in lines]
+        Path(settings.prompts).write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
+
+    runs = []
+
+    def counted(answers, progress):
+        runs.append(len(answers))
+        return answer_checks.all_passes(answers, progress)
+
+    monkeypatch.setattr(quality, "all_passes", counted)
+    out = tmp_path / "trace.parquet"
+    write(["made_up() == 1"])
+    plain = record(settings, REQUESTS[:3], out)
+    assert np.isnan(plain.columns["task_passed"]).all()
+    assert not runs
+    ran = record(settings, REQUESTS[:3], out, run_answers=True)
+    assert runs == [2 * 3]
+    for name in ("hlm", "slm", "llm"):
+        table = ran.tokens(name)
+        assert (table.loc[table["prompt"] < 2, "task_passed"] == 0).all(), "a syntax error"
+        assert table.loc[table["prompt"] >= 2, "task_passed"].isna().all(), "no checks"
+    np.testing.assert_array_equal(ran.columns["committed"], plain.columns["committed"])
+    assert answer_quality(ran).set_index("path").loc["slm", "task"] == 0
+    record(settings, REQUESTS[:3], out, run_answers=True)
+    assert runs == [6], "they were run before"
+    write(["made_up() == 2"])
+    assert np.isnan(record(settings, REQUESTS[:3], out).columns["task_passed"]).all(), (
+        "of other checks nothing is known"
+    )
+    record(settings, REQUESTS[:3], out, run_answers=True)
+    assert runs == [6, 6]

@@ -134,8 +134,8 @@ def test_every_metric_is_in_the_full_table(page):
 
 def test_a_teacher_forced_policy_is_marked_wherever_it_stands(page):
     words = " ".join(page.words)
-    assert "where its own text was never recorded" in words
-    marked = words.count("Teacher-forced where its own text was never recorded: u-hlm(0.43)")
+    assert "where its own tokens were never recorded" in words
+    marked = words.count("Teacher-forced where its own tokens were never recorded: u-hlm(0.43)")
     assert marked == 1 + words.count("Figure "), "under the table and under each figure"
     assert [row[0] for row in page.rows[2:5]] == ["hlm", "u-hlm(0.43)\u2009†", "slm"]
 
@@ -255,10 +255,10 @@ def test_a_policy_that_is_forced_at_some_points_is_said_to_be_so_there(tables, t
     tidy.loc[(tidy["policy"] == "u-hlm(0.43)") & (tidy["metric"] == "kept_rate") & (tidy["point"] == 0), "value"] = 0.9
     swept = replace(swept, replications=tidy, summary=summarise(tidy, "hlm"))
     assert (swept.forced, swept.forced_in_part) == (["u-hlm(0.43)"], ["u-hlm(0.43)"])
-    assert summary_text(swept).endswith("where its own text was never recorded (exact_share): u-hlm(0.43) at 10 dB")
+    assert summary_text(swept).endswith("where its own tokens were never recorded (exact_share): u-hlm(0.43) at 10 dB")
     words = " ".join(" ".join(Page(report(swept, tmp_path)).words).split())
-    assert "where its own text was never recorded: u-hlm(0.43) at 10 dB." in words
-    assert "where its own text was never recorded: u-hlm(0.43) (at some points)." in words
+    assert "where its own tokens were never recorded: u-hlm(0.43) at 10 dB." in words
+    assert "where its own tokens were never recorded: u-hlm(0.43) (at some points)." in words
     assert swept.at({"channel.mean_snr_db": 0.0}).forced == []
 
 

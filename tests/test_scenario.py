@@ -77,7 +77,7 @@ def test_a_policys_label_is_its_name_or_its_kind_with_what_tells_it_apart() -> N
         ("channel.mean_snr_db=[1.0, 2.0]", "2 values for traffic.devices = 20"),
         ("policy.u-hlm(0.43).threshold=1.1", "threshold = 1.1: must be .*less than or equal to 1"),
         ('policy.hlm.name="slm"', "two policies are called 'slm'"),
-        ('policy.rand-hlm.match="llm"', "must name one policy with a threshold"),
+        ('policy.rand-hlm.match="llm"', "must name one u-hlm with a threshold"),
         ("traffic.devices=1e9", "traffic.devices = 1000000000.0: must be a valid integer"),
         ("traffic.devices=1000000000", "traffic.devices = 1000000000: must be less than or equal to 100000"),
         ("channel.coherence_s=1e-9", "fading blocks: up to 1.2e\\+11 in one simulation; at most 1e\\+08 fit"),

@@ -15,6 +15,7 @@ from uhlm_sim.cell.phones.rounds import WHOLE, Costs, Walk, generated
 from uhlm_sim.cell.phones.schemes import Planner, Scheme
 from uhlm_sim.cell.phones.windows import Learner, windowed
 from uhlm_sim.settings.policy import Payload
+from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding import truncate
 from uhlm_sim.tokens.decoding_rule import DecodingRule, at_period
 from uhlm_sim.tokens.messages import message_of, top_k_by_token, upload_bits
@@ -65,7 +66,7 @@ def test_a_walk_is_the_recorded_answer_of_its_rule_token_by_token(trace: Trace, 
         kept = scheme.gate(tree.nodes)[nodes]
         committed = np.where(kept, tree.nodes.draft[nodes], token[nodes])
         np.testing.assert_array_equal(committed, answer.committed)
-        assert walk.quality == pytest.approx((answer.quality_cosine, answer.quality_cosine_reference), nan_ok=True)
+        assert walk.quality == pytest.approx([getattr(answer, name) for name in QUALITY], nan_ok=True)
 
 
 def test_a_walk_that_leaves_the_tree_goes_on_from_hlms_prefix_and_says_where(trace: Trace) -> None:

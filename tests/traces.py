@@ -96,7 +96,12 @@ def make_columns(header: TraceHeader, longest: int = 12) -> Columns:
                     )
                     tokens += (committed,)
                 judged = prompt.split == "evaluation"
-                for name, known in (("quality_cosine", judged and drafted), ("quality_cosine_reference", judged)):
+                passes = ("task_passed", judged and number % 2 == 0)
+                for name, known in (
+                    ("quality_cosine", judged and drafted),
+                    ("quality_cosine_reference", judged),
+                    passes,
+                ):
                     key = (number, sample, tokens)
                     cosine = quality_of.setdefault((*key, name), cosines.random())
                     for row in answer:

@@ -102,6 +102,10 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("record", record_command, "decode the prompts with real models and write the trace")
     scenario_arguments(sub)
+    sub.add_argument(
+        "--run-answers", action="store_true",
+        help="run the code of answers whose prompts have checks, each in a limited process of its own",
+    )  # fmt: skip
 
     sub = command("calibrate", calibrate_command, "fit the uncertainty law and the thresholds on a trace")
     sub.add_argument(
@@ -229,7 +233,7 @@ def record_command(args: argparse.Namespace) -> None:
 
     scenario = read_scenario(find_scenario(args.scenario), args.overrides)
     with progress_bar() as progress:
-        trace = record_missing(scenario, progress)
+        trace = record_missing(scenario, progress, run_answers=args.run_answers)
     say(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
     for entry in trace.header.paths:
         say(f"  {entry.name}")

@@ -298,22 +298,22 @@ def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) 
     return Ready(functions, tokens, policies)
 
 
-def record_missing(scenario: Scenario, progress: Progress = no_progress) -> Trace:
+def record_missing(scenario: Scenario, progress: Progress = no_progress, *, run_answers: bool = False) -> Trace:
     """Return the trace of a scenario with tokens of kind "models" or "live", having recorded what it lacks.
 
-    Raises InputError for tokens of another kind.
+    With ``run_answers`` programs that the models wrote run here. Raises InputError for tokens of another kind.
     """
     tokens = scenario.tokens
     if not isinstance(tokens, ModelsTokens):
         raise InputError(f'{scenario.name}: tokens.kind = "{tokens.kind}": only "models" and "live" can be recorded')
-    # A policy of the user's own is forced on the path of HLM, which every recording holds.
-    requests = [rule_request(policy, scenario) for policy in scenario.policy if ":" not in policy.kind]
+    requests = [rule_request(policy, scenario) for policy in scenario.policy]
     return record(
         RecordingSettings.of(tokens),
         [RuleRequest("hlm")] if isinstance(tokens, LiveTokens) else requests,
         tokens.path,
         lambda done, total: progress("recording", done, total),
         f"uhlm-sim record {scenario.name}.toml",
+        run_answers=run_answers,
     )
 
 

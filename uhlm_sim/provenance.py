@@ -125,9 +125,9 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
         if policy.payload is not None or policy.bill != "paper"
     ]
     sentences += [
-        f"{policy.label} is teacher-forced where its text was never recorded: there it goes on from HLM's prefix of "
-        "that length, and exact_share tells how many tokens were its own. What depends on its own text, as its "
-        "quality, is left empty."
+        f"{policy.label} is teacher-forced where its own tokens were never recorded: an unknown prefix goes on from "
+        "HLM's of that length, and an unknown draft or verdict of its payload is that of a whole distribution. "
+        "exact_share tells how many tokens were its own. What depends on its own text, as its quality, is left empty."
         for policy in policies
         if not policy.exact
     ]

@@ -235,16 +235,17 @@ class Scenario(Section):
 
     def matched(self, policy: Policy) -> Policy:
         """Return the policy whose skip rate a `matched` one meets. Raises ValueError if there is none."""
+        gates = [other for other in self.policy if other.kind == "u-hlm" and other.threshold is not None]
         if policy.match is None:
-            candidates = [other for other in self.policy if other.threshold is not None][:1]
+            candidates = gates[:1]
         else:
             candidates = [other for other in self.policy if other.label == policy.match]
             candidates = candidates or [other for other in self.policy if other.kind == policy.match]
-        if len(candidates) != 1 or candidates[0].threshold is None:
-            labels = ", ".join(f"'{other.label}'" for other in self.policy if other.threshold is not None)
+        if len(candidates) != 1 or candidates[0] not in gates:
+            labels = ", ".join(f"'{other.label}'" for other in gates)
             key = f"match = '{policy.match}'" if policy.match else "skip_rate = 'matched'"
             raise ValueError(
-                f"{policy.label}: {key} must name one policy with a threshold; there are {labels or 'none'}"
+                f"{policy.label}: {key} must name one u-hlm with a threshold; there are {labels or 'none'}"
             )
         return candidates[0]
 

@@ -215,6 +215,7 @@ def _request_table(
     np.fmin.at(first_s, row_of_token, committed_s)
     np.fmax.at(last_s, row_of_token, committed_s)
     finished = done == np.array([inf if walk.left else walk.position for walk in walks])[answer]
+    quality = np.array([walk.quality for walk in walks]).reshape(-1, len(QUALITY))
     return pd.DataFrame(
         {
             "device": device,
@@ -228,6 +229,6 @@ def _request_table(
             "uploads": np.bincount(row_of_round[rounds["payload_bits"] > 0], minlength=count).astype(np.int32),
             "mean_snr_db": mean_snr_db[device],
             "finished": finished,
-            **dict(zip(QUALITY, np.array([walk.quality for walk in walks]).reshape(-1, 2)[answer].T, strict=True)),
+            **dict(zip(QUALITY, quality[answer].T, strict=True)),
         }
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uhlm_sim.tokens.decoding_rule import DecodingRule, at_period
+from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.model_checks import check_finite
 from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair
@@ -28,7 +28,6 @@ from uhlm_sim.tokens.speculative import (
     accept_probability,
     draw_thetas,
     entropy,
-    grid_level,
     inverse_cdf,
     keep_largest,
     only_largest,
@@ -127,8 +126,12 @@ def decode(
                 name: np.stack([of_payload[payload][name] for payload in payloads])[payload_of[path_rule], branch]
                 for name in of_payload[payloads[0]]
             }
-            coins = here["skip"][branch], per_token["skip"][path_answer, 0]
-            skips = _skips(rules, path_rule, position, facts["level"], *coins, settings)
+            skips = np.zeros(len(branch), dtype=np.bool_)
+            for number, rule in enumerate(rules):
+                own = np.flatnonzero(path_rule == number)
+                coin, phase = here["skip"][branch[own]], per_token["skip"][path_answer[own], 0]
+                where = np.full(len(own), position)
+                skips[own] = rule.skips(where, facts["level"][own], coin, phase, settings.uncertainty_samples)
             llm = is_llm[path_rule]
             kept = np.where(skips, facts["draft"], facts["verified"])
             committed = np.where(llm, facts["direct"], kept)
@@ -163,32 +166,6 @@ def _with_tokens(
     check_finite(model, logits, [answers[i].prompt_id for i in branch_answer], position)
     logits[:, no_token] = -np.inf
     return logits
-
-
-def _skips(
-    rules: Sequence[DecodingRule],
-    path_rule: NDArray[np.int64],
-    position: int,
-    level: NDArray[np.integer],
-    coin: NDArray[np.float64],
-    phase: NDArray[np.float64],
-    settings: DecodingSettings,
-) -> NDArray[np.bool_]:
-    """Return each path's own decision.
-
-    Every rule is a level and a rate: skip if K u <= level, or coin < rate, or at the period that the rate gives.
-    """
-    levels = {"slm": settings.uncertainty_samples}
-    highest = [
-        grid_level(rule.threshold, settings.uncertainty_samples)
-        if rule.threshold is not None
-        else levels.get(rule.kind, -1)
-        for rule in rules
-    ]
-    rates = np.array([rule.skip_rate or 0.0 for rule in rules])[path_rule]
-    is_periodic = np.array([rule.kind == "periodic-hlm" for rule in rules])[path_rule]
-    by_rate = np.where(is_periodic, at_period(np.full(len(rates), position), rates, phase), coin < rates)
-    return np.asarray((level <= np.array(highest)[path_rule]) | by_rate)
 
 
 def _child(answer: Answer, node: int, token: int) -> int:

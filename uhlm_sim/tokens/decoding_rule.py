@@ -50,18 +50,17 @@ class DecodingRule:
                 f"quantised-<levels>, truncated-<k> or {OWN_TOKEN}"
             )
 
-    @property
-    def drafts(self) -> bool:
-        """Say whether the SLM drafts the tokens: not where the LLM generates them."""
-        return self.kind != "llm"
-
     def with_payload(self, payload: str) -> "DecodingRule":
         """Return the rule with a payload, itself if it sends no drafts."""
         return self if self.kind in ("slm", "llm") else replace(self, payload=payload)
 
     def __str__(self) -> str:
+        return self.name(4)
+
+    def name(self, digits: int) -> str:
+        """Return what it is called in a trace, its number with so many digits."""
         value = self.threshold if self.kind == "u-hlm" else self.skip_rate
-        parts = [] if value is None else [f"{value:.4g}"]
+        parts = [] if value is None else [f"{value:.{digits}g}"]
         parts += [self.payload] if self.payload else []
         return f"{self.kind}({', '.join(parts)})" if parts else self.kind
 
@@ -91,12 +90,12 @@ class DecodingRule:
         position: NDArray[np.integer],
         level: NDArray[np.number],
         coin: NDArray[np.float64],
-        phase: float,
+        phase: ArrayLike,
         uncertainty_samples: int,
     ) -> NDArray[np.bool_]:
-        """Return which tokens of an answer the rule skips.
+        """Return which tokens the rule skips.
 
-        By position, K u (``level``) and a coin in [0, 1), arrays (n,), and the answer's ``phase`` (`at_period`).
+        By position, K u (``level``) and a coin in [0, 1), arrays (n,), and their answers' ``phase`` (`at_period`).
         """
         if self.threshold is not None:
             return np.asarray(level <= grid_level(self.threshold, uncertainty_samples))

@@ -22,6 +22,7 @@ from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.model_checks import check_finite
 from uhlm_sim.tokens.model_pair import ModelPair
 from uhlm_sim.tokens.parts import PartStore
+from uhlm_sim.tokens.payload_law import keeps_law
 from uhlm_sim.tokens.prefixes import CommittedPrefixes
 from uhlm_sim.tokens.prompts import read_prompts
 from uhlm_sim.tokens.recorder import check_same_model, load_recorded
@@ -156,9 +157,11 @@ class LiveTree(AnswerTree):
             tail_mass=np.stack([columns[f"tail_{k}"] for k in header.tail_ladder], axis=1).astype(np.float32),
             verdict=columns["verified"].astype(np.int32),
             by_llm=columns["direct"].astype(np.int32),
+            bonus=columns["bonus"].astype(np.int32),
             after_draft=after(columns["draft"]),
             after_verdict=after(columns["verified"]),
             after_llm=after(columns["direct"]),
+            after_bonus=after(columns["bonus"]),
             recorded=known,
             drawn=known,
             judged=known,
@@ -235,7 +238,10 @@ class Live:
         x, y = self._passes.logits(prompt, sample, prefix)
         draws, position = self.draws(prompt, sample), len(prefix)
         here = {field.name: getattr(draws, field.name)[position][None] for field in fields(draws)}
-        facts = token_facts(x, y, here, [payload], self.decoding)[payload]
+        of_payload = token_facts(x, y, here, ["", payload], self.decoding)
+        facts = of_payload[payload]
+        lossless = payload if keeps_law(payload, self.base.header.vocabulary_size) else ""
+        facts["bonus"] = of_payload[lossless]["verified"]
         of_token = {name: values[0].item() for name, values in facts.items()}
         self._new.append((prompt, sample, payload, prefix, of_token))
         if len(self._new) >= PASSES_A_FILE:

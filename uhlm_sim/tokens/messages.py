@@ -58,7 +58,7 @@ def top_k(nodes: Nodes, distribution_bits: float, *, bits: float, k: int, vocabu
     k, which is certain where x_d is more than the mass outside.
     """
     message = _of_equal_weight(nodes, bits)
-    if k >= vocabulary_size or not nodes.tail_ladder:  # without distributions a message is no more than its bits
+    if k >= vocabulary_size or nodes.same_under_all_payloads:
         return message
     less = [place for place, size in enumerate(nodes.tail_ladder) if size <= k]
     outside = nodes.tail_mass[:, less[-1]] if less else np.ones(len(nodes))
@@ -76,7 +76,7 @@ def top_k_by_token(
     most_loss: float,
     law: LinearLaw,
 ) -> Message:
-    """Send the largest probabilities, by token the fewest that lose at most `most_loss`; the LLM spreads the rest.
+    """Send for each token the fewest largest probabilities that lose at most `most_loss`; the LLM spreads the rest.
 
     What k entries lose is sum_(i > k) |x_i - x'_i| / ((1 - x_d) l(-1) + x_d l(-beta_d)), with l(z) = ln(1 + e^z) and
     beta_d = clip(a u + b, 0, 1) by the pair's own law (CU-HLM, arXiv 2505.11788, its equation 26 as told by others).
@@ -110,14 +110,14 @@ def drawn_from(nodes: Nodes, distribution_bits: float, *, bits: float) -> Messag
     return message if _knows_payload(nodes) else replace(message, known=unknown, drawn=unknown)
 
 
-def ids(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:
+def ids(nodes: Nodes, distribution_bits: float, *, bits: float, refusal_bits: float) -> Message:  # noqa: ARG001
     """Send the draft's id and its probability x_d; after a refusal y comes down and the phone replaces the draft.
 
     Verdict and replacement are those of the whole distribution, drawn at the phone (DSSD, arXiv 2507.12000), so the
     answer is the LLM's in law. It weighs ceil(log2 V) + bits_per_probability; a refusal a whole distribution downwards,
     which takes time where the downlink is shared. The phone's next upload tells the id of what it drew.
     """
-    return replace(_of_equal_weight(nodes, bits), refusal_bits=distribution_bits)
+    return replace(_of_equal_weight(nodes, bits), refusal_bits=refusal_bits)
 
 
 def ids_own_token(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001
@@ -140,8 +140,8 @@ def _of_equal_weight(nodes: Nodes, bits: float) -> Message:
 
 
 def _knows_payload(nodes: Nodes) -> bool:
-    """Say whether a tree has what its payload makes of tokens; without distributions that is no more than its bits."""
-    return bool(nodes.payload) or not nodes.tail_ladder
+    """Say whether a tree has what its payload makes of tokens: one of whole distributions hasn't."""
+    return bool(nodes.payload) or nodes.same_under_all_payloads
 
 
 def lattice_bits(vocabulary_size: int, levels: int) -> int:
@@ -155,7 +155,7 @@ def id_bits(vocabulary_size: int) -> int:
 
 
 def full_bits(payload: Payload, vocabulary_size: int) -> float:
-    """Return what a whole distribution weighs [bit]; an index is free if the payload is no full one."""
+    """Return what a whole distribution weighs [bit]; an index counts only for the kind full."""
     index = payload.bits_per_index or 0 if payload.kind == "full" else 0
     return float(vocabulary_size * (payload.bits_per_probability + index))
 
@@ -164,8 +164,8 @@ def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
     """Return what the upload of one draft weighs [bit].
 
     With the bill "all" what the payload's paper leaves out is counted: the draft's own id (full, top-k, truncated) and
-    the ids of the entries (truncated). All V entries, or a number of them that changes by token, weigh at most what a
-    whole distribution does.
+    the ids of the entries (truncated). All V entries need no index; with most_loss an upload weighs at most a whole
+    distribution.
     """
     of_id = id_bits(vocabulary_size)
     if payload.kind == "quantised":
@@ -206,7 +206,9 @@ def message_of(payload: Payload, vocabulary_size: int, *, bill: str, law: Linear
         return partial(top_k, bits=bits, k=min(payload.k or 1, vocabulary_size), vocabulary_size=vocabulary_size)
     if payload.replaced_by == "base-station":
         return partial(ids_own_token, bits=bits)
-    return partial(ids if payload.kind == "ids" else drawn_from, bits=bits)
+    if payload.kind == "ids":
+        return partial(ids, bits=bits, refusal_bits=full_bits(payload, vocabulary_size))
+    return partial(drawn_from, bits=bits)
 
 
 def _billed(nodes: Nodes, distribution_bits: float, *, bits: float) -> Message:  # noqa: ARG001

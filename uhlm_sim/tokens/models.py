@@ -102,7 +102,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revisi
     network, loading = loaded
     check_loading(f"model '{name}'", loading)
     if converted is not None and "gguf_file" in options:
-        with finished_only(converted) as folder:
+        with finished_only(converted) as folder, no_progress_bars():
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     commit = str(getattr(network.config, "_commit_hash", None) or "unknown")

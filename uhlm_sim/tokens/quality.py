@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.answer_checks import all_passes
 from uhlm_sim.tokens.calibration import clustered_mean
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.model_pair import first_line
@@ -169,14 +170,42 @@ def _cosine(units: Floats, others: Floats) -> Floats:
     return np.asarray(np.clip((units * others).sum(axis=1), -1.0, 1.0))
 
 
+def unchecked(header: TraceHeader, columns: Columns) -> NDArray[np.bool_]:
+    """Say for the rows of a trace, in its file's order, which belong to an answer that has checks and was never run."""
+    has_checks = [prompt.split == "evaluation" and bool(prompt.checks) for prompt in header.prompts]
+    return np.asarray(np.array(has_checks)[columns["prompt"]] & np.isnan(columns["task_passed"]))
+
+
+def add_passes(
+    header: TraceHeader,
+    columns: Columns,
+    text_of: Callable[[list[int]], str],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Columns:
+    """Return a trace's columns, in its file's order, with the outcome of every answer with checks that was never run.
+
+    The code of these answers RUNS, see `answer_checks.py`. Arguments are those of `add_quality`.
+    """
+    starts = np.flatnonzero(columns["position"] == 0)
+    lengths = np.diff(np.append(starts, len(columns["position"])))
+    to_run = np.flatnonzero(unchecked(header, columns)[starts])
+    committed, prompts = columns["committed"].tolist(), columns["prompt"][starts]
+    texts = [text_of(committed[starts[i] : starts[i] + lengths[i]]) for i in to_run]
+    checks = [header.prompts[prompts[i]].checks for i in to_run]
+    passed = columns["task_passed"][starts].copy()
+    passed[to_run] = all_passes(list(zip(texts, checks, strict=True)), progress)
+    return columns | {"task_passed": np.repeat(passed, lengths)}
+
+
 def answer_quality(trace: Trace) -> pd.DataFrame:
     """Return one row per recorded path: how near its answers to the evaluation prompts come to the LLM's.
 
     Each measure comes with ``.low`` and ``.high``, a 95 % interval over prompts. ``cosine`` is the mean cosine to the
     LLM's answer, ``cosine_to_hlm`` its ratio to that of hlm; ``reference`` the mean cosine to the prompts' reference
-    answers, ``reference_to_llm`` its ratio to that of llm (both ratios paired by answer, linearised); and
-    ``distribution_error`` the mean E[beta; skipped] of a token, along the path's own prefixes. NaN where not known:
-    the last one where an upload loses what the LLM's law needs.
+    answers, ``reference_to_llm`` its ratio to that of llm; ``task`` the share of programs that pass their checks and
+    ``task_to_llm`` its ratio to that of llm (ratios are paired by answer and linearised); and
+    ``distribution_error`` the mean E[beta; skipped] of a token, along the path's own prefixes. NaN where not
+    known, as the last one is where an upload loses what the LLM's law needs.
     """
     tokens = {entry.name: trace.tokens(entry.name) for entry in trace.header.paths}
     answers = {name: table[table["position"] == 0].reset_index() for name, table in tokens.items()}
@@ -193,6 +222,8 @@ def answer_quality(trace: Trace) -> pd.DataFrame:
             ("cosine_to_hlm", _mean(own, "quality_cosine", answers.get(hlm or ""))),
             ("reference", _mean(own, "quality_cosine_reference")),
             ("reference_to_llm", _mean(own, "quality_cosine_reference", answers.get(llm or ""))),
+            ("task", _mean(own, "task_passed")),
+            ("task_to_llm", _mean(own, "task_passed", answers.get(llm or ""))),
             ("distribution_error", clustered_mean(beta, table["prompt"].to_numpy())),
         ):
             row |= dict(zip((measure, f"{measure}.low", f"{measure}.high"), found, strict=True))

@@ -19,7 +19,7 @@ from uhlm_sim.tokens.models import load_pair, load_tokenizer
 from uhlm_sim.tokens.package_files import PACKAGE_PREFIX
 from uhlm_sim.tokens.parts import PartStore
 from uhlm_sim.tokens.prompts import Prompt
-from uhlm_sim.tokens.quality import Encoder, add_quality
+from uhlm_sim.tokens.quality import Encoder, add_passes, add_quality
 from uhlm_sim.tokens.recording_settings import TAIL_LADDER, RecordingSettings
 from uhlm_sim.tokens.speculative import LinearLaw, fit_law
 from uhlm_sim.tokens.trace import Trace
@@ -205,8 +205,8 @@ class Recorder:
         ordered = in_file_order(header, columns)
         return Trace(header, ordered, content_digest(header.to_json().encode(), ordered), file=str(self._out))
 
-    def finish(self) -> Trace:
-        """Measure the quality that answers lack and write the trace, then remove the parts."""
+    def finish(self, *, run_answers: bool) -> Trace:
+        """Measure the quality that answers lack, run their code if asked to, write the trace and remove the parts."""
         self._progress(self._total, self._total)
         header = self._header_now()
         columns = in_file_order(header, self._table())
@@ -217,6 +217,9 @@ class Recorder:
                 packages = {**header.packages, **_versions([self._encoder.name.removeprefix(PACKAGE_PREFIX)])}
                 header = replace(header, encoder=encoder, packages=packages)
             columns = add_quality(header, columns, self._encoder, self._text, self._progress)
+        if run_answers:
+            columns = add_passes(header, columns, self._text, self._progress)
+        TraceHeader.from_json(header.to_json())
         check_ranges(self._out, header, columns)
         write_trace_file(self._out, header, columns)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -238,7 +241,7 @@ class Recorder:
         names: list[str] = []
         for rule in self._rules:
             short = str(rule)
-            names.append(short if short not in names else f"{rule.kind}({rule.threshold or rule.skip_rate!r})")
+            names.append(short if short not in names else rule.name(17))
         paths = tuple(
             PathEntry(name, rule.kind, rule.threshold, rule.skip_rate, rule.payload)
             for name, rule in zip(names, self._rules, strict=True)

@@ -17,7 +17,7 @@ from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import content_revision
 from uhlm_sim.tokens.parts import check_writable
 from uhlm_sim.tokens.prompts import Prompt, read_prompts
-from uhlm_sim.tokens.quality import is_scored, load_encoder
+from uhlm_sim.tokens.quality import is_scored, load_encoder, unchecked
 from uhlm_sim.tokens.recorder import HLM, Progress, Recorder, check_same_model
 from uhlm_sim.tokens.recording_settings import RecordingSettings, RuleRequest, recording_identity, resolve_rule
 from uhlm_sim.tokens.trace import Trace
@@ -31,14 +31,19 @@ def record(
     out: str | Path,
     progress: Progress = lambda *_: None,
     how_to_make_again: str = "",
+    *,
+    run_answers: bool = False,
 ) -> Trace:
     """Decode what ``out`` lacks of the rules' paths, measure its answers' quality, and write it; return the trace.
 
     Finished batches lie in ``<out>.parts`` until all are done, so a killed recording goes on where it
     stopped. A trace that is there already with the same settings and models only gains paths and the quality that it
-    lacks, or has of other references; its tokens stay. ``progress`` is told tokens done and to do, an answer that ends
-    early counting as done, and then the same of answers for their quality. Raises InputError for bad settings, prompts,
-    models or encoder, and where ``out`` can't be written or holds something else.
+    lacks, or has of other references; its tokens stay. With ``run_answers`` the code of answers whose prompts have
+    checks RUNS on this machine (see `answer_checks.py`), once and never at replay.
+
+    ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the same of answers
+    for their quality. Raises InputError for bad settings, prompts, models or encoder, and where ``out`` can't be
+    written or holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
@@ -51,6 +56,7 @@ def record(
         and existing is on_disk
         and all(_is_there(request, existing, rules) for request in rules)
         and is_scored(existing.header, existing.columns, settings.encoder)
+        and not (run_answers and unchecked(existing.header, existing.columns).any())
     ):
         return existing
     encoder = load_encoder(settings.encoder)  # before anything is decoded: it may be missing
@@ -69,7 +75,7 @@ def record(
     if matched:
         measured = work.trace()
         work.add([resolve_rule(request, law, measured.skip_rate, rules) for request in matched], "evaluation")
-    return work.finish()
+    return work.finish(run_answers=run_answers)
 
 
 def _existing(out: Path, settings: RecordingSettings, identity: dict[str, Any]) -> Trace | None:
@@ -91,9 +97,9 @@ def _existing(out: Path, settings: RecordingSettings, identity: dict[str, Any]) 
 
 
 def _with_references(trace: Trace, prompts: Sequence[Prompt]) -> Trace:
-    """Return a trace with the references and categories of these prompts, its quality unknown where they are others.
+    """Return a trace with these prompts' references, checks and categories, quality unknown where they are others.
 
-    The tokens stay: no model has seen a reference. Without a change it is the trace itself.
+    The tokens stay: no model has seen them. Without a change it is the trace itself.
     """
     entries = tuple(
         replace(entry, category=prompt.category, reference=prompt.reference, checks=prompt.checks)
@@ -101,10 +107,11 @@ def _with_references(trace: Trace, prompts: Sequence[Prompt]) -> Trace:
     )
     if entries == trace.header.prompts:
         return trace
-    changed = [new.reference != old.reference for new, old in zip(entries, trace.header.prompts, strict=True)]
-    stale = np.array(changed)[trace.columns["prompt"]]
-    known = trace.columns["quality_cosine_reference"]
-    columns = trace.columns | {"quality_cosine_reference": np.where(stale, np.float32(np.nan), known)}
+    columns = dict(trace.columns)
+    for name, of_it in (("quality_cosine_reference", "reference"), ("task_passed", "checks")):
+        pairs = zip(entries, trace.header.prompts, strict=True)
+        changed = np.array([getattr(new, of_it) != getattr(old, of_it) for new, old in pairs])
+        columns[name] = np.where(changed[columns["prompt"]], np.float32(np.nan), columns[name])
     return Trace(replace(trace.header, prompts=entries), columns, trace.digest, file=trace.file)
 
 

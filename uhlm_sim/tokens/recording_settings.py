@@ -108,9 +108,9 @@ def recording_identity(settings: RecordingSettings, prompts: list[Prompt]) -> di
 class RuleRequest:
     """A decoding rule whose number may still have to be found.
 
-    ``threshold`` is a number, "risk-averse" or "risk-prone"; ``skip_rate`` a number or "matched", then to the
-    u-hlm rule whose threshold is ``match`` and whose payload is ``match_payload`` (None: the first u-hlm rule asked
-    for); ``payload`` as in `DecodingRule`.
+    ``threshold`` is a number, "risk-averse" or "risk-prone"; ``skip_rate`` a number or "matched", then to the u-hlm
+    rule with threshold ``match`` and payload ``match_payload``, or with ``match`` None to the first u-hlm rule asked
+    for; ``payload`` as in `DecodingRule`.
     """
 
     kind: RuleKind

@@ -28,9 +28,9 @@ class TokenPath(Drafts):
     """One answer, token by token, its end token included; its drafts are those of `Drafts`.
 
     ``committed`` are token ids, and ``skipped`` is the decision of the path's own rule. The rule `llm` drafts nothing:
-    there ``draft`` repeats ``committed``. ``quality_cosine`` and ``quality_cosine_reference`` are one number each: the
-    cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference; NaN where not
-    known.
+    there ``draft`` repeats ``committed``. One number each are ``quality_cosine`` and ``quality_cosine_reference``, the
+    cosine of the whole answer's embedding and that of the LLM's answer, or of the prompt's reference, and
+    ``task_passed``, 1 or 0, whether its code passed the prompt's checks; NaN where not known.
     """
 
     prompt: int
@@ -40,6 +40,7 @@ class TokenPath(Drafts):
     skipped: NDArray[np.bool_]
     quality_cosine: float = np.nan
     quality_cosine_reference: float = np.nan
+    task_passed: float = np.nan
 
 
 class TokenSource(Protocol):
@@ -99,7 +100,9 @@ class TraceSource:
             return answer
         # The text is another rule's, and so would be its quality.
         skipped = self.trace.decide(self.rule, answer)
-        return replace(answer, skipped=skipped, quality_cosine=np.nan, quality_cosine_reference=np.nan)
+        return replace(
+            answer, skipped=skipped, quality_cosine=np.nan, quality_cosine_reference=np.nan, task_passed=np.nan
+        )
 
 
 class Trace:

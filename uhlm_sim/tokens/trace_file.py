@@ -27,9 +27,9 @@ from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.prompts import SPLITS
 from uhlm_sim.tokens.speculative import rounded_up
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # What a version has that the ones before hadn't: it is read as not known from their files.
-SINCE = {2: QUALITY, 3: ("second_probability",)}
+SINCE = {2: QUALITY[:2], 3: ("second_probability",), 4: QUALITY[2:]}
 BOUNDS_SINCE = 3  # tail masses are upper bounds
 HEADER_KEY, DIGEST_KEY = b"uhlm_sim.trace", b"uhlm_sim.sha256"
 MOST_ROWS = 10**8  # some 5 GB in memory
@@ -59,6 +59,7 @@ COLUMNS: dict[str, str] = {
     "second_probability": "float16",  # of x: of the token after the most probable one
     "quality_cosine": "float32",  # to the LLM's answer; of the whole answer, in each of its rows
     "quality_cosine_reference": "float32",  # to the prompt's reference answer, as above
+    "task_passed": "float32",  # 1 where the answer's code does what was asked for, 0 where not; as above
     "tail": "float16",  # mass of x outside its top k
 }
 

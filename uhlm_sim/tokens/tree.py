@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.decoding_rule import HLM
 from uhlm_sim.tokens.draws import answer_draws
-from uhlm_sim.tokens.payload_law import draws_anew
+from uhlm_sim.tokens.payload_law import draws_anew, keeps_law
 from uhlm_sim.tokens.speculative import accept_probability
 from uhlm_sim.tokens.trace_file import UNKNOWN_LEVEL, Columns, TraceHeader
 
@@ -86,13 +86,14 @@ class Nodes(Drafts):
     answer, is where even spacing begins.
 
     ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
-    LLM's own; both are NO_TOKEN where not known. ``after_draft``, ``after_verdict`` and ``after_llm`` are the nodes
-    that follow, or ENDS, or UNKNOWN.
+    LLM's own along its answers, and ``bonus`` the draw from its law that comes with an accepted window: the verdict, on
+    a whole distribution where the payload's verdict has another law. All are NO_TOKEN where not known. ``after_draft``,
+    ``after_verdict``, ``after_llm`` and ``after_bonus`` are the nodes that follow, or ENDS, or UNKNOWN.
 
     ``payload`` is a law of `payload_law.py`. A node is ``recorded`` where an answer under it drafted there, so that its
     facts are that law's, ``drawn`` where its draft is, and ``judged`` where its verdict is; elsewhere what was recorded
     under a whole distribution stands for it, or under another payload. ``endings`` has the quality of whole answers by
-    last node and last token: the two cosines of `uhlm_sim.tables.QUALITY`.
+    last node and last token: those of `uhlm_sim.tables.QUALITY`.
     """
 
     position: Integers
@@ -100,22 +101,26 @@ class Nodes(Drafts):
     phase: Floats
     verdict: Integers
     by_llm: Integers
+    bonus: Integers
     after_draft: Integers
     after_verdict: Integers
     after_llm: Integers
+    after_bonus: Integers
     recorded: NDArray[np.bool_]
     drawn: NDArray[np.bool_]
     judged: NDArray[np.bool_]
     uncertainty_samples: int
     vocabulary_size: int
     payload: str = ""
+    same_under_all_payloads: bool = False  # without distributions a payload is no more than its bits
     tail_ladder: tuple[int, ...] = ()
-    endings: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    endings: Mapping[tuple[int, int], tuple[float, ...]] = field(default_factory=dict)
 
     @cached_property
-    def onward(self) -> tuple[list[int], list[int], list[int]]:
-        """The nodes after draft, verdict and the LLM's own token, as Python's own numbers: walks take them singly."""
-        return self.after_draft.tolist(), self.after_verdict.tolist(), self.after_llm.tolist()
+    def onward(self) -> tuple[list[int], ...]:
+        """The nodes after draft, verdict, the LLM's own and bonus token, as Python's own numbers."""
+        after = self.after_draft, self.after_verdict, self.after_llm, self.after_bonus
+        return tuple(nodes.tolist() for nodes in after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,14 +160,17 @@ def chain(
         position=np.arange(count, dtype=np.int32),
         verdict=verdict,
         by_llm=verdict,
+        bonus=verdict,
         after_draft=onward,
         after_verdict=onward,
         after_llm=onward,
+        after_bonus=onward,
         skip_coin=skip_coin,
         phase=np.repeat(skip_coin[:1], count),
         recorded=known,
         drawn=known,
         judged=known,
+        same_under_all_payloads=True,
         **facts,
     )
     return AnswerTree(prompt, sample, prompt_tokens, nodes, 0, np.arange(count), is_chain=True)
@@ -200,14 +208,14 @@ class Rows:
         self._keys, self._children = self._keys[order], self._children[order]
 
     def links(
-        self, of_payload: NDArray[np.bool_], of_full: NDArray[np.bool_], *, drawn_anew: bool
+        self, of_payload: NDArray[np.bool_], of_full: NDArray[np.bool_], *, drawn_anew: bool, keeps_law: bool
     ) -> tuple[Integers, dict[str, Any]]:
         """Return the row that each node takes its facts from, and the links of `Nodes`, for one payload.
 
         ``of_payload`` says which rows were recorded under it, ``of_full`` which with whole distributions: they stand in
         where the former are missing. With ``drawn_anew`` the payload's drafts are its own, else those of a whole
-        distribution. Where answers hold different drafts at one prefix, by arithmetic noise, the first one's stands
-        for all.
+        distribution; unless its verdict ``keeps_law``, the LLM's, bonus tokens are verdicts on a whole distribution.
+        Where answers hold different drafts at one prefix, by arithmetic noise, the first one's stands for all.
         """
         row, drafted = self._first(of_payload & self._drafted), self._drafted
         recorded = row >= 0
@@ -219,22 +227,27 @@ class Rows:
         is_sent = drafted & ~self._skipped & (self._draft == draft[self.node])
         sent, sent_in_full = self._first(is_sent & of_payload), self._first(is_sent & of_full)
         sent = np.where(recorded, sent, sent_in_full)
-        replaced = np.where(sent < 0, NO_TOKEN, self._committed[sent])
-        verdict = np.where(has_draft & self._accepted[row], draft, replaced)
+        verdict = np.where(has_draft & self._accepted[row], draft, self._replacement(sent))
+        in_full = self._first(of_full & drafted)
+        bonus = np.where(self._accepted[in_full], self._draft[in_full], self._replacement(sent_in_full))
+        bonus = np.where(in_full < 0, NO_TOKEN, bonus)
+        bonus = np.where(recorded, verdict, NO_TOKEN) if keeps_law else bonus
         by_llm = self._first(~drafted)
         by_llm = np.where(by_llm < 0, NO_TOKEN, self._committed[by_llm])
         # A node where only the LLM's own answers came by knows nothing of a draft, so no draft's walk goes there.
-        after_draft, after_verdict = (
+        after_draft, after_verdict, after_bonus = (
             np.where((after >= 0) & ~has_draft[after], np.int32(UNKNOWN), after)
-            for after in map(self._follow, (draft, verdict))
+            for after in map(self._follow, (draft, verdict, bonus))
         )
         return row, {
             "draft": draft.astype(np.int32),
             "verdict": verdict.astype(np.int32),
             "by_llm": by_llm.astype(np.int32),
+            "bonus": bonus.astype(np.int32),
             "after_draft": after_draft,
             "after_verdict": after_verdict,
             "after_llm": self._follow(by_llm),
+            "after_bonus": after_bonus,
             "recorded": recorded,
             "drawn": drawn,
             "judged": recorded & (verdict != NO_TOKEN),
@@ -243,6 +256,10 @@ class Rows:
     def _key(self, rows: Integers) -> NDArray[np.int64]:
         """Return a number for the node and the token that some rows committed there."""
         return np.asarray(self.node[rows] * self._vocabulary_size + self._committed[rows])
+
+    def _replacement(self, sent: Integers) -> NDArray[np.int64]:
+        """Return what was committed in some rows, NO_TOKEN for -1."""
+        return np.where(sent < 0, NO_TOKEN, self._committed[sent])
 
     def _first(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the first of some rows at each node, -1 without any."""
@@ -299,12 +316,14 @@ def plant(
     hlm_nodes = rows.node[is_hlm]
     trees = {}
     for payload in dict.fromkeys(["", *(entry.payload for entry in header.paths)]):
-        row_of, links = rows.links(payload_of_row == payload, payload_of_row == "", drawn_anew=draws_anew(payload))
+        lossless = keeps_law(payload, header.vocabulary_size)
+        of_rules = payload_of_row == payload, payload_of_row == ""
+        row_of, links = rows.links(*of_rules, drawn_anew=draws_anew(payload), keeps_law=lossless)
+        links |= {name: facts[name][row_of] for name in FACTS}
         nodes = Nodes(
             position=position[row_of],
             skip_coin=np.stack(draws)[answer[row_of], position[row_of]],
             phase=np.stack(draws)[answer[row_of], 0],
-            **{name: facts[name][row_of] for name in FACTS},
             **links,
             uncertainty_samples=header.uncertainty_samples,
             vocabulary_size=header.vocabulary_size,

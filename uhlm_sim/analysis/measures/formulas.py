@@ -50,7 +50,7 @@ def mean_token_rate(window: Window) -> float:
 
 
 def quality(window: Window, column: str) -> float:
-    """Return the mean similarity of the window's requests, finished or not, where it is known.
+    """Return the mean quality of the window's requests, finished or not, where it is known.
 
     It is that of the whole recorded answer. The finished requests alone would be the short ones; of a scheme that looks
     at the cell no others are known.

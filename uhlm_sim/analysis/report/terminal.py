@@ -59,9 +59,7 @@ def summary_text(tables: Run) -> str:
     lines += wrap(missed, WIDTH, break_on_hyphens=False) if missed else []
     forced = forced_where(tables, points)
     if forced:
-        lines.append(
-            f"* teacher-forced from HLM's prefixes where its own text was never recorded (exact_share): {forced}"
-        )
+        lines.append(f"* teacher-forced where its own tokens were never recorded (exact_share): {forced}")
     return "\n".join(lines).rstrip()
 
 

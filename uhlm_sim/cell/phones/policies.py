@@ -37,7 +37,7 @@ def hlm() -> Scheme:
 
     Accepted with probability min(1, y_d / x_d), else a token is drawn from norm(max(y - x, 0)), so that the answer is
     the LLM's in law (Leviathan, Kalman and Matias, Fast inference from transformers via speculative decoding, 2023).
-    The upload carries the SLM's whole distribution x.
+    The upload carries the SLM's whole distribution x, unless `payload` says otherwise.
     """
     return Scheme()
 
@@ -129,18 +129,25 @@ class ReadyPolicy:
 
 
 def rule_request(policy: settings.Policy, scenario: settings.Scenario) -> RuleRequest:
-    """Return the decoding rule that a policy of a built-in kind asks to be recorded, its words not yet numbers.
+    """Return the decoding rule that a policy asks to be recorded, its words not yet numbers.
 
-    Thresholds by risk, and for other measures than u, walk on what other rules record.
+    Thresholds by risk, and for other measures than u, walk on what other rules record; so do rates matched to them,
+    and policies of the user's own.
     """
-    other = scenario.matched(policy).threshold if policy.skip_rate == "matched" else None
-    match = None if isinstance(other, settings.Target) else other
-    payload = policy.payload or scenario.uplink.payload
-    threshold = None if isinstance(policy.threshold, settings.Target) else policy.threshold
-    if policy.threshold is not None and (threshold is None or policy.gate not in (None, UNCERTAINTY)):
-        return RuleRequest("hlm", payload=payload.law)
+    law = (policy.payload or scenario.uplink.payload).law
+    if ":" in policy.kind:
+        return RuleRequest("hlm", payload=law)
+    other = scenario.matched(policy) if policy.skip_rate == "matched" else None
+    threshold, match = (
+        None if gate is None or isinstance(gate.threshold, settings.Target) else gate.threshold
+        for gate in (policy, other)
+    )
+    for gate, number in ((policy, threshold), (other, match)):
+        if gate and gate.threshold is not None and (number is None or gate.gate not in (None, UNCERTAINTY)):
+            return RuleRequest("hlm", payload=law)
     kind = cast("RuleKind", policy.kind)
-    return RuleRequest(kind, threshold if kind == "u-hlm" else None, policy.skip_rate, match, payload.law)
+    match_law = "" if other is None else (other.payload or scenario.uplink.payload).law
+    return RuleRequest(kind, threshold if kind == "u-hlm" else None, policy.skip_rate, match, law, match_law)
 
 
 def threshold_of(policy: settings.Policy, tokens: TokenSet) -> float | None:
@@ -173,8 +180,9 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
         if getattr(policy, name) is not None and name not in named.asks and not (windows_by_doubt and name in OF_DOUBT):
             owners = [kind for kind, maker in POLICIES.items() if name in Named(POLICY, "", kind, maker).asks]
             raise ScenarioError(f"policy.{index}.{name}: belongs to {', '.join(owners)}, not to {policy.kind}")
+    payload = policy.payload or scenario.uplink.payload
     if named.is_own:
-        source = tokens.source(HLM)
+        source = tokens.source(HLM.with_payload(payload.law))
         ready = ReadyPolicy(policy.label, policy.kind, source, scheme=_own_scheme(named))
     else:
         gate, threshold = policy.gate or UNCERTAINTY, policy.threshold
@@ -186,8 +194,9 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
                 raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold for {other.gate}, not for u")
             if price_of(other) is not None:
                 raise ScenarioError(f"policy.{index}.match: {other.label} has a threshold that moves with the network")
-            payload = other.payload or scenario.uplink.payload
-            request = replace(request, match=threshold_of(other, tokens), match_payload=payload.law)
+            law = (other.payload or scenario.uplink.payload).law
+            kind = cast("RuleKind", policy.kind)
+            request = RuleRequest(kind, None, "matched", threshold_of(other, tokens), payload.law, law)
         number = threshold_of(policy, tokens)
         if request.kind == "u-hlm":
             request = replace(request, threshold=number)
@@ -210,7 +219,6 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
         raise ScenarioError(str(error)) from None
     scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, ready.source)
     ready = replace(ready, scheme=scheme)
-    payload = policy.payload or scenario.uplink.payload
     return replace(ready, exact=_is_exact(ready, scenario, grows_exactly=payload.most_loss is None))
 
 
@@ -255,18 +263,18 @@ def _composed(
         if is_given and scheme.rounds is not one_draft and name in ("draft_tokens", "bonus_token"):
             raise ScenarioError(f"{key}.{name}: {policy.kind} makes rounds of its own")
     payload = policy.payload or scenario.uplink.payload
-    if scheme.message is full_distribution:
+    if scheme.message is full_distribution and sends_drafts:
         law, exact_law = None, keeps_law(payload.law, vocabulary_size)
         if payload.most_loss is not None:
-            if sends_drafts and not ladder:
+            if not ladder:
                 raise ScenarioError(
                     f"{key}: payload.most_loss needs the SLM's distribution at each token, which these tokens lack; "
                     "give payload.k in its place"
                 )
             law, exact_law = tokens.law(), False
-            scheme = replace(scheme, measures_uncertainty=sends_drafts)  # the bound is made of u
+            scheme = replace(scheme, measures_uncertainty=True)  # the bound is made of u
         message = message_of(payload, vocabulary_size, bill=policy.bill, law=law)
-        scheme = replace(scheme, message=message, keeps_law=not sends_drafts or exact_law)
+        scheme = replace(scheme, message=message, keeps_law=exact_law)
     price_s, gate = price_of(policy), policy.gate or UNCERTAINTY
     if price_s is not None:
         if policy.draft_tokens is not None or policy.has_bonus:

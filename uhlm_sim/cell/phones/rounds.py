@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import SimulationError
+from uhlm_sim.tables import QUALITY
 from uhlm_sim.tokens.messages import Message
-from uhlm_sim.tokens.tree import ENDS, UNKNOWN, AnswerTree, Nodes
+from uhlm_sim.tokens.tree import ENDS, NO_TOKEN, UNKNOWN, AnswerTree, Nodes
 
 WHOLE = 1 << 30  # more tokens than any answer has
+UNKNOWN_QUALITY: tuple[float, ...] = (nan,) * len(QUALITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +137,8 @@ class Walk:
     paper of U-HLM; what the LLM generates alone has its prompt sent and processed all the same.
 
     Where the next prefix was never recorded the tree grows by it, if it can (see `tokens/live.py`). Else the walk goes
-    on from the prefix of plain HLM at the same position:
-    `exact_tokens` are those before, with which everything is as the models would have it. Drafts after a refused one
-    are taken to go on, unless it is known that they end.
+    on from the prefix of plain HLM at the same position. `exact_tokens` are those before the first prefix, draft or
+    verdict that wasn't recorded. Drafts after a refused one are taken to go on, unless it is known that they end.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Walk:
         self._look()
         self._draft_s = costs.slm_token_s + (costs.uncertainty_s if measures_uncertainty else 0.0)
         self._processed = self._known_ids = -self.prompt_tokens  # positions of the answer; the prompt stands before 0
-        self.quality = (nan, nan)  # of the answer as recorded, once it has ended
+        self.quality = UNKNOWN_QUALITY  # of the answer as recorded, once it has ended
 
     @property
     def sure(self) -> int:
@@ -235,8 +236,7 @@ class Walk:
         processed = drafted if bonus else drafted - 1
         committed = accepted + refused
         if bonus and not refused and self.left:
-            self._trust(self._choices.known)
-            self._commit(self._after_verdict[self.node], self.nodes.verdict)
+            self._commit(self._after_bonus[self.node], self.nodes.bonus)
             committed += 1
         llm_tokens, context = 1 + processed, self.prompt_tokens + begin - 1
         if costs.piggyback:
@@ -265,7 +265,7 @@ class Walk:
         if self.position == 0:  # whatever sync says: it is named for the ids of skipped tokens
             bits, llm_tokens, context = float(self.prompt_tokens * costs.id_bits), self.prompt_tokens, 0
         self._commit(self._after_llm[self.node], self.nodes.by_llm)
-        self.quality = nan, self.quality[1]  # an answer of the LLM is not compared with itself
+        self.quality = nan, *self.quality[1:]  # an answer of the LLM is not compared with itself
         answer_bits = self._answer_bits(refused=False)
         return Round(
             (),
@@ -306,14 +306,14 @@ class Walk:
             self._look()
             return grown
         if commits and self.exact_tokens is None:
-            self.exact_tokens = position
+            self.exact_tokens = position - (int(token_of[node]) == NO_TOKEN)
         return int(self.tree.hlm[position]) if position < len(self.tree.hlm) else ENDS
 
     def _look(self) -> None:
         """Take the tree's nodes as they are now."""
         self.nodes = self.tree.nodes
         self._choices = self._choose(self.nodes)
-        self._after_draft, self._after_verdict, self._after_llm = self.nodes.onward
+        self._after_draft, self._after_verdict, self._after_llm, self._after_bonus = self.nodes.onward
 
     def _draft(self, drafts: int) -> tuple[float, ...]:
         """Return the seconds of the next drafts; the first of an answer waits for the prompt's prefill."""
