@@ -237,7 +237,8 @@ def _mean(answers: pd.DataFrame, column: str, others: pd.DataFrame | None = None
     if others is not None:
         divisors = others[column].to_numpy(dtype=np.float64)
         known = ~np.isnan(values + divisors)
-        ratio = values[known].sum() / divisors[known].sum() if known.any() else np.nan
+        total = divisors[known].sum()
+        ratio = values[known].sum() / total if total else np.nan
         # The linearised ratio: its mean over answers is the ratio, its spread the ratio's.
-        values = ratio + (values - ratio * divisors) / divisors[known].mean() if known.any() else values * np.nan
+        values = ratio + (values - ratio * divisors) / divisors[known].mean() if total else values * np.nan
     return clustered_mean(values, answers["prompt"].to_numpy(), ~np.isnan(values))
