@@ -40,7 +40,7 @@ def simulated(policy, replication):
         mean_snr_db=10.0,
         quality_cosine=0.6,
         quality_cosine_reference=0.5,
-        task_passed=1.0,
+        task_passed=np.nan,
     )
     counted = [(s, t, 0.3 * t, 0.2 * t, 1) for s in ("uplink", "base_station") for t in (0.0, 20.0)]
     stations = pd.DataFrame(counted, columns=["station", "at_s", "present_s", "busy_s", "servers"])

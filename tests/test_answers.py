@@ -343,3 +343,12 @@ def test_the_fastest_near_the_llms_law_is_named_where_it_leads_beyond_chance():
         told[0],
     )
     assert told[1] == "Chance leaves open which is fastest at 20 phones, between hlm and llm."
+
+
+def test_programs_that_pass_their_checks_are_told_beside_the_similarity():
+    rates = {
+        "hlm": {"token_throughput": 50.0, "task_accuracy": 0.6},
+        "u-hlm": {"token_throughput": 80.0, "skip_rate": 0.3, "task_accuracy": 0.5},
+    }
+    sentence = said(results(users(20), rates, noise=0.0), "u-hlm: ")
+    assert sentence.endswith("writes programs of which 50.00 % pass their checks.")

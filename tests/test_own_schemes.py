@@ -137,8 +137,12 @@ def test_a_scheme_that_looks_at_the_uplink_keeps_drafts_only_while_others_send(p
 
 
 def test_the_ways_to_say_hlm_give_the_same_bytes(tmp_path: Path, scenario_file: Path) -> None:
-    """One draft without bonus token, and all V entries, which need no indices, judged or drawn from, are HLM."""
-    ways = {"a": "", "b": ", draft_tokens=1, bonus_token=false", "c": ', payload={kind="top-k", k=9999999}'}
+    """One draft without bonus token, and all V entries with free indices, judged or drawn from, are HLM."""
+    ways = {
+        "a": "",
+        "b": ", draft_tokens=1, bonus_token=false",
+        "c": ', payload={kind="top-k", k=9999999, bits_per_index=0}',
+    }
     ways |= {"d": ', payload={kind="truncated", k=9999999}'}
     policies = [f'{{kind="hlm", name="{name}"{keys}}}' for name, keys in ways.items()]
     run(read_scenario(scenario_file, [f"policy=[{', '.join(policies)}]"]), out=tmp_path / "out", jobs=1)

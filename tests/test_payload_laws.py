@@ -94,7 +94,7 @@ def test_the_error_of_answers_whose_uploads_lose_something_is_not_known(tmp_path
         ({"kind": "truncated", "k": 30}, 30 * 8, 30 * 18 + 10),
         ({"kind": "truncated", "k": 30, "bits_per_index": 0}, 30 * 8, 30 * 8 + 10),
         ({"kind": "truncated", "k": 2000}, 8 * 1000, 8 * 1000 + 10),
-        ({"kind": "top-k", "k": 1000}, 8 * 1000, 8 * 1000 + 10),
+        ({"kind": "top-k", "k": 2000}, 18 * 1000, 18 * 1000 + 10),
     ],
 )
 def test_a_bill_counts_what_the_paper_counts_or_all_ids_that_are_not_given(

@@ -273,7 +273,7 @@ def test_captions_name_the_policies_that_ran_on_others_answers(single, tmp_path)
     tidy = tidy.assign(value=tidy["value"].mask(its_answers))
     forced = replace(single, replications=tidy, provenance={**single.provenance, "policies": told})
     for figure in write_figures(forced, tmp_path):
-        assert figure.caption.endswith("where its own text was never recorded: slm.")
+        assert figure.caption.endswith("where its own tokens were never recorded: slm.")
 
 
 class Cells(HTMLParser):

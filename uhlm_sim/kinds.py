@@ -6,6 +6,7 @@ from typing import Any
 
 from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.names import load_presets, scenario_folder
+from uhlm_sim.tokens.package_files import PACKAGE_PREFIX, joined_models
 from uhlm_sim.tokens.trace_file import BUILT_IN, TraceHeader, read_trace_header
 
 PRESETS = {
@@ -135,6 +136,8 @@ def names_and_lines() -> Iterator[tuple[str, dict[str, str]]]:
         yield f"Presets for {key}", {name: str(preset["source"]) for name, preset in load_presets()[table].items()}
     traces = {file.stem: read_trace_header(file) for file in sorted(BUILT_IN.glob("*.parquet"))}
     yield "Traces for tokens.path", {name: _of_trace(header) for name, header in traces.items()}
+    pieces = {f"{PACKAGE_PREFIX}{name}": f"{model.what}." for name, model in joined_models().items()}
+    yield "Models for tokens.slm and tokens.llm, in packages", pieces
     for seam in SEAMS:
         functions = {name: one_line(function) for name, function in seam.functions.items()}
         yield f"{seam.heading}, {', '.join(seam.keys)}", functions

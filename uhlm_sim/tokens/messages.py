@@ -164,8 +164,7 @@ def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
     """Return what the upload of one draft weighs [bit].
 
     With the bill "all" what the payload's paper leaves out is counted: the draft's own id (full, top-k, truncated) and
-    the ids of the entries (truncated). All V entries need no index; with most_loss an upload weighs at most a whole
-    distribution.
+    the ids of the entries (truncated, but of all V). With most_loss an upload weighs at most a whole distribution.
     """
     of_id = id_bits(vocabulary_size)
     if payload.kind == "quantised":
@@ -173,8 +172,8 @@ def upload_bits(payload: Payload, vocabulary_size: int, *, bill: str) -> float:
     if payload.kind == "ids":
         return float(of_id + payload.bits_per_probability)
     extra = of_id if bill == "all" else 0
-    if payload.k is not None and payload.k < vocabulary_size:
-        return float(payload.k * entry_bits(payload, vocabulary_size, bill=bill) + extra)
+    if payload.k is not None and (payload.kind == "top-k" or payload.k < vocabulary_size):
+        return float(min(payload.k, vocabulary_size) * entry_bits(payload, vocabulary_size, bill=bill) + extra)
     return full_bits(payload, vocabulary_size) + extra
 
 

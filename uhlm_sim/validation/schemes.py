@@ -135,7 +135,9 @@ def seconds_a_token(
             "sync": "free", "downlink_s": one_way_s,
         },
     )  # fmt: skip
-    scheme = Scheme(rounds=partial(windowed, drafts=drafts, bonus=True), message=partial(ids, bits=ID_BITS))
+    scheme = Scheme(
+        rounds=partial(windowed, drafts=drafts, bonus=True), message=partial(ids, bits=ID_BITS, refusal_bits=0.0)
+    )
     request = simulate(scenario, ReadyPolicy("window", "hlm", Flagged(accepted), scheme=scheme), 0).requests.iloc[0]
     return float((request["finished_s"] - request["arrived_s"]) / request["tokens"])
 

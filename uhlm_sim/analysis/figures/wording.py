@@ -97,4 +97,4 @@ def drawn_for(summary: pd.DataFrame, keys: list[str]) -> str:
 def forced(run: Run) -> str:
     """Name the policies that ran on the answers of another one."""
     named = [f"{label} (at some points)" if label in run.forced_in_part else label for label in run.forced]
-    return f" Teacher-forced where its own text was never recorded: {', '.join(named)}." if named else ""
+    return f" Teacher-forced where its own tokens were never recorded: {', '.join(named)}." if named else ""

@@ -45,6 +45,7 @@ HEADLINE = (
     Column("rejection_risk", "Risk, %", "rejection risk", "rejection risk, %", "rejection risk", 100.0),
     Column("distribution_error", ANSWERS, "total variation, %", factor=100.0),
     Column("quality_cosine", ANSWERS, "cosine to LLM's"),
+    Column("task_accuracy", ANSWERS, "programs right, %", factor=100.0),
 )
 
 

@@ -45,7 +45,7 @@ def results_html(results: Run) -> str:
     if len(points) > MOST_POINTS:
         notes.append(f"{len(points) - MOST_POINTS} more points are in <code>.summary</code>.")
     if results.forced:
-        notes.append(f"† teacher-forced where its own text was never recorded{_at_some(results)}.")
+        notes.append(f"† teacher-forced where its own tokens were never recorded{_at_some(results)}.")
     if results.failed:
         notes.append(f"Failed simulations: {len(results.failed)}, listed in <code>.failed</code>.")
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)

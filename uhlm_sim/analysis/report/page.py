@@ -50,6 +50,7 @@ RATIOS = (
     ("GPU utilisation", "bs_utilisation"),
     ("energy a token", "energy_per_token_j"),
     ("cosine to the LLM's answers", "quality_cosine"),
+    ("programs that pass their checks", "task_accuracy"),
 )
 
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once

@@ -108,7 +108,7 @@ def _against_first(results: Run, points: Points, *, is_open: bool) -> Iterator[s
 
 
 def _costs(points: Points, first: str, policy: str) -> str:
-    """State a policy's skip rate, total variation distance and similarity to the LLM's answers, as far as known."""
+    """State a policy's skip rate, total variation distance, similarity and programs that pass, as far as known."""
     skipped, error = points.all(policy, "skip_rate"), points.all(policy, "distribution_error")
     skips = any(mean > 0 for mean, _, _ in skipped)
     if not skips and any(np.isfinite(mean) for mean, _, _ in error):
@@ -123,6 +123,9 @@ def _costs(points: Points, first: str, policy: str) -> str:
         some = any(np.isfinite(share) and not is_known for (share, _, _), is_known in zip(skipped, known, strict=True))
         only = f" (known only{points.where(known)})" if some else ""
         clauses.append(f"has {level(points, kept, times, of)}{only}")
+    solved = points.all(policy, "task_accuracy")
+    if any(np.isfinite(mean) for mean, _, _ in solved):
+        clauses.append(f"writes programs of which {level(points, solved, percent, ' pass their checks')}")
     return f" It {listed(clauses)}." if clauses else ""
 
 
