@@ -9,12 +9,13 @@ import hashlib
 import io
 import json
 import os
+import signal
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -158,14 +159,29 @@ def simulate_missing(
 def in_processes(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
     """Yield what a function returns for each call's arguments, in the order in which they end.
 
-    On `jobs` processes of this machine, which end when this one does, or on the joblib backend that is active. They
-    import nothing from the present folder by its being there: a worker gets the parent's path once it runs, so a user's
-    own modules are found where the parent finds them.
+    On `jobs` processes of this machine, which end when this one does, or on the joblib backend that is active. An
+    interrupt from the keyboard is for this process alone, which ends them. They import nothing from the present folder
+    by its being there: a worker gets the parent's path once it runs, so a user's own modules are found where the parent
+    finds them.
     """
     with _environment({"PYTHONSAFEPATH": "1", PARENT: str(os.getpid())}):
-        yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            joblib.delayed(_ending_with_parent)(function, call) for call in calls
-        )
+        with _interrupts_ignored() if jobs != 1 else nullcontext():  # which the processes that start here inherit
+            results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+                joblib.delayed(_ending_with_parent)(function, call) for call in calls
+            )
+        yield from results
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # who alone may say what a signal does
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ending_with_parent(function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
