@@ -2,15 +2,12 @@
 
 import ast
 import copy
-import os
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from uhlm_sim.tokens import answer_checks
-from uhlm_sim.tokens.answer_checks import all_passes, code_of, passes
+from uhlm_sim.tokens.answer_checks import all_passes, check_machine, code_of, passes
 from uhlm_sim.tokens.prompts import Prompt, read_prompts
 
 PROBLEMS = [prompt for prompt in read_prompts("coding") if prompt.checks]
@@ -19,8 +16,10 @@ FINE = "def one():\n    return 1\n"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait one second for what never ends."""
+    """Wait little for what never ends."""
+    check_machine()
     monkeypatch.setattr(answer_checks, "SECONDS", 1)
+    monkeypatch.setattr(answer_checks, "WAIT_S", 6)
 
 
 def test_the_set_has_programming_problems_and_instructions_in_both_splits() -> None:
@@ -30,6 +29,11 @@ def test_the_set_has_programming_problems_and_instructions_in_both_splits() -> N
         assert sum(prompt.category == "programming" for prompt in mine) == count
         assert len(mine) == 2 * count
     assert all(len(prompt.checks) >= 3 for prompt in prompts if prompt.category == "programming")
+
+
+def test_the_instructions_of_the_set_are_built_in_ones() -> None:
+    built_in = read_prompts()
+    assert all(prompt in built_in for prompt in read_prompts("coding") if prompt.category != "programming")
 
 
 def test_every_reference_passes_all_checks_and_an_empty_answer_none() -> None:
@@ -78,7 +82,7 @@ def mutants(prompt: Prompt) -> list[str]:
 
 def test_a_reference_with_one_change_fails() -> None:
     """An operator or number changed; a few changes leave a program right, such as a search that starts lower."""
-    runs = [(text, prompt.checks, prompt.id) for prompt in PROBLEMS for text in mutants(prompt)[:4]]
+    runs = [(text, prompt.checks, prompt.id) for prompt in PROBLEMS for text in mutants(prompt)[:3]]
     passed = all_passes([(text, checks) for text, checks, _ in runs])
     assert len(runs) > 200
     assert sum(passed) < 0.12 * len(runs)
@@ -91,17 +95,19 @@ HARM = {
     "sleeps": "import time\ntime.sleep(60)",
     "forks": "import os\nos.fork()",
     "starts a process": "import subprocess\nsubprocess.run(['true'])",
-    "starts a process from below": "import _posixsubprocess",
+    "starts a process from below": "import _posixsubprocess\n_posixsubprocess.fork_exec()",
     "calls a shell": "import os\nos.system('true')",
     "allocates 10 GB": "text = bytearray(10 * 2**30)",
     "allocates 10 GB in pieces": "held = []\nwhile True:\n    held.append(bytearray(2**20))",
-    "writes outside": "open('/tmp/uhlm-sim-was-here', 'w').write('x')",
+    "writes outside": "open('FOLDER/made', 'w').write('x')",
     "writes inside": "open('here', 'w').write('x')",
-    "writes from below": "import os\nos.open('/tmp/uhlm-sim-was-here', os.O_CREAT | os.O_WRONLY)",
-    "removes": "import os\nos.remove(__import__('os').environ.get('VICTIM', '/tmp/uhlm-sim-victim'))",
-    "makes a folder": "import os\nos.mkdir('/tmp/uhlm-sim-was-here')",
+    "writes from below": "import os\nos.open('FOLDER/made', os.O_CREAT | os.O_WRONLY)",
+    "removes": "import os\nos.remove('FOLDER/mine')",
+    "makes a folder": "import os\nos.mkdir('FOLDER/made')",
+    "makes a pipe": "import os\nos.mkfifo('FOLDER/made')",
+    "shares memory": "from multiprocessing import shared_memory\nshared_memory.SharedMemory(create=True, size=9)",
     "opens a socket": "import socket\nsocket.socket().connect(('127.0.0.1', 9))",
-    "hides what it does": "try:\n    import socket\nexcept BaseException:\n    pass",
+    "hides what it does": "import socket\ntry:\n    socket.socket()\nexcept BaseException:\n    pass",
     "calls machine code": "import ctypes\nctypes.CDLL(None)",
     "ends as if all were well": "import os\nos._exit(0)",
     "leaves": "raise SystemExit(0)",
@@ -113,21 +119,12 @@ HARM = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_program_that_does_more_than_compute_is_stopped_and_counts_as_failed(harm: str) -> None:
-    victim, trace = Path("/tmp/uhlm-sim-victim"), Path("/tmp/uhlm-sim-was-here")
-    victim.write_text("mine", encoding="utf-8")
-    begun = time.monotonic()
-    assert not passes(FINE + HARM[harm], ["one() == 1"])
-    assert time.monotonic() - begun < 15
-    assert victim.read_text(encoding="utf-8") == "mine"
-    assert not trace.exists()
-    victim.unlink()
-
-
-def test_no_process_is_left_behind() -> None:
-    passes("import time\ntime.sleep(60)", [])
-    processes = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
-    assert "answer_process.py" not in processes or os.environ.get("PYTEST_XDIST_WORKER"), "others run answers, too"
+def test_a_program_that_does_more_than_compute_is_stopped_and_counts_as_failed(harm: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine", encoding="utf-8")
+    code = HARM[harm].replace("FOLDER", str(tmp_path))
+    assert not passes(FINE + code, ["one() == 1"])
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine").read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +134,7 @@ def test_no_process_is_left_behind() -> None:
         ("```\nx = 1\n```\n```\nx = 2\n```", "x = 1\n"),
         ("```py\nx = 1", "x = 1"),
         ("x = 1", "x = 1"),
+        ("First:\n```sh\npip install it\n```\n  ```python\n  x = 1\n  y = 2\n  ```", "x = 1\ny = 2\n"),
         ("", ""),
     ],
 )
@@ -146,7 +144,9 @@ def test_the_code_of_an_answer_is_its_first_block(text: str, code: str) -> None:
 
 def test_what_a_program_prints_or_imports_does_not_matter() -> None:
     code = "import math, re, random, itertools, collections, functools, string, datetime, heapq, typing, sys\n"
-    code += "from dataclasses import dataclass\nprint('hello')\nassert sys.stdin.read() == ''\n" + FINE
+    code += "import asyncio, subprocess, statistics, threading, os\nfrom dataclasses import dataclass\n"
+    code += "@dataclass\nclass Point:\n    x: 'int' = 1\n\nthreading.Thread(target=print).start()\n"
+    code += "os.environ['A'] = 'b'\nprint('hello')\nassert sys.stdin.read() == ''\n" + FINE
     assert passes(code, ["one() == 1"])
     assert not passes(FINE, ["one() == 2"])
     assert not passes("def one(:\n", ["one() == 1"])

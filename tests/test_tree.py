@@ -243,3 +243,14 @@ def test_a_fine_lattice_draws_the_same_drafts() -> None:
     x, uniforms = rng.dirichlet(np.ones(50), 200), rng.random(200)
     same = inverse_cdf(round_to_lattice(x, 10**7), uniforms) == inverse_cdf(x, uniforms)
     assert same.mean() > 0.99
+
+
+def test_of_equal_answers_what_one_knows_of_its_quality_is_known_of_all(tmp_path: Path) -> None:
+    """A path that was added later, its programs never run, takes nothing away from those that were."""
+    read = read_trace(tmp_path)
+    columns = dict(read.columns)
+    known = np.where(columns["path"] == 0, np.float32(1), np.float32(np.nan))
+    columns["task_passed"] = np.where(columns["prompt"] < read.prompts, known, np.float32(np.nan))
+    trace = Trace(read.header, columns, read.digest)
+    for tree in trace.trees[""].values():
+        assert walked(tree, Scheme()).quality[QUALITY.index("task_passed")] == 1

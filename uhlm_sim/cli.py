@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     scenario_arguments(sub)
     sub.add_argument(
         "--run-answers", action="store_true",
-        help="run the code of answers whose prompts have checks, each in a limited process of its own",
+        help="run the programs that models wrote for prompts with checks, each in a limited process; off by default",
     )  # fmt: skip
 
     sub = command("calibrate", calibrate_command, "fit the uncertainty law and the thresholds on a trace")

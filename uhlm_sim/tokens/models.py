@@ -102,7 +102,7 @@ def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revisi
     network, loading = loaded
     check_loading(f"model '{name}'", loading)
     if converted is not None and "gguf_file" in options:
-        with finished_only(converted) as folder, no_progress_bars():
+        with contextlib.suppress(OSError), finished_only(converted) as folder, no_progress_bars():  # a full disk, say
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     commit = str(getattr(network.config, "_commit_hash", None) or "unknown")
@@ -116,9 +116,13 @@ def _converted(revision: str | None, dtype: str, source: str, options: Mapping[s
     """
     import transformers
 
-    if "gguf_file" not in options or (Path(source) / options["gguf_file"]).stat().st_size <= WHOLE_BYTES:
+    if "gguf_file" not in options:
         return None
-    return cache_folder() / f"{str(revision).partition(':')[2][:16]}-{dtype}-transformers-{transformers.__version__}"
+    file = (Path(source) / options["gguf_file"]).stat()
+    if file.st_size <= WHOLE_BYTES:
+        return None
+    content = f"{str(revision).partition(':')[2][:16]}-{file.st_size}-{file.st_mtime_ns}"
+    return cache_folder() / f"{content}-{dtype}-transformers-{transformers.__version__}"
 
 
 def check_loading(what: str, loading: Mapping[str, Any], unused: str = "\0") -> None:

@@ -55,7 +55,7 @@ def package_file(name: str, suffix: str, what: str) -> Path:
     """Return the file with a suffix that ``package:<name>`` carries; the package is not imported.
 
     A model in pieces is joined when first asked for. Raises InputError, which begins with ``what``, if a package isn't
-    installed, carries no such file, or another one than is known of it.
+    installed or carries no such file, or if the joined pieces have another SHA-256.
     """
     package = name.removeprefix(PACKAGE_PREFIX)
     if package in joined_models() and suffix == ".gguf":
@@ -103,7 +103,10 @@ def finished_only(target: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
     try:
         yield folder / target.name
-        if not (target.is_dir() and any(target.iterdir())):  # another process may have been as fast
+        try:
             os.replace(folder / target.name, target)
+        except OSError:
+            if not target.exists():  # else another process was as fast
+                raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

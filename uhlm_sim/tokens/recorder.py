@@ -219,7 +219,7 @@ class Recorder:
             columns = add_quality(header, columns, self._encoder, self._text, self._progress)
         if run_answers:
             columns = add_passes(header, columns, self._text, self._progress)
-        TraceHeader.from_json(header.to_json())
+        TraceHeader.from_json(header.to_json())  # refuses here what a reader would refuse
         check_ranges(self._out, header, columns)
         write_trace_file(self._out, header, columns)
         shutil.rmtree(self._folder, ignore_errors=True)

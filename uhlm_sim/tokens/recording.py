@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.tokens.answer_checks import check_machine
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import content_revision
 from uhlm_sim.tokens.parts import check_writable
@@ -42,8 +43,8 @@ def record(
     checks RUNS on this machine (see `answer_checks.py`), once and never at replay.
 
     ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the same of answers
-    for their quality. Raises InputError for bad settings, prompts, models or encoder, and where ``out`` can't be
-    written or holds something else.
+    for their quality, and of programs as they are run. Raises InputError for bad settings, prompts, models or encoder,
+    and where ``out`` can't be written or holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
@@ -60,6 +61,8 @@ def record(
     ):
         return existing
     encoder = load_encoder(settings.encoder)  # before anything is decoded: it may be missing
+    if run_answers:
+        check_machine()
     work = Recorder(settings, prompts, identity, out, progress, how_to_make_again, len(rules), encoder)
     if existing is not None:
         work.take_over(existing)

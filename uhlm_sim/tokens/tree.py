@@ -8,6 +8,7 @@ the LLM makes of the draft, and the LLM's own token. A scheme is a walk on the t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -86,9 +87,10 @@ class Nodes(Drafts):
     answer, is where even spacing begins.
 
     ``verdict`` is the token that is committed where the draft is sent: itself, or its replacement; ``by_llm`` is the
-    LLM's own along its answers, and ``bonus`` the draw from its law that comes with an accepted window: the verdict, on
-    a whole distribution where the payload's verdict has another law. All are NO_TOKEN where not known. ``after_draft``,
-    ``after_verdict``, ``after_llm`` and ``after_bonus`` are the nodes that follow, or ENDS, or UNKNOWN.
+    LLM's own along its answers; ``bonus`` is the token that it adds to a window of accepted drafts: the payload's
+    verdict if that keeps the LLM's law, else the verdict on a whole distribution. All are NO_TOKEN where not known.
+    ``after_draft``, ``after_verdict``, ``after_llm`` and ``after_bonus`` are the nodes that follow, or ENDS, or
+    UNKNOWN.
 
     ``payload`` is a law of `payload_law.py`. A node is ``recorded`` where an answer under it drafted there, so that its
     facts are that law's, ``drawn`` where its draft is, and ``judged`` where its verdict is; elsewhere what was recorded
@@ -303,7 +305,10 @@ def plant(
     last = last[np.argsort(columns["level"][mine][last] != UNKNOWN_LEVEL, kind="stable")]  # the LLM's own know less
     cosines = np.stack([columns[name][mine][last] for name in QUALITY], axis=1).tolist()
     endings = zip(rows.node[last].tolist(), facts["committed"][last].tolist(), strict=True)
-    quality = dict(zip(endings, map(tuple, cosines), strict=True))
+    quality: dict[tuple[int, int], tuple[float, ...]] = {}
+    for ending, values in zip(endings, cosines, strict=True):  # of equal answers one may know what another doesn't
+        before = quality.get(ending, values)
+        quality[ending] = tuple(old if isnan(new) else new for new, old in zip(values, before, strict=True))
     answers = [(prompt, sample) for prompt in range(prompts) for sample in range(header.samples)]
     draws = [
         answer_draws(header.seed, header.prompts[prompt].id, sample, header.max_tokens, 0).skip
