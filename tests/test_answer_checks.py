@@ -84,7 +84,7 @@ def test_a_reference_with_one_change_fails() -> None:
     """An operator or number changed; a few changes leave a program right, such as a search that starts lower."""
     runs = [(text, prompt.checks, prompt.id) for prompt in PROBLEMS for text in mutants(prompt)[:3]]
     passed = all_passes([(text, checks) for text, checks, _ in runs])
-    assert len(runs) > 200
+    assert len(runs) > 150
     assert sum(passed) < 0.12 * len(runs)
     caught = {key for (_, _, key), survives in zip(runs, passed, strict=True) if not survives}
     assert {key for _, _, key in runs} - caught == set(), "each problem has a change that its checks see"
