@@ -171,12 +171,17 @@ def keep_largest(x: Floats, k: int) -> Floats:
     size = x.shape[-1]
     if k >= size:
         return x
-    largest = np.argpartition(x, size - k, axis=-1)[..., size - k :]
-    kept = np.take_along_axis(x, largest, axis=-1)
+    largest, kept = _largest(x, k)
     even = np.maximum(1 - kept.sum(axis=-1, keepdims=True, dtype=np.float64), 0) / (size - k)
     spread = np.broadcast_to(even, x.shape).astype(x.dtype)
     np.put_along_axis(spread, largest, kept, axis=-1)
     return spread
+
+
+def _largest(x: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
+    """Return the places and values of the k largest members, in any order."""
+    largest = np.argpartition(x, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k :]
+    return largest, np.take_along_axis(x, largest, axis=-1)
 
 
 def only_largest(x: Floats, k: int) -> Floats:
@@ -184,11 +189,9 @@ def only_largest(x: Floats, k: int) -> Floats:
 
     Of equal members some are kept.
     """
-    size = x.shape[-1]
-    if k >= size:
+    if k >= x.shape[-1]:
         return x
-    largest = np.argpartition(x, size - k, axis=-1)[..., size - k :]
-    kept = np.take_along_axis(x, largest, axis=-1)
+    largest, kept = _largest(x, k)
     alone = np.zeros_like(x)
     np.put_along_axis(alone, largest, kept / kept.sum(axis=-1, keepdims=True), axis=-1)
     return alone
