@@ -10,7 +10,8 @@ import pytest
 from uhlm_sim.analysis.run import Terms
 from uhlm_sim.cli import main
 from uhlm_sim.errors import InputError
-from uhlm_sim.experiment import no_progress, run
+from uhlm_sim.experiment import run
+from uhlm_sim.progress import no_progress
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import load, parse_scenario
 from uhlm_sim.search.capacities import Capacity, capacity

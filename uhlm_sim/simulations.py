@@ -34,6 +34,7 @@ from uhlm_sim.cell.phones.policies import class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
 from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words_with_place
+from uhlm_sim.progress import Progress
 from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario, SyntheticTokens, TraceTokens
 from uhlm_sim.tokens.live import Live, open_live
 from uhlm_sim.tokens.recording_settings import RecordingSettings
@@ -43,7 +44,6 @@ from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import BUILT_IN, locate
 from uhlm_sim.version import VERSION
 
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 TABLES = ("requests", "rounds", "tokens", "stations")
 METRICS = "metrics.json"
 PARENT = "UHLM_SIM_PARENT"  # the process that started a worker, in its environment

@@ -16,13 +16,13 @@ from uhlm_sim.analysis.figures.style import note_source, save
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import source_of
 from uhlm_sim.errors import InputError
-from uhlm_sim.experiment import no_progress, run
+from uhlm_sim.experiment import run
+from uhlm_sim.progress import Progress, no_progress
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import write_scenario
 from uhlm_sim.search.figure import capacity_figure, capacity_table, knee
 from uhlm_sim.search.objectives import Objective
 from uhlm_sim.search.search import Search
-from uhlm_sim.simulations import Progress
 
 COLUMNS = ["policy", "capacity", "bound", "ci95_low", "ci95_high", "ratio_to_first", "ratio_low", "ratio_high"]
 COLUMNS += ["knee", "limited_by", "words"]

@@ -13,10 +13,10 @@ from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.measures.verdicts import verdicts
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError, ScenarioError
+from uhlm_sim.progress import Progress
 from uhlm_sim.scenario import READ_BY, Output, Scenario
 from uhlm_sim.scenario_file import sweep_points
 from uhlm_sim.search.objectives import Objective, Seen, keeps, may_keep, surely_keeps
-from uhlm_sim.simulations import Progress
 
 BESIDE = ("token_throughput", "requests_present", "uplink_utilisation", "bs_utilisation")  # kept for every load
 REACH = 16  # times the scenario's own load, where the search ends unless told

@@ -30,8 +30,8 @@ class ModelsTokens(Section):
     slm_drop_layers: list[Annotated[int, Field(ge=0, le=10_000)]] = Field(
         [], description="layers that the SLM goes without: depth pruning"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights and passes")
-    device: str = Field("cpu", description="where PyTorch computes: cpu, cuda, cuda:1, mps")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and passes")
+    device: str = Field("auto", description="where PyTorch computes: auto (cuda or cpu), cpu, cuda, cuda:1, mps")
     temperature: float = Field(1.0, ge=0, le=10, description="of both models' distributions; 0: greedy")
     top_k: int | None = Field(None, ge=1, le=10_000_000, description="both models: the k most probable tokens alone")
     top_p: float | None = Field(

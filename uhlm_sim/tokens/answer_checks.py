@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 import joblib
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.progress import Progress, no_progress
 
 PROCESS = Path(__file__).with_name("answer_process.py")
 SECONDS, WAIT_S = 5, 30  # of computing, and in all
@@ -77,9 +78,7 @@ def check_machine() -> None:
         raise InputError("answers can't be run here: a process with limits doesn't do as it should")
 
 
-def all_passes(
-    answers: Sequence[tuple[str, Sequence[str]]], progress: Callable[[int, int], None] = lambda *_: None
-) -> list[bool]:
+def all_passes(answers: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress) -> list[bool]:
     """Return for (text, checks) pairs whether the text's code passes, on all cores; equal ones run once.
 
     Raises InputError as `check_machine` does.
@@ -91,7 +90,7 @@ def all_passes(
     try:
         for done, (run, result) in enumerate(zip(runs, pool.map(lambda run: passes(*run), runs), strict=True), start=1):
             results[run] = result
-            progress(done, len(runs))
+            progress("running programs", done, len(runs))
     finally:
         pool.shutdown(cancel_futures=True)
     return [results[code_of(text), tuple(checks)] for text, checks in answers]

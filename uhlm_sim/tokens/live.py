@@ -326,6 +326,7 @@ def open_live(settings: RecordingSettings, path: Path) -> Live:
     Raises TraceError if there is none, and InputError, once a pass is needed, for models that aren't the recording's.
     """
     base, prompts = Trace.read(path), read_prompts(settings.prompts)
+    settings = settings.here(base.header.settings)
     revisions = [str(base.header.models[role].get("revision")) for role in ("slm", "llm")]
     identity = recording_identity(settings, prompts) | {"revisions": revisions}
     digest = hashlib.sha256(json.dumps(["live", SCHEMA_VERSION, identity], sort_keys=True).encode()).hexdigest()

@@ -20,7 +20,9 @@ from uhlm_sim.tokens.model_checks import check_passes
 from uhlm_sim.tokens.model_pair import LanguageModel, ModelPair, first_line, text_config
 from uhlm_sim.tokens.package_files import PACKAGE_PREFIX, cache_folder, finished_only, package_file
 
+AUTO = "auto"
 DTYPES = ("float32", "bfloat16", "float16")
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 # What a folder's digest covers: configuration, tokenizer, chat template, weights.
 MODEL_FILES = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".safetensors", ".bin", ".gguf")
 WHOLE_BYTES = 2**28  # a file up to this size is read whole, a larger one in samples
@@ -61,6 +63,26 @@ def load_pair(
     width = min(small.logits_width, large.logits_width, max(first.values()) + 1)
     no_token = np.setdiff1d(np.arange(width), list(first.values()))
     return ModelPair(small, large, vocabulary_size=width, end_tokens=_end_tokens(large), no_token=no_token)
+
+
+def hardware_of(device: str, dtype: str) -> tuple[str, str]:
+    """Return a device and a dtype in the place of "auto": CUDA where there is one, bfloat16 if that computes in it.
+
+    Sums of bfloat16 round by the batch and the processor, so such a recording agrees with another in law alone; one in
+    float32 agrees token by token but for draws on an edge.
+    """
+    import torch
+
+    if device == AUTO:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == AUTO:
+        if device.startswith("cuda"):
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+            fast = device == "cpu" and any(able.get(name) for name in BFLOAT16_INSTRUCTIONS)
+        dtype = "bfloat16" if fast else "float32"
+    return device, dtype
 
 
 def load_model(name: str, *, dtype: str = "float32", device: str = "cpu", revision: str | None = None) -> LanguageModel:

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.progress import Progress, no_progress
 from uhlm_sim.tokens.answer_checks import all_passes
 from uhlm_sim.tokens.calibration import clustered_mean
 from uhlm_sim.tokens.decoding_rule import DecodingRule
@@ -56,7 +57,7 @@ class Encoder:
         """Return what a trace's header says of it."""
         return {"name": self.name, "revision": self.revision, "pooling": "mean", "max_word_pieces": LONGEST}
 
-    def embed(self, texts: Sequence[str], progress: Callable[[int, int], None] = lambda *_: None) -> Floats:
+    def embed(self, texts: Sequence[str], progress: Progress = no_progress) -> Floats:
         """Return unit vectors (texts, width); a text beyond `LONGEST` word pieces is cut. Equal texts cost one pass."""
         import torch
 
@@ -71,7 +72,7 @@ class Encoder:
                 mask = pieces["attention_mask"].unsqueeze(-1)
                 means = (states * mask).sum(dim=1) / mask.sum(dim=1)
                 found.append(torch.nn.functional.normalize(means, dim=1).numpy())
-            progress(min(start + BATCH, len(distinct)), len(distinct))
+            progress("measuring quality", min(start + BATCH, len(distinct)), len(distinct))
         place = {text: i for i, text in enumerate(distinct)}
         width = int(self.network.config.hidden_size)
         vectors = np.concatenate([np.empty((0, width), dtype=np.float32), *found])
@@ -139,7 +140,7 @@ def add_quality(
     columns: Columns,
     encoder: Encoder,
     text_of: Callable[[list[int]], str],
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Columns:
     """Return a trace's columns, in its file's order, with the quality of every answer that lacks it.
 
@@ -180,7 +181,7 @@ def add_passes(
     header: TraceHeader,
     columns: Columns,
     text_of: Callable[[list[int]], str],
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Columns:
     """Return a trace's columns, in its file's order, with the outcome of every answer with checks that was never run.
 

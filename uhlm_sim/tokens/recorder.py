@@ -3,7 +3,7 @@
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.progress import Progress
 from uhlm_sim.tokens.decoding import Answer, decode
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.model_checks import check_prompts
@@ -38,7 +39,6 @@ from uhlm_sim.tokens.trace_file import (
 )
 from uhlm_sim.tokens.tree import AnswerTree
 
-Progress = Callable[[int, int], None]
 HLM = DecodingRule("hlm")
 COMMIT = re.compile("[0-9a-f]{40}")
 PACKAGES = ("uhlm-sim", "torch", "transformers", "gguf", "numpy")
@@ -92,6 +92,10 @@ class Recorder:
         if any(entry.split == "calibration" for entry in trace.header.prompts):
             self._have.add(("calibration", *self._amounts(HLM)))
 
+    def _tell(self, done: int) -> None:
+        chosen = self._settings
+        self._progress(f"recording in {chosen.dtype} on {chosen.device}", min(done, self._total), self._total)
+
     def _amounts(self, rule: DecodingRule) -> tuple[str, float, str]:
         return rule.same_as(self._settings.uncertainty_samples)
 
@@ -124,7 +128,7 @@ class Recorder:
                 columns = self._decode(batch, missing, trees)
                 parts.save(columns, split, name, batch)
             self._done += slots
-            self._progress(min(self._done, self._total), self._total)
+            self._tell(self._done)
             self._columns.append(columns | {"path": index[columns["path"]]} | not_known(len(columns["path"])))
 
     def _trees(self, split: str) -> Mapping[str, Mapping[tuple[int, int], AnswerTree]]:
@@ -158,7 +162,7 @@ class Recorder:
             nonlocal step
             step += 1
             settled = slots * step + (slots - going) * (longest - step)
-            self._progress(min(self._done + settled, self._total), self._total)
+            self._tell(self._done + settled)
 
         return decode(pair, answers, rules, self._settings.decoding, on_step)
 
@@ -166,7 +170,9 @@ class Recorder:
         """Return the models; loaded, with all that would fail later looked at, when first needed."""
         if self._pair is None:
             chosen = self._settings
+            self._progress("loading the models", 0, 1)
             pair = load_recorded(chosen, self._header)
+            self._progress("loading the models", 1, 1)
             self._prompt_ids = {
                 prompt.id: pair.encode(prompt.prompt, chosen.system_message, chosen.chat_template)
                 for prompt in self._prompts
@@ -207,7 +213,7 @@ class Recorder:
 
     def finish(self, *, run_answers: bool) -> Trace:
         """Measure the quality that answers lack, run their code if asked to, write the trace and remove the parts."""
-        self._progress(self._total, self._total)
+        self._tell(self._total)
         header = self._header_now()
         columns = in_file_order(header, self._table())
         if self._encoder is not None:

@@ -13,24 +13,25 @@ from typing import Any
 import numpy as np
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.progress import Progress, no_progress
 from uhlm_sim.tokens.answer_checks import check_machine
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.models import content_revision
 from uhlm_sim.tokens.parts import check_writable
 from uhlm_sim.tokens.prompts import Prompt, read_prompts
 from uhlm_sim.tokens.quality import is_scored, load_encoder, unchecked
-from uhlm_sim.tokens.recorder import HLM, Progress, Recorder, check_same_model
+from uhlm_sim.tokens.recorder import HLM, Recorder, check_same_model
 from uhlm_sim.tokens.recording_settings import RecordingSettings, RuleRequest, recording_identity, resolve_rule
 from uhlm_sim.tokens.trace import Trace
 
-__all__ = ["Progress", "RecordingSettings", "RuleRequest", "record", "resolve_rule"]
+__all__ = ["RecordingSettings", "RuleRequest", "record", "resolve_rule"]
 
 
 def record(
     settings: RecordingSettings,
     rules: Sequence[RuleRequest],
     out: str | Path,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
     how_to_make_again: str = "",
     *,
     run_answers: bool = False,
@@ -42,15 +43,18 @@ def record(
     lacks, or has of other references; its tokens stay. With ``run_answers`` the code of answers whose prompts have
     checks RUNS on this machine (see `answer_checks.py`), once and never at replay.
 
-    ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the same of answers
+    ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the same of texts
     for their quality, and of programs as they are run. Raises InputError for bad settings, prompts, models or encoder,
     and where ``out`` can't be written or holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
-    identity = recording_identity(settings, prompts)
     check_writable(out)
-    on_disk = _existing(out, settings, identity)
+    on_disk = Trace.read(out) if out.exists() else None
+    settings = settings.here(None if on_disk is None else on_disk.header.settings)
+    identity = recording_identity(settings, prompts)
+    if on_disk is not None:
+        _check_same(on_disk, settings, identity)
     existing = None if on_disk is None else _with_references(on_disk, prompts)
     if (
         existing is not None
@@ -81,10 +85,9 @@ def record(
     return work.finish(run_answers=run_answers)
 
 
-def _existing(out: Path, settings: RecordingSettings, identity: dict[str, Any]) -> Trace | None:
-    if not out.exists():
-        return None
-    trace = Trace.read(out)
+def _check_same(trace: Trace, settings: RecordingSettings, identity: dict[str, Any]) -> None:
+    """Raise InputError unless a trace was recorded with these settings and models."""
+    out = Path(trace.file)
     differ = sorted(
         key for key in {*identity, *trace.header.settings} if identity.get(key) != trace.header.settings.get(key)
     )
@@ -96,7 +99,6 @@ def _existing(out: Path, settings: RecordingSettings, identity: dict[str, Any]) 
     revisions = {name: content_revision(name) for name in {settings.slm, settings.llm}}
     for role, name in (("slm", settings.slm), ("llm", settings.llm)):
         check_same_model(out, trace.header, role, revisions[name])
-    return trace
 
 
 def _with_references(trace: Trace, prompts: Sequence[Prompt]) -> Trace:

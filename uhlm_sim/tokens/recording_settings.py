@@ -1,13 +1,14 @@
 """What a recording is asked for: settings, and rules whose numbers may still have to be found."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from uhlm_sim.errors import InputError
 from uhlm_sim.settings.tokens import ModelsTokens
 from uhlm_sim.tokens.decoding import DecodingSettings
 from uhlm_sim.tokens.decoding_rule import DecodingRule, RuleKind
+from uhlm_sim.tokens.models import AUTO, hardware_of, need_libraries
 from uhlm_sim.tokens.prompts import Prompt, prompts_digest
 from uhlm_sim.tokens.speculative import LinearLaw, ThetaLaw
 
@@ -24,14 +25,15 @@ class RecordingSettings:
     evaluation prompt and ``calibration_samples`` to each calibration prompt; ``batch_size`` the most prefixes decoded
     side by side, which decides the rounding of 16-bit passes; ``encoder`` the sentence encoder that quality is measured
     with, as a hub name, a folder or package:<name>, or "none". Temperature, ``top_k`` and ``top_p`` shape both models'
-    distributions; ``system_message`` and ``chat_template`` say how a prompt is put.
+    distributions; ``system_message`` and ``chat_template`` say how a prompt is put. ``dtype`` and ``device`` may be
+    "auto", for which `here` puts what is taken.
     """
 
     slm: str
     llm: str
     slm_drop_layers: tuple[int, ...] = ()
-    dtype: str = "float32"
-    device: str = "cpu"
+    dtype: str = "auto"
+    device: str = "auto"
     temperature: float = 1.0
     uncertainty_samples: int = 20
     theta_law: ThetaLaw = "uniform"
@@ -75,6 +77,24 @@ class RecordingSettings:
         given = tokens.model_dump(exclude={"kind", "path", "vocabulary_size", "context_tokens"})
         given["slm_drop_layers"] = tuple(tokens.slm_drop_layers)
         return cls(**given)
+
+    def here(self, recorded: Mapping[str, Any] | None) -> "RecordingSettings":
+        """Return these settings with "auto" replaced: by a trace's settings if there is one, else by `hardware_of`.
+
+        Raises InputError if that needs torch and it isn't installed.
+        """
+        if AUTO not in (self.dtype, self.device):
+            return self
+        if recorded is not None:
+            device, dtype = str(recorded.get("device")), str(recorded.get("dtype"))
+            return replace(
+                self,
+                device=device if self.device == AUTO else self.device,
+                dtype=dtype if self.dtype == AUTO else self.dtype,
+            )
+        need_libraries(f"model '{self.llm}'")
+        device, dtype = hardware_of(self.device, self.dtype)
+        return replace(self, device=device, dtype=dtype)
 
     @property
     def decoding(self) -> DecodingSettings:

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from uhlm_sim.errors import InputError, UhlmError, did_you_mean
-from uhlm_sim.experiment import no_progress
-from uhlm_sim.simulations import Progress, in_processes
+from uhlm_sim.progress import Progress, no_progress
+from uhlm_sim.simulations import in_processes
 from uhlm_sim.validation import allocators as rules
 from uhlm_sim.validation import base_station, channel, link, schemes, serving, tokens, traffic, uplink, whole
 from uhlm_sim.validation.findings import LEVEL, Claim, Finding, Trial
