@@ -145,8 +145,9 @@ def render() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    pages = render()
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.md"):
         old.unlink()
-    for name, text in render().items():
+    for name, text in pages.items():
         (FOLDER / name).write_text(text, encoding="utf-8")

@@ -116,7 +116,7 @@ class BaseStation(Section):
                 missing = ", ".join(field for field in ROOFLINE if field not in given)
                 raise ValueError(
                     f"the preset '{name}' has fitted times but no roofline: service needs {missing}; or take a preset "
-                    f'that has one, {" or ".join(rooflines)}; or kind = "fitted"'
+                    f'that has one, {", ".join(rooflines)}; or kind = "fitted"'
                 )
             filled = with_preset({"llm": name, **given}, "llm", set(Service.model_fields), table=table)
         service = {k: v for k, v in filled.items() if k != "llm"}
