@@ -129,7 +129,9 @@ def test_a_roofline_of_any_model_and_gpu_needs_all_of_its_numbers():
     scenario = cell(base_station={"service": {"kind": "roofline", **numbers, **shares}})
     assert scenario.base_station.llm is None
     assert service_times(scenario, 0, find_names(scenario)[KEY])(1) == pytest.approx(0.002)
-    with pytest.raises(ScenarioError, match=r"no roofline: service needs parameters.*llama2-7b-a100, llama2-7b-h100, qwen-1500m-a100"):
+    with pytest.raises(
+        ScenarioError, match=r"no roofline: service needs parameters.*llama2-7b-a100, llama2-7b-h100, qwen-1500m-a100"
+    ):
         cell(base_station={"llm": "llama2-7b-a40", "service": {"kind": "roofline"}})
 
 
