@@ -107,7 +107,7 @@ def test_the_report_says_what_was_asked(page):
 
 
 def test_the_headline_gives_each_policy_its_numbers(tables, page):
-    rows = {row[0].rstrip("\u2009†"): row for row in page.rows[2:5]}
+    rows = {row[0].rstrip("\u2009†"): row for row in page.rows[6:9]}
     assert list(rows) == list(POLICIES)
     for policy, row in rows.items():
         for column, metric in ((1, "token_throughput"), (2, "token_throughput_per_device"), (3, "mean_token_rate")):
@@ -115,6 +115,30 @@ def test_the_headline_gives_each_policy_its_numbers(tables, page):
             assert row[column] == "".join(shown(at["mean"], at["ci95_low"], at["ci95_high"]))
     assert rows["slm"][-4:] == ["100.0± 0", "20.00± 0", "20.00± 0", "0.6000± 0"]
     assert rows["hlm"][4] == "1"
+
+
+def test_a_few_numbers_and_one_figure_come_first_and_the_rest_is_folded(tables, text, page):
+    titles, *rows = page.rows[:4]
+    assert titles[1:4] == ["tokens/s, cell", "TPOT p95, ms", "TTFT p95, s"]
+    assert titles[4:] == ["skip rate, %", "cosine to LLM's", "bottleneck"]
+    mean = tables.summary.set_index(["policy", "metric"])["mean"]
+    for policy, row in zip(POLICIES, rows, strict=True):
+        assert float(row[1].partition("±")[0]) == pytest.approx(mean[policy, "token_throughput"], rel=1e-3)
+        assert row[6].partition(" (")[0] in ("uplink", "phones")
+    opened = text.index('<details class="part"')
+    assert text.index("</table>") < text.index("Figure 1.") < opened < text.index("Figure 2.")
+    assert text[opened:].count('<details class="part"') == text[opened:].count("<h2>"), "nothing stands outside"
+
+
+def test_the_parts_of_the_page_can_be_linked_and_are_closed(text, page):
+    anchors = [attrs["href"][1:] for tag, attrs in page.tags if attrs.get("href", "").startswith("#")]
+    names = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert set(anchors) <= set(names)
+    assert len(names) == len(set(names))
+    parts = [attrs["id"] for tag, attrs in page.tags if tag == "details" and "id" in attrs]
+    assert ["answers", *parts] == anchors[: len(parts) + 1]
+    for tag in ("details", "summary", "div", "table", "figure"):
+        assert text.count(f"<{tag}") == text.count(f"</{tag}>")
 
 
 def test_each_station_stands_beside_its_bound(page, tables):
@@ -137,7 +161,8 @@ def test_a_teacher_forced_policy_is_marked_wherever_it_stands(page):
     assert "where its own tokens were never recorded" in words
     marked = words.count("Teacher-forced where its own tokens were never recorded: u-hlm(0.43)")
     assert marked == 1 + words.count("Figure "), "under the table and under each figure"
-    assert [row[0] for row in page.rows[2:5]] == ["hlm", "u-hlm(0.43)\u2009†", "slm"]
+    for first in (1, 6):
+        assert [row[0] for row in page.rows[first : first + 3]] == ["hlm", "u-hlm(0.43)\u2009†", "slm"]
 
 
 def test_figures_are_there_as_png_and_pdf(folder):
@@ -267,7 +292,8 @@ def test_what_failed_stands_at_the_top(tables, tmp_path):
     swept = swept_over_snr(tables, failed=[{**told, "replication": number} for number in (1, 2)])
     words = " ".join("".join(Page(report(swept, tmp_path)).words).split())
     assert "FAILED. 2 simulations broke off. Their points are missing" in words
-    assert words.index("channel.mean_snr_db = 20, slm: bits went missing (2 replications)") < words.index("Answers")
+    heading = words.index("Answers", words.index("FAILED"))
+    assert words.index("channel.mean_snr_db = 20, slm: bits went missing (2 replications)") < heading
     assert "FAILED: channel.mean_snr_db = 20, slm: bits went missing (2 replications)" in summary_text(swept)
 
 
@@ -278,7 +304,7 @@ def test_what_mser_5_would_cut_is_told_of_each_policy(page):
 
 
 def test_each_figure_names_the_files_it_is_in(folder, page):
-    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a" and attrs["href"][0] != "#"]
     assert {"figures/throughput.pdf", "figures/legs.pdf"} <= set(links)
     assert all((folder / link).is_file() for link in links)
 

@@ -21,7 +21,7 @@ from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import METRICS
-from uhlm_sim.analysis.report.headline import HEADLINE, OVER_SWEEP, Column, cell
+from uhlm_sim.analysis.report.headline import ANSWERS, GLANCE, HEADLINE, OVER_SWEEP, Column, cell
 from uhlm_sim.analysis.report.points import (
     Points,
     alarms,
@@ -73,6 +73,8 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     points = Points.of(tables)
     judged, warmups = verdicts_of(tables), warmups_of(tables)
     counts = tables.replications.groupby("point")["replication"].nunique()
+    bottlenecks = bottleneck_table(tables)
+    stations = _stations(points, bottlenecks) if len(points) <= UNFOLDED else []
     text = template.render(
         scenario=tables.scenario,
         source=tables.source,
@@ -109,7 +111,9 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
             if (at, name) in judged
         ],
         warmup=_warmup(tables, points, warmups),
-        stations=_stations(points, bottleneck_table(tables)) if len(points) <= UNFOLDED else [],
+        stations=stations,
+        glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
+        parts=_parts(swept=bool(tables.sweep), stations=bool(stations), figures=len(figures)),
         is_open=is_open,
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
@@ -162,6 +166,31 @@ def _point(points: Points, number: int, policies: Sequence[str], classes: Sequen
         ],
         "classes": _classes(points, number, present, classes),
     }
+
+
+def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame) -> dict[str, Any]:
+    """Lay the few numbers out that are seen first: titles, and for each policy its cells and what limits it."""
+    known = _known(points)
+    metrics = [next((name for name in names if name in known), "") for names in GLANCE]
+    columns = [column for metric in metrics for column in HEADLINE if column.metric == metric]
+    rows = []
+    for policy in policies:
+        limits = bottlenecks[(bottlenecks["policy"] == policy) & bottlenecks["limits"]]
+        station = " or ".join(limits["station"])
+        full = f" ({100 * limits['load'].max():.0f} %)" if station else ""
+        rows.append((policy, [_cell(points, 0, policy, c.metric, c.factor) for c in columns], station + full))
+    titles = [c.page if c.group == ANSWERS else c.notebook or c.page for c in columns]
+    return {"titles": titles, "rows": rows}
+
+
+def _parts(*, swept: bool, stations: bool, figures: int) -> list[tuple[str, str]]:
+    """Return the parts of the page that it has, by their anchors."""
+    parts = {"answers": "Answers", "result": "Result", "stability": "Did the cell keep up?"}
+    parts |= {"bottleneck-table": "What limits the cell?"} if stations else {}
+    parts |= {"figures": "More figures"} if figures > 1 else {}
+    parts |= {"assumptions": "Assumptions", "scenario": "The scenario as run"}
+    parts |= {"points": "Every point"} if swept else {"metrics": "All metrics"}
+    return [*parts.items(), ("provenance", "Provenance")]
 
 
 def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
