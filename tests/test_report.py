@@ -119,12 +119,12 @@ def test_the_headline_gives_each_policy_its_numbers(tables, page):
 
 def test_a_few_numbers_and_one_figure_come_first_and_the_rest_is_folded(tables, text, page):
     titles, *rows = page.rows[:4]
-    assert titles[1:4] == ["tokens/s, cell", "TPOT p95, ms", "TTFT p95, s"]
-    assert titles[4:] == ["skip rate, %", "cosine to LLM's", "bottleneck"]
+    assert titles[1:6] == ["tokens/s, cell", "to hlm", "tokens/s, a phone", "TPOT p95, ms", "TTFT p95, s"]
+    assert titles[6:] == ["skip rate, %", "total variation, %", "cosine to LLM's", "bottleneck"]
     mean = tables.summary.set_index(["policy", "metric"])["mean"]
     for policy, row in zip(POLICIES, rows, strict=True):
         assert float(row[1].partition("±")[0]) == pytest.approx(mean[policy, "token_throughput"], rel=1e-3)
-        assert row[6].partition(" (")[0] in ("uplink", "phones")
+        assert row[-1].partition(" (")[0] in ("uplink", "phones")
     opened = text.index('<details class="part"')
     assert text.index("</table>") < text.index("Figure 1.") < opened < text.index("Figure 2.")
     assert text[opened:].count('<details class="part"') == text[opened:].count("<h2>"), "nothing stands outside"

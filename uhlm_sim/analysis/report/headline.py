@@ -51,10 +51,13 @@ HEADLINE = (
 # What is seen first of each policy; of how good its answers are, the first that is known.
 GLANCE: tuple[tuple[str, ...], ...] = (
     ("token_throughput",),
+    (f"token_throughput{RATIO}",),
+    ("token_throughput_per_device",),
     ("tpot_s.p95",),
     ("ttft_s.p95",),
     ("skip_rate",),
-    ("task_accuracy", "quality_cosine", "distribution_error"),
+    ("distribution_error",),
+    ("task_accuracy", "quality_cosine"),
 )
 
 

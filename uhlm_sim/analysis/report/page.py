@@ -53,6 +53,12 @@ RATIOS = (
     ("programs that pass their checks", "task_accuracy"),
 )
 
+# What a verdict means for who reads the numbers.
+MEANING = {
+    "OVERLOADED": "more requests come than are answered, so latencies grow with the length of the run",
+    "CUT SHORT": "many requests were unfinished at the end, so latencies miss the long ones; throughput doesn't",
+    "BACKLOGGED": "most of what a user waits is queue",
+}
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
 
 
@@ -103,7 +109,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
             for number in points.in_order()
             if len(points) <= UNFOLDED
         ],
-        alarms=alarms(points, tables.policies, judged),
+        alarms=[(word, where, MEANING[word]) for word, where in alarms(points, tables.policies, judged)],
         verdicts=[
             (name, points.words(at), *judged[at, name], warmups.get((at, name), (0.0, ""))[1])
             for name in tables.policies
@@ -180,6 +186,9 @@ def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame) 
         full = f" ({100 * limits['load'].max():.0f} %)" if station else ""
         rows.append((policy, [_cell(points, 0, policy, c.metric, c.factor) for c in columns], station + full))
     titles = [c.page if c.group == ANSWERS else c.notebook or c.page for c in columns]
+    titles = [
+        f"to {policies[0]}" if c.metric.endswith(RATIO) else title for c, title in zip(columns, titles, strict=True)
+    ]
     return {"titles": titles, "rows": rows}
 
 
