@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import pytest
 from matplotlib.figure import Figure
+from product_form import closed_cell  # noqa: F401  a fixture of several files
 from tiny_models import make_model
 from traces import write_trace
 

@@ -191,7 +191,7 @@ def test_whatever_code_of_ones_own_raises_is_told_in_one_line(
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
-    code = "import time; from uhlm_sim.simulations import in_processes; list(in_processes(time.sleep, [(60,)] * 4, 2))"
+    code = "import time; from uhlm_sim.simulations import in_processes; list(in_processes(time.sleep, [(600,)] * 4, 2))"
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     workers: list[psutil.Process] = []
     while len(workers) < 2 and parent.poll() is None:
@@ -201,7 +201,7 @@ def test_workers_end_when_their_parent_is_killed() -> None:
         ]
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     for worker in alive:
         worker.kill()
     assert workers

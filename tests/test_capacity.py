@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from product_form import THINK_S, TOKENS, mean_value_analysis
 
 from uhlm_sim.analysis.run import Terms
 from uhlm_sim.cli import main
@@ -13,60 +14,11 @@ from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
 from uhlm_sim.progress import no_progress
 from uhlm_sim.scenario import Scenario
-from uhlm_sim.scenario_file import load, parse_scenario
+from uhlm_sim.scenario_file import load
 from uhlm_sim.search.capacities import Capacity, capacity
 from uhlm_sim.search.figure import knee
 from uhlm_sim.search.objectives import Objective
 from uhlm_sim.search.search import Search
-
-SLM_S, DOWNLINK_S, UPLOAD_S, VERIFY_S, THINK_S, TOKENS = 0.02, 0.005, 0.012, 0.02, 1.0, 3
-OWN_TIMES = """
-def exponential(service, rng):
-    return lambda new_tokens: rng.exponential(service.c_s)
-"""
-
-
-def mean_value_analysis(phones: int) -> tuple[float, float]:
-    """Return seconds a token and tokens a second of a closed cell: R_k = D_k (1 + Q_k(n - 1)), X = n / (Z + sum R_k).
-
-    Exact (Reiser and Lavenberg 1980) for a product-form network: thinks, drafts and downlinks are delays, the uplink is
-    processor sharing, whatever the law of its sizes, and the GPU serves exponential times in order.
-    """
-    delay_s = THINK_S + TOKENS * (SLM_S + DOWNLINK_S)
-    demand_s = TOKENS * np.array([UPLOAD_S, VERIFY_S])
-    present = np.zeros(2)
-    for n in range(1, phones + 1):
-        stay_s = demand_s * (1 + present)
-        requests_per_s = n / (delay_s + stay_s.sum())
-        present = requests_per_s * stay_s
-    return SLM_S + DOWNLINK_S + stay_s.sum() / TOKENS, TOKENS * requests_per_s
-
-
-@pytest.fixture
-def closed_cell(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scenario:
-    """Answers are cut at three tokens, which all of the trace's have; 400 bits take UPLOAD_S of the whole band."""
-    (tmp_path / "own_exponential.py").write_text(OWN_TIMES, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    return parse_scenario(
-        {
-            "name": "closed",
-            "replications": 10,
-            "duration_s": 120.0,
-            "warmup_s": 20.0,
-            "traffic": {"devices": 12, "think_time_s": THINK_S, "max_tokens": TOKENS},
-            "tokens": {"path": str(trace_file)},
-            "device": {"slm_token_s": SLM_S, "slm_prefill_token_s": 0.0},
-            "uplink": {"bandwidth_hz": 400 / UPLOAD_S / np.log2(1 + 10)},
-            "channel": {"kind": "constant", "mean_snr_db": 10.0},
-            "base_station": {
-                "service": {"kind": "own_exponential:exponential", "c_s": VERIFY_S},
-                "max_batch": 1,
-                "sync": "free",
-                "downlink_s": DOWNLINK_S,
-            },
-            "policy": [{"kind": "hlm"}],
-        }
-    )
 
 
 def test_the_capacity_of_a_product_form_cell_is_that_of_mean_value_analysis(closed_cell: Scenario) -> None:

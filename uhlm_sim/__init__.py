@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from uhlm_sim.scenario import Scenario
     from uhlm_sim.scenario_file import load
     from uhlm_sim.search.capacities import Capacity, capacity
+    from uhlm_sim.search.plans import Plan, plan
 
-__all__ = ["Capacity", "Results", "Scenario", "Scheme", "__version__", "capacity", "load", "run"]
+__all__ = ["Capacity", "Plan", "Results", "Scenario", "Scheme", "__version__", "capacity", "load", "plan", "run"]
 __version__ = VERSION
 
 _HOMES = {
     "Capacity": "uhlm_sim.search.capacities",
+    "Plan": "uhlm_sim.search.plans",
     "Results": "uhlm_sim.analysis.results",
     "Scenario": "uhlm_sim.scenario",
     "Scheme": "uhlm_sim.cell.phones.policies",
     "capacity": "uhlm_sim.search.capacities",
     "load": "uhlm_sim.scenario_file",
+    "plan": "uhlm_sim.search.plans",
     "run": "uhlm_sim.experiment",
 }
 

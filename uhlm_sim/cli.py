@@ -98,6 +98,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--high", type=float, metavar="LOAD", help="no larger load (default: 16 times the own value)")
     sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME-capacity, numbered")
 
+    sub = command("plan", plan_command, "find the least of a resource with which each policy keeps given limits")
+    run_arguments(sub)
+    sub.add_argument(
+        "--for", action="append", default=[], metavar="KEY=VALUE", dest="demand",
+        help="the demand that must be met, such as traffic.devices=60; as --set",
+    )  # fmt: skip
+    sub.add_argument("--vary", required=True, metavar="KEY", help="the resource, a key such as uplink.bandwidth_hz")
+    sub.add_argument("--slo", action="append", required=True, metavar="METRIC<=VALUE", help="as of capacity")
+    sub.add_argument("--low", type=float, metavar="VALUE", help="no smaller value (default: 1, or own value / 1024)")
+    sub.add_argument("--high", type=float, metavar="VALUE", help="no larger value (default: 16 times the own value)")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="default: results/NAME-plan, numbered")
+
     sub = command("record", record_command, "decode the prompts with real models and write the trace")
     scenario_arguments(sub)
     sub.add_argument(
@@ -190,6 +202,32 @@ def capacity_command(args: argparse.Namespace) -> None:
         )
     say(result.text())
     say(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
+
+
+def plan_command(args: argparse.Namespace) -> None:
+    """Search the least of a resource and print a row per policy."""
+    from uhlm_sim.search.plans import plan
+
+    began_s = time.perf_counter()
+    _check_jobs_and_path(args)
+    args.overrides = [*args.overrides, *args.demand]
+    scenario = _scenario_of(args)
+    out = args.out or _run_folder(f"{scenario.name}-plan", resume=False)
+    with progress_on(sys.stderr) as progress:
+        result = plan(
+            scenario,
+            args.vary,
+            args.slo,
+            low=args.low,
+            high=args.high,
+            out=out,
+            jobs=args.jobs,
+            cluster=args.cluster,
+            allow_plugins=args.allow_plugins,
+            progress=progress,
+        )
+    say(result.text())
+    say(f"{out}/figures/plan.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
 
 
 def _scenario_of(args: argparse.Namespace) -> Any:

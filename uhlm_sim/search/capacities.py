@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -22,6 +21,7 @@ from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import write_scenario
 from uhlm_sim.search.figure import capacity_figure, capacity_table, knee
 from uhlm_sim.search.objectives import Objective
+from uhlm_sim.search.output import aligned, between, claim, claimed, compared, ratio_text
 from uhlm_sim.search.search import Search
 
 COLUMNS = ["policy", "capacity", "bound", "ci95_low", "ci95_high", "ratio_to_first", "ratio_low", "ratio_high"]
@@ -69,7 +69,7 @@ class Capacity:
             "a ratio's joins the ends of both, at least 95 %; the knee is where throughput over delay is greatest",
             *([f"left aside: {' and '.join(self.left_aside)} of the scenario"] if self.left_aside else []),
             "",
-            *(line.rstrip() for line in _aligned(self._shown())),
+            *(line.rstrip() for line in aligned(self._shown())),
         ]
         words = self.capacities[self.capacities["words"] != ""]
         return "\n".join([*lines, *(f"{row['policy']}: {row['words']}" for row in words.to_dict("records"))])
@@ -84,16 +84,12 @@ class Capacity:
             {
                 "policy": [row["policy"] for row in rows],
                 self.vary: [f"{row['bound']} {row['capacity']:g}".strip() for row in rows],
-                "interval": [_range(row["ci95_low"], row["ci95_high"], "g") for row in rows],
-                "ratio to first (>= 95 %)": [
-                    "-" if isnan(row["ratio_to_first"]) else "1" if number == 0
-                    else f"{row['ratio_to_first']:.2f} {_range(row['ratio_low'], row['ratio_high'], '.2f')}"
-                    for number, row in enumerate(rows)
-                ],
+                "interval": [between(row["ci95_low"], row["ci95_high"], "g") for row in rows],
+                "ratio to first (>= 95 %)": [ratio_text(row, is_first=not number) for number, row in enumerate(rows)],
                 "knee": ["-" if isnan(row["knee"]) else f"{row['knee']:{digits}}" for row in rows],
                 "limited by": [row["limited_by"] or "-" for row in rows],
             }
-        )  # fmt: skip
+        )
 
 
 def capacity(
@@ -125,7 +121,8 @@ def capacity(
     less than that of a difference. The replications are the scenario's `replications`; its `precision`, and a sweep
     over `vary`, are left aside.
 
-    Loads are what makes things worse: a key whose growth helps, such as a bandwidth, is refused. Metrics are monotone
+    Loads are what makes things worse: a key whose growth helps, such as a bandwidth, is refused; `plan` finds the least
+    of it. Metrics are monotone
     in the load in expectation only; where one crosses its limit several times by chance, one of these crossings is
     found, and the interval says how far they may lie apart. Latencies of a finite run under open arrivals say nothing
     of a cell that can't keep up: `words` says where the verdict at the capacity is bad.
@@ -147,7 +144,7 @@ def capacity(
         simulate=lambda point, tell: run(point, jobs=jobs, cluster=cluster, allow_plugins=allow_plugins, progress=tell),
         progress=progress,
     )
-    with _claimed(None if out is None else Path(out)):
+    with claimed(None if out is None else Path(out)):
         result = _searched(search, began_s)
         if out is not None:
             write_capacity(result, out)
@@ -166,7 +163,7 @@ def _searched(search: Search, began_s: float) -> Capacity:
     loads = search.table()
     knees = [knee(loads[loads["policy"] == label]) for label in labels]
     return Capacity(
-        _compared(capacities).assign(knee=knees)[COLUMNS],
+        compared(capacities).assign(knee=knees)[COLUMNS],
         loads,
         search.vary,
         search.objectives,
@@ -182,7 +179,7 @@ def write_capacity(result: Capacity, folder: Path | str) -> None:
     Raises InputError for a folder that holds something.
     """
     folder = Path(folder)
-    _claim(folder)
+    claim(folder)
     source = result.source
     write_table(result.loads, folder / "loads.csv", source)
     (folder / "provenance.json").write_text(json.dumps(result.provenance, indent=2) + "\n", encoding="utf-8")
@@ -195,54 +192,3 @@ def write_capacity(result: Capacity, folder: Path | str) -> None:
     being_written = folder / "capacity.tmp"
     write_table(result.capacities, being_written, source)
     being_written.replace(folder / "capacity.csv")
-
-
-def _compared(capacities: pd.DataFrame) -> pd.DataFrame:
-    """Add each capacity's ratio to the first policy's, with the ends of both intervals, where both were found."""
-    first = capacities.iloc[0]
-    both = (capacities["bound"] == "") & (first["bound"] == "")
-    itself = capacities.index == 0
-    return capacities.assign(
-        ratio_to_first=(capacities["capacity"] / first["capacity"]).where(both),
-        ratio_low=(capacities["ci95_low"] / first["ci95_high"]).mask(itself, 1.0).where(both),
-        ratio_high=(capacities["ci95_high"] / first["ci95_low"]).mask(itself, 1.0).where(both),
-    )
-
-
-def _aligned(table: pd.DataFrame) -> list[str]:
-    columns = [[name, *table[name]] for name in table.columns]
-    padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
-    return ["  ".join(row) for row in zip(*padded, strict=True)]
-
-
-def _range(low: float, high: float, digits: str) -> str:
-    return "" if isnan(low) or isnan(high) else f"({low:{digits}}, {high:{digits}})"
-
-
-@contextmanager
-def _claimed(folder: Path | None) -> Iterator[None]:
-    """Hold a folder's name while something is computed for it; a failure or an interrupt leaves no empty one."""
-    if folder is None:
-        yield
-        return
-    made = _claim(folder)
-    try:
-        yield
-    finally:
-        for path in made:
-            with suppress(OSError):  # something was written there
-                path.rmdir()
-
-
-def _claim(folder: Path) -> list[Path]:
-    """Make a folder unless it is there and empty; return what was made, the innermost first."""
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: is there already; --out names another folder")
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder}: can't be made ({error})") from None
-    return missing

@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from uhlm_sim.analysis.figures.axes import key_words
+from uhlm_sim.analysis.figures.axes import key_words, value_words
 from uhlm_sim.analysis.figures.style import COLUMN_IN, INK, PAGE_IN, QUIET, Look, line_widths, looks, new_figure
 from uhlm_sim.analysis.measures.metrics import UNITS
 from uhlm_sim.search.objectives import Objective
@@ -21,6 +22,8 @@ CURVE, LIMIT, CAPACITY, KNEE = "curve", "limit", "capacity", "knee"
 BEYOND, BELOW = "beyond", "below"  # all loads tried keep the limits, or none does: the capacity is off the axis
 APART, SPREAD = 5.0, 22.0  # points between two policies' capacities at one limit, and at most from first to last
 ARROWS = {BEYOND: ">", BELOW: "<"}
+# A need that no value tried tells: the marker at the last of them, and what it means.
+UNFOUND = {">": ("^", "more than tried"), "<=": ("v", "no more than tried")}
 DASHES = (0.0, (6.0, 2.0))
 ROOM = 1.3  # the axis goes so far beyond the largest capacity, and twice as far beyond a limit
 
@@ -136,6 +139,51 @@ def capacity_figure(
         for ax in panels[len(metrics) :]:
             ax.set_axis_off()
         _legend(figure, styles, 2 if columns == 1 else 4, set(table["mark"]))
+    return figure
+
+
+def need_figure(needs: pd.DataFrame, vary: str, sweep: Sequence[str]) -> Figure:
+    """Draw what each policy needs of a resource with its interval, at each point of a sweep over some keys.
+
+    A need that wasn't found is an arrow at the last value tried.
+    """
+    styles = looks(list(dict.fromkeys(needs["policy"])))
+    points: list[dict[Any, Any]] = needs[list(sweep)].drop_duplicates().to_dict("records") if sweep else [{}]
+    places = [", ".join(value_words(key, value) for key, value in point.items()) for point in points]
+    apart = 0.5 / max(len(styles), 1)
+    of_line: dict[str, Any] = {"markersize": 3.5} | ({} if sweep else {"linestyle": "none"})
+    with new_figure(COLUMN_IN, 2.9) as figure:
+        ax = figure.add_subplot()
+        for number, (policy, look) in enumerate(styles.items()):
+            rows = needs[needs["policy"] == policy]
+            x = np.arange(len(rows)) + apart * (number - (len(styles) - 1) / 2)
+            known = (rows["bound"] == "").to_numpy()
+            y = rows["needed"].to_numpy(dtype=np.float64)
+            ends = rows[["ci95_low", "ci95_high"]].to_numpy(dtype=np.float64)
+            ends = np.where(np.isfinite(ends) & (ends > 0), ends, y[:, None])
+            spread = np.abs(ends - y[:, None])[known].T
+            ax.errorbar(
+                x[known], y[known], yerr=spread, fmt="o", linestyle=look.line if sweep else "none", markersize=3.5,
+                color=look.colour, elinewidth=1.3, capsize=1.8, label=policy,
+            )  # fmt: skip
+            for at, value, bound in zip(x[~known], y[~known], rows["bound"][~known], strict=True):
+                ax.plot(at, value, UNFOUND[bound][0], markersize=4.5, color=look.colour)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: value_words(vary, value)))
+        ax.set_ylabel(f"needed: {key_words(vary)}")
+        ax.set_xticks(range(len(places)) if sweep else [], places if sweep else [])
+        ax.set_xlabel(key_words(sweep[0]) if len(sweep) == 1 else "")
+        handles = [
+            Line2D([], [], marker="o", color=look.colour, label=name, **of_line) for name, look in styles.items()
+        ]
+        for bound, (marker, words) in UNFOUND.items():
+            if (needs["bound"] == bound).any():
+                handles.append(
+                    Line2D([], [], marker=marker, linestyle="none", color=QUIET, markersize=4.5, label=words)
+                )
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The search for the largest load that keeps a set of objectives; policies share its simulations."""
+"""The search for the largest load that keeps objectives, or the least resource; policies share its simulations."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from math import inf, isnan, nan, sqrt
@@ -19,7 +19,7 @@ from uhlm_sim.scenario_file import sweep_points
 from uhlm_sim.search.objectives import Objective, Seen, keeps, may_keep, surely_keeps
 
 BESIDE = ("token_throughput", "requests_present", "uplink_utilisation", "bs_utilisation")  # kept for every load
-REACH = 16  # times the scenario's own load, where the search ends unless told
+REACH = 16  # times the scenario's own value, where the search ends unless told
 CURVE = (0.25, 0.5, 0.75, 1.3)  # of a capacity: loads that a curve is drawn through, besides those searched
 NEAR = 0.08  # a load tried already that is as near as this will do for the curve
 BAD = ("OVERLOADED", "CUT SHORT", "BACKLOGGED")
@@ -31,9 +31,11 @@ Holds = Callable[[Sequence[Objective], Seen], bool]
 
 
 class Search:
-    """Bisection for the largest load; one generator per policy yields loads to simulate.
+    """Bisection for the largest load, or the least resource; one generator per policy yields values to simulate.
 
-    `simulate` runs a scenario of one point and some of the policies.
+    A load makes things worse as it grows. A resource `helps`: then the least value that keeps the objectives is looked
+    for, and what is said of loads holds the other way round. `simulate` runs a scenario of one point and some of the
+    policies.
     Raises InputError for a key that holds no number above 0, a scenario that sweeps something else, and bounds that
     leave no load.
     """
@@ -49,9 +51,11 @@ class Search:
         tolerance: float,
         simulate: Callable[[Scenario, Progress], Results],
         progress: Progress,
+        helps: bool = False,
     ) -> None:
+        self.helps, self.name = helps, "plan" if helps else "capacity"
         if set(scenario.sweep) - {vary, "zip"}:
-            raise InputError(f"capacity looks at one cell, and {scenario.name} sweeps {', '.join(scenario.sweep)}")
+            raise InputError(f"{self.name} looks at one cell, and {scenario.name} sweeps {', '.join(scenario.sweep)}")
         if not 1e-3 <= tolerance <= 1.0:
             raise InputError(f"tolerance = {tolerance:g}: must be from 0.001 to 1")
         needing = [o.metric for o in objectives if o.metric in ("goodput", "slo_attainment")]
@@ -92,31 +96,39 @@ class Search:
         return ends
 
     def capacity_of(self, policy: str) -> Steps:
-        """Look for a policy's capacity and its interval; the end is a row of the table of capacities."""
-        least, most = yield from self._edge(policy, keeps, self.start, check=True)
-        capacity = min(load for load, label in self.seen if label == policy) if least is None else least
-        sure, broken = 0.0, inf
+        """Look for a policy's capacity, or its need, and the interval; the end is a row of the table of capacities."""
+        holding, breaking = yield from self._edge(policy, keeps, self.start, check=True)
+        easiest = max if self.helps else min
+        capacity = easiest(load for load, label in self.seen if label == policy) if holding is None else holding
+        # Beyond all values tried: none surely keeps the objectives, none is shown to break one.
+        none_sure, none_broken = (inf, 0.0) if self.helps else (0.0, inf)
+        sure, broken = none_sure, none_broken
         if self.scenario.replications == 1:
             sure, broken = nan, nan
         elif policy not in self._helped:
-            sure = (yield from self._edge(policy, surely_keeps, capacity))[0] or 0.0
-            broken = (yield from self._edge(policy, may_keep, capacity))[1] or inf
-            broken -= 1 if self.whole else 0
-        limits, words = self._limits(policy, most)
+            sure = (yield from self._edge(policy, surely_keeps, capacity))[0] or none_sure
+            broken = (yield from self._edge(policy, may_keep, capacity))[1] or none_broken
+            if self.whole:
+                broken += 1 if self.helps else -1
+        limits, words = self._limits(policy, breaking)
         if policy in self._helped:
             words += [self._helped[policy]]
-        elif least is None:
-            words += [f"the least load tried, {capacity:g}, breaks it"]
-        elif most is None:
-            words += [f"no load up to {capacity:g} breaks it"]
-        if least is not None and self.seen[capacity, policy].warning:
+        elif holding is None:
+            what = "largest value" if self.helps else "least load"
+            words += [f"the {what} tried, {capacity:g}, breaks it"]
+        elif breaking is None:
+            what = "value down" if self.helps else "load up"
+            words += [f"no {what} to {capacity:g} breaks it"]
+        if holding is not None and self.seen[capacity, policy].warning:
             words += [f"at {capacity:g} {self.seen[capacity, policy].warning}"]
+        low, high = (broken, sure) if self.helps else (sure, broken)
+        bounds = (">", "<=") if self.helps else ("<", ">=")
         return {
             "policy": policy,
             "capacity": float(capacity),
-            "bound": "<" if least is None else ">=" if most is None else "",
-            "ci95_low": float(sure),
-            "ci95_high": float(broken),
+            "bound": bounds[0] if holding is None else bounds[1] if breaking is None else "",
+            "ci95_low": float(low),
+            "ci95_high": float(high),
             "limited_by": limits,
             "words": "; ".join(words),
         }
@@ -130,10 +142,11 @@ class Search:
                 yield load
 
     def refuse_what_helps(self, *, is_found: bool) -> None:
-        """Raise InputError if no policy's capacity is found and more of the key helps one."""
+        """Raise InputError if no policy's capacity is found and more of a load helps one, or of a resource harms."""
         if self._helped and not is_found:
             reason = next(iter(self._helped.values()))
-            raise InputError(f"--vary {self.vary}: {reason}; a load is what makes things worse")
+            other = "capacity finds the largest load" if self.helps else "plan finds the least value that is enough"
+            raise InputError(f"--vary {self.vary}: {reason}; uhlm-sim {other}")
 
     def refuse_what_changes_nothing(self) -> None:
         """Raise InputError if no metric of any policy differs between two loads; one load alone says nothing."""
@@ -161,7 +174,9 @@ class Search:
 
     def _own_load(self) -> int | float:
         if self.vary.startswith("policy."):
-            raise InputError(f"--vary {self.vary}: belongs to one policy, and capacity compares policies at one load")
+            raise InputError(
+                f"--vary {self.vary}: belongs to one policy, and {self.name} compares policies at one value"
+            )
         kind = self.scenario.traffic.kind
         readers = READ_BY.get(self.vary.removeprefix("traffic."), (kind,))
         if kind not in readers and ":" not in kind:
@@ -205,28 +220,30 @@ class Search:
         return high
 
     def _edge(self, policy: str, holds: Holds, start: float, *, check: bool = False) -> Steps:
-        """Return (largest load that holds, least load that doesn't); None for one beyond the bounds."""
+        """Return the neighbours (load that holds, load that doesn't); None for one beyond the bounds."""
         load = start
-        least: float | None = None
-        most: float | None = None
-        while least is None or most is None:
+        holding: float | None = None
+        breaking: float | None = None
+        while holding is None or breaking is None:
             former, held = load, holds(self.objectives, (yield from self._at(policy, load)))
             if held:
-                least, load = load, min(self._above(policy, load), self.high)
+                holding = load
             else:
-                most, load = load, max(self._below(policy, load), self.low)
+                breaking = load
+            upwards = held != self.helps  # to where it is harder, or easier
+            load = min(self._above(policy, load), self.high) if upwards else max(self._below(policy, load), self.low)
             if load == former:
-                return least, most
-            if check and (least is None or most is None):
+                return holding, breaking
+            if check and (holding is None or breaking is None):
                 yield from self._at(policy, load)
                 if self._is_helped(policy, start, load, held):
                     return (former, None) if held else (None, former)
-        while (middle := self._between(least, most)) is not None:
+        while (middle := self._between(*sorted((holding, breaking)))) is not None:
             if holds(self.objectives, (yield from self._at(policy, middle))):
-                least = middle
+                holding = middle
             else:
-                most = middle
-        return least, most
+                breaking = middle
+        return holding, breaking
 
     def _at(self, policy: str, load: float) -> Steps:
         if (load, policy) not in self.seen:
@@ -249,7 +266,7 @@ class Search:
         return round(load) if self.whole else float(f"{load:.5g}")
 
     def _is_helped(self, policy: str, one: float, other: float, held: bool) -> bool:
-        """Say whether more load helps: what is broken at both loads, or all objectives where they hold at one.
+        """Say whether more load helps, or more of a resource harms: what is broken at both, or all that holds at one.
 
         By a quarter, in every one of several replications: chance is too small for that.
         """
@@ -259,14 +276,15 @@ class Search:
             metric = objective.metric
             before, after = (self.seen[load, policy].values[metric] for load in (small, large))
             means = [self.seen[load, policy].estimate(metric)[0] for load in (small, large)]
-            gain = before - after if objective.at_most else after - before
+            gain = before - after if objective.at_most != self.helps else after - before
             much = (gain > 0.25 * abs(before)).all()
             if len(before) > 1 and much and (held or max(map(objective.margin, means)) < 0):
                 helped[objective] = f"{metric} is {means[0]:.3g} at {small:g} and {means[1]:.3g} at {large:g}"
         if len(helped) < (len(self.objectives) if held else 1):
             return False
         objective, reason = next(iter(helped.items()))
-        self._helped[policy] = f"{policy} keeps {objective} the better the larger it is ({reason})"
+        how = "worse" if self.helps else "better"
+        self._helped[policy] = f"{policy} keeps {objective} the {how} the larger it is ({reason})"
         return True
 
     def _limits(self, policy: str, load: float | None) -> tuple[str, list[str]]:
