@@ -87,6 +87,13 @@ def test_a_ratio_is_of_means_and_paired():
     assert found == Estimate(2.0, 2.0, 2.0, 3)
 
 
+def test_a_difference_is_paired_too():
+    """Differences of 1, 2 and 3: their mean is 2, with t(2) = 4.303 times 1 / sqrt(3) on either side."""
+    found = tidy([{"u-hlm(0.43)": [2.0, 42.0, 203.0], "hlm": [1.0, 40.0, 200.0]}]).difference("u-hlm", "hlm", "speed")
+    assert (found.mean, found.replications) == (2.0, 3)
+    assert found.ci95_high - 2.0 == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+
+
 def test_an_estimate_shows_the_digits_that_its_interval_gives():
     assert repr(Estimate(1.33712, 1.3201, 1.3552, 8)) == "1.337 (1.320 to 1.355), 8 replications"
     assert repr(Estimate(2.0, np.nan, np.nan, 1)) == "≈2.0 (no interval), 1 replication"

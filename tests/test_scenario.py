@@ -115,6 +115,29 @@ def swept(sweep: dict[str, object], **more: object) -> list[dict[str, object]]:
     return [point.values for point in sweep_points(parse_scenario({**MINIMAL, **more, "sweep": sweep}))]
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("-5:25:10", [-5, 5, 15, 25]),
+        ("0:1:0.1", [k / 10 for k in range(11)]),
+        ("0:1:0.3", [0.0, 0.3, 0.6, 0.9]),
+        ("20:10:-5", [20, 15, 10]),
+        ("1e6:3e6:1e6", [1e6, 2e6, 3e6]),
+    ],
+)
+def test_a_range_has_both_ends_and_exact_decimals(text: str, values: list[float]) -> None:
+    scenario = parse_scenario({**MINIMAL, "sweep": {"traffic.think_time_s": text}})
+    assert scenario.sweep == {"traffic.think_time_s": values}
+    kinds = {type(value) for value in scenario.sweep["traffic.think_time_s"]}  # type: ignore[union-attr]
+    assert kinds == {type(values[0])}
+
+
+@pytest.mark.parametrize("text", ["5", "0:1", "0:1:0", "0:1:-1", "0:1:1e-9", "a:b:c", "0:1:0.1:2", "nan:1:1"])
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(ScenarioError, match=r'sweep.traffic.devices = .*: must be a list of values, or a range "first'):
+        parse_scenario({**MINIMAL, "sweep": {"traffic.devices": text}})
+
+
 def test_a_sweep_is_the_product_of_its_lists_or_their_pairs() -> None:
     points = sweep_points(parse_scenario({**MINIMAL, "sweep": SWEEP}))
     assert len(points) == 6

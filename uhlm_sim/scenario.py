@@ -5,9 +5,11 @@ are SI units with the unit in the name; decibels appear here and in reports only
 loaded, no trace opened.
 """
 
+import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from uhlm_sim.settings.base_station import BaseStation, Service
 from uhlm_sim.settings.channel import Channel, Geometry
@@ -60,6 +62,27 @@ class Precision(Section):
     max_replications: int = Field(100, ge=20, le=10_000, description="where to stop without it")
 
 
+MOST_IN_RANGE = 10_000
+
+
+def values_of_range(text: str) -> list[int | float] | str:
+    """Return the values of "first:last:step" in order, the last included if a step meets it; what is no range as it is.
+
+    Whole numbers stay whole. Decimals are counted exactly: 0:1:0.1 has 0.3. At most MOST_IN_RANGE values are made.
+    """
+    number = r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+    match = re.fullmatch(rf"\s*({number}):({number}):({number})\s*", text, flags=re.IGNORECASE | re.ASCII)
+    if match is None:
+        return text
+    first, last, step = map(Decimal, match.groups())
+    steps = (last - first) / step if step else Decimal(-1)
+    if not 0 <= steps < MOST_IN_RANGE:
+        return text
+    whole = all(re.fullmatch(r"[+-]?\d+", part) for part in match.groups())
+    values = [first + step * k for k in range(int(steps) + 1)]
+    return [int(value) for value in values] if whole else [float(value) for value in values]
+
+
 class Output(Section):
     tokens: bool = Field(True, description="whether to keep tokens.parquet")
 
@@ -87,7 +110,9 @@ class Scenario(Section):
     policy: list[Policy] = Field(min_length=1, max_length=256)
     device_class: list[DeviceClass] = Field([], description="phones that differ; all alike if there is none")
     output: Output = Output()
-    sweep: dict[str, bool | list[Any]] = Field({}, description="dotted keys to lists of values; zip = true pairs them")
+    sweep: dict[str, bool | list[Any]] = Field(
+        {}, description='dotted keys to lists of values, or ranges "first:last:step"; zip = true pairs them'
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +134,14 @@ class Scenario(Section):
         if not counts or not all(isinstance(count, int) for count in counts):
             return values
         return {**values, "traffic": {**traffic, "devices": sum(counts)}}
+
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def write_ranges_out(cls, values: Any) -> Any:
+        """Put the values in the place of a range such as "-5:25:5", both ends included."""
+        if not isinstance(values, dict):
+            return values
+        return {key: values_of_range(given) if isinstance(given, str) else given for key, given in values.items()}
 
     @model_validator(mode="after")
     def consistent(self) -> "Scenario":

@@ -356,7 +356,8 @@ def _explain(error: dict[str, Any], values: dict[str, Any]) -> tuple[str, str]:
     if parts[:2] == ["sweep", "zip"]:
         return f"sweep.zip = {value!r}", "must be true or false"
     if parts[:1] == ["sweep"] and len(parts) > 1:
-        return f"sweep.{_dotted(parts[1:], values['sweep'])} = {value!r}", "must be a list of values"
+        allowed = 'must be a list of values, or a range "first:last:step", as "-5:25:5"'
+        return f"sweep.{_dotted(parts[1:], values['sweep'])} = {value!r}", allowed
     if isinstance(value, float) and not math.isfinite(value):
         message = "must be a finite number"
     shown = "" if isinstance(value, dict | list) else f" = {value!r}"
