@@ -94,6 +94,19 @@ def test_the_least_real_number_has_the_interval_that_chance_leaves(scenario_file
     assert row["ci95_high"] == pytest.approx(1e6 / 19.752, rel=0.01)
 
 
+def test_a_swept_resource_is_searched_and_other_sweeps_stay(scenario_file: Path) -> None:
+    swept = {"uplink.bandwidth_hz": [1e5, 1e6], "base_station.downlink_s": [0.0, 0.02]}
+    cell = load(scenario_file, {**QUICK, "sweep": swept, "uplink.bandwidth_hz": 2e4})
+    found = plan(cell, "uplink.bandwidth_hz", ["tpot_s.mean<=0.1"], low=500.0, high=1e6, tolerance=0.3, jobs=1)
+    assert found.needs["base_station.downlink_s"].tolist() == [0.0, 0.0, 0.02, 0.02]
+    assert found.left_aside == ("the sweep over uplink.bandwidth_hz",)
+    assert found.scenario["sweep"] == {"base_station.downlink_s": [0.0, 0.02]}
+    assert [row[4] for row in found._shown().itertuples(index=False)] == ["1", "-", "1", "-"], "SLM needs none"
+    zipped = cell.model_copy(update={"sweep": {**swept, "zip": True}})
+    with pytest.raises(InputError, match=r"sweeps it in pairs with base_station.downlink_s"):
+        plan(zipped, "uplink.bandwidth_hz", ["tpot_s.mean<=0.1"], jobs=1)
+
+
 def test_what_grows_worse_is_refused_and_capacity_named(scenario_file: Path) -> None:
     scenario = load(scenario_file, {**QUICK, "uplink.bandwidth_hz": 5e3})
     with pytest.raises(InputError, match=r"the worse the larger it is \(.*; uhlm-sim capacity finds the largest load"):

@@ -212,6 +212,9 @@ def plan_command(args: argparse.Namespace) -> None:
     _check_jobs_and_path(args)
     args.overrides = [*args.overrides, *args.demand]
     scenario = _scenario_of(args)
+    for demand in args.demand:
+        if demand.partition("=")[0].strip() in scenario.sweep:
+            raise InputError(f"--for {demand}: the scenario sweeps this key; --set 'sweep={{}}' leaves the sweep out")
     out = args.out or _run_folder(f"{scenario.name}-plan", resume=False)
     with progress_on(sys.stderr) as progress:
         result = plan(
@@ -270,7 +273,8 @@ def record_command(args: argparse.Namespace) -> None:
     scenario = read_scenario(find_scenario(args.scenario), args.overrides)
     with progress_on(sys.stderr) as progress:
         trace = record_missing(scenario, progress, run_answers=args.run_answers)
-    say(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts")
+    how = f"{trace.header.dtype} on {trace.header.settings.get('device', 'cpu')}"
+    say(f"{trace.file}: {len(trace.header.paths)} paths, {trace.prompts} evaluation prompts, {how}")
     for entry in trace.header.paths:
         say(f"  {entry.name}")
 

@@ -44,19 +44,18 @@ def progress_on(stream: TextIO) -> Iterator[Progress]:
 
 
 def progress_lines(stream: TextIO, clock: Callable[[], float], every_s: float = EVERY_S) -> Progress:
-    """Return a progress that writes a line, no sooner than ``every_s`` after the last one or the start of that work.
+    """Return a progress that writes a line, no sooner than ``every_s`` after the one before.
 
     What is left is told from the speed since that work was first heard of, so steps that were done by then don't count.
     """
     began: dict[str, tuple[float, int]] = {}
-    last_s = 0.0
+    last_s = clock()
 
     def progress(what: str, done: int, total: int) -> None:
         nonlocal last_s
         now_s = clock()
-        if what not in began:
+        if what not in began or done < began[what][1]:
             began[what] = now_s, done
-            last_s = now_s
         since_s, before = began[what]
         if now_s - last_s < every_s or done >= total:
             return

@@ -155,11 +155,11 @@ def _searched(search: Search, began_s: float) -> Capacity:
     labels = [policy.label for policy in search.scenario.policy]
     ends = search.follow({label: search.capacity_of(label) for label in labels})
     capacities = pd.DataFrame([ends[label] for label in labels])
-    search.refuse_what_helps(is_found="" in set(capacities["bound"]))
+    _refuse(search, search.goes_the_wrong_way(is_found="" in set(capacities["bound"])))
     widest = capacities.loc[capacities["bound"] != ">=", "capacity"].max()
     drawn = capacities["capacity"].mask(capacities["bound"] == ">=", search.start if isnan(widest) else widest)
     search.follow({label: search.curve_of(label, load) for label, load in zip(labels, drawn, strict=True)})
-    search.refuse_what_changes_nothing()
+    _refuse(search, search.changes_nothing())
     loads = search.table()
     knees = [knee(loads[loads["policy"] == label]) for label in labels]
     return Capacity(
@@ -171,6 +171,11 @@ def _searched(search: Search, began_s: float) -> Capacity:
         {**search.provenance, "wall_s": time.perf_counter() - began_s},
         tuple(search.left_aside),
     )
+
+
+def _refuse(search: Search, reason: str) -> None:
+    if reason:
+        raise InputError(f"--vary {search.vary}: {reason}")
 
 
 def write_capacity(result: Capacity, folder: Path | str) -> None:

@@ -1,4 +1,4 @@
-"""The figure of a capacity search: metrics against the load, their limits, each policy's capacity and knee."""
+"""The figures of the searches: of a capacity, metrics against the load with their limits; of a plan, what is needed."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import isnan, nan
@@ -22,6 +22,7 @@ CURVE, LIMIT, CAPACITY, KNEE = "curve", "limit", "capacity", "knee"
 BEYOND, BELOW = "beyond", "below"  # all loads tried keep the limits, or none does: the capacity is off the axis
 APART, SPREAD = 5.0, 22.0  # points between two policies' capacities at one limit, and at most from first to last
 ARROWS = {BEYOND: ">", BELOW: "<"}
+FAR = 1e3
 # A need that no value tried tells: the marker at the last of them, and what it means.
 UNFOUND = {">": ("^", "more than tried"), "<=": ("v", "no more than tried")}
 DASHES = (0.0, (6.0, 2.0))
@@ -149,6 +150,8 @@ def need_figure(needs: pd.DataFrame, vary: str, sweep: Sequence[str]) -> Figure:
     """
     styles = looks(list(dict.fromkeys(needs["policy"])))
     points: list[dict[Any, Any]] = needs[list(sweep)].drop_duplicates().to_dict("records") if sweep else [{}]
+    grouped = needs.assign(one=0).groupby([*sweep, "one"], sort=False, dropna=False)
+    number_of_point = grouped.ngroup()
     places = [", ".join(value_words(key, value) for key, value in point.items()) for point in points]
     apart = 0.5 / max(len(styles), 1)
     of_line: dict[str, Any] = {"markersize": 3.5} | ({} if sweep else {"linestyle": "none"})
@@ -156,11 +159,11 @@ def need_figure(needs: pd.DataFrame, vary: str, sweep: Sequence[str]) -> Figure:
         ax = figure.add_subplot()
         for number, (policy, look) in enumerate(styles.items()):
             rows = needs[needs["policy"] == policy]
-            x = np.arange(len(rows)) + apart * (number - (len(styles) - 1) / 2)
+            x = number_of_point[rows.index] + apart * (number - (len(styles) - 1) / 2)
             known = (rows["bound"] == "").to_numpy()
             y = rows["needed"].to_numpy(dtype=np.float64)
             ends = rows[["ci95_low", "ci95_high"]].to_numpy(dtype=np.float64)
-            ends = np.where(np.isfinite(ends) & (ends > 0), ends, y[:, None])
+            ends = np.where(ends > 0, np.minimum(ends, FAR * y[:, None]), y[:, None] / FAR)  # not known: off the axis
             spread = np.abs(ends - y[:, None])[known].T
             ax.errorbar(
                 x[known], y[known], yerr=spread, fmt="o", linestyle=look.line if sweep else "none", markersize=3.5,
@@ -169,6 +172,9 @@ def need_figure(needs: pd.DataFrame, vary: str, sweep: Sequence[str]) -> Figure:
             for at, value, bound in zip(x[~known], y[~known], rows["bound"][~known], strict=True):
                 ax.plot(at, value, UNFOUND[bound][0], markersize=4.5, color=look.colour)
         ax.set_yscale("log")
+        seen = needs[["needed", "ci95_low", "ci95_high"]].to_numpy(dtype=np.float64)
+        seen = seen[np.isfinite(seen) & (seen > 0)]
+        ax.set_ylim(seen.min() / ROOM, seen.max() * ROOM)
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: value_words(vary, value)))

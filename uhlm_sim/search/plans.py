@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Plan:
     the largest did; `ci95_low`, `ci95_high`; `ratio_to_first` with `ratio_low`, `ratio_high`, where both were found;
     `limited_by`, the objectives that break just below; `words`, what must be known besides. `tried` has a row per value
     tried, policy and metric: mean, 95 % interval, replications. `left_aside` names what the scenario asks for and a
-    search doesn't do.
+    search doesn't do, `bounds` the least and the largest value that it may try (at the sweep's first point).
     """
 
     needs: pd.DataFrame
@@ -48,6 +49,7 @@ class Plan:
     scenario: dict[str, Any]
     provenance: dict[str, Any]
     left_aside: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (nan, nan)
 
     def figure(self) -> Figure:
         """Draw what each policy needs, point by point."""
@@ -84,7 +86,6 @@ class Plan:
 
     def _shown(self) -> pd.DataFrame:
         rows = self.needs.to_dict("records")
-        first = self.needs["policy"].iloc[0]
         columns = {key: [plain(row[key]) for row in rows] for key in self.sweep}
         return pd.DataFrame(
             {
@@ -92,7 +93,9 @@ class Plan:
                 "policy": [row["policy"] for row in rows],
                 self.vary: [f"{row['bound']} {row['needed']:g}".strip() for row in rows],
                 "interval": [between(row["ci95_low"], row["ci95_high"], "g") for row in rows],
-                "ratio to first (>= 95 %)": [ratio_text(row, is_first=row["policy"] == first) for row in rows],
+                "ratio to first (>= 95 %)": [
+                    ratio_text(row, is_first=row["ratio_low"] == row["ratio_high"] == 1.0) for row in rows
+                ],
                 "limited by": [row["limited_by"] or "-" for row in rows],
             }
         )
@@ -127,8 +130,14 @@ def plan(
     objectives = tuple(Objective.parse(text) for text in slo)
     if not objectives:
         raise InputError("--slo: at least one is needed, as in tpot_s.p95<=0.2")
-    is_searched = vary in scenario.sweep
-    points = sweep_points(scenario.model_copy(update={"sweep": {}}) if is_searched else scenario)
+    others = {key: values for key, values in scenario.sweep.items() if key not in (vary, "zip")}
+    left_aside = [f"the sweep over {vary}"] if vary in scenario.sweep else []
+    if left_aside and others and scenario.sweep.get("zip"):
+        raise InputError(
+            f"--vary {vary}: {scenario.name} sweeps it in pairs with {', '.join(others)}; sweep these alone"
+        )
+    given = {key: values for key, values in scenario.sweep.items() if others and key != vary}
+    points = sweep_points(scenario.model_copy(update={"sweep": given}))
     searches = [
         Search(
             point.scenario,
@@ -142,40 +151,46 @@ def plan(
             ),
             progress=progress,
             helps=True,
+            place=f"{point.words}, " if point.values else "",
         )
         for point in points
     ]
     with claimed(None if out is None else Path(out)):
-        needs, tried = [], []
+        needs, tried, doubts = [], [], []
         for point, search in zip(points, searches, strict=True):
             at = dict(zip(point.values, point.cells, strict=True))
-            found, table = _searched(search)
+            found, table, doubt = _searched(search)
             needs.append(found.assign(**at)[[*at, *COLUMNS]])
             tried.append(table.assign(**at)[[*at, *table.columns]])
+            doubts.append(doubt)
+        if all(doubts):
+            raise InputError(f"--vary {vary}: {doubts[0]}")
         result = Plan(
             pd.concat(needs, ignore_index=True),
             pd.concat(tried, ignore_index=True),
             vary,
             tuple(points[0].values),
             objectives,
-            scenario.model_dump(mode="json", exclude_none=True),
+            searches[0].scenario.model_copy(update={"sweep": given}).model_dump(mode="json", exclude_none=True),
             {**searches[0].provenance, "wall_s": time.perf_counter() - began_s},
-            (*([f"the sweep over {vary}"] if is_searched else []), *searches[0].left_aside),
+            (*left_aside, *searches[0].left_aside),
+            (searches[0].low, searches[0].high),
         )
         if out is not None:
             write_plan(result, out)
     return result
 
 
-def _searched(search: Search) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what each policy needs, and what was tried."""
+def _searched(search: Search) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Return what each policy needs, what was tried, and why the key may be no resource at all here, "" if it is."""
     labels = [policy.label for policy in search.scenario.policy]
     ends = search.follow({label: search.capacity_of(label) for label in labels})
     needs = pd.DataFrame([ends[label] for label in labels])
-    search.refuse_what_helps(is_found="" in set(needs["bound"]))
-    search.refuse_what_changes_nothing()
+    doubt = search.goes_the_wrong_way(is_found="" in set(needs["bound"])) or search.changes_nothing()
+    if doubt:
+        needs["words"] = [words or doubt for words in needs["words"]]
     needs = compared(needs).rename(columns={"capacity": "needed"})
-    return needs, search.table().rename(columns={"load": "value"})
+    return needs, search.table().rename(columns={"load": "value"}), doubt
 
 
 def write_plan(result: Plan, folder: Path | str) -> None:
@@ -189,6 +204,7 @@ def write_plan(result: Plan, folder: Path | str) -> None:
     write_table(result.tried, folder / "tried.csv", source)
     (folder / "provenance.json").write_text(json.dumps(result.provenance, indent=2) + "\n", encoding="utf-8")
     asked = [f"--vary {result.vary}", *(f"--slo {objective}" for objective in result.objectives)]
+    asked += [f"--low {result.bounds[0]:g} --high {result.bounds[1]:g}"]
     resolved = write_scenario(Scenario.model_validate(result.scenario))
     text = "".join(f"# {flag}\n" for flag in asked) + resolved
     (folder / "scenario.resolved.toml").write_text(text, encoding="utf-8")

@@ -35,7 +35,7 @@ class Search:
 
     A load makes things worse as it grows. A resource `helps`: then the least value that keeps the objectives is looked
     for, and what is said of loads holds the other way round. `simulate` runs a scenario of one point and some of the
-    policies.
+    policies; `place` stands before what progress is told, for searches that follow one another.
     Raises InputError for a key that holds no number above 0, a scenario that sweeps something else, and bounds that
     leave no load.
     """
@@ -52,10 +52,11 @@ class Search:
         simulate: Callable[[Scenario, Progress], Results],
         progress: Progress,
         helps: bool = False,
+        place: str = "",
     ) -> None:
         self.helps, self.name = helps, "plan" if helps else "capacity"
         if set(scenario.sweep) - {vary, "zip"}:
-            raise InputError(f"{self.name} looks at one cell, and {scenario.name} sweeps {', '.join(scenario.sweep)}")
+            raise InputError(f"capacity looks at one cell, and {scenario.name} sweeps {', '.join(scenario.sweep)}")
         if not 1e-3 <= tolerance <= 1.0:
             raise InputError(f"tolerance = {tolerance:g}: must be from 0.001 to 1")
         needing = [o.metric for o in objectives if o.metric in ("goodput", "slo_attainment")]
@@ -78,7 +79,7 @@ class Search:
         self.seen: dict[tuple[float, str], Seen] = {}
         self.provenance: dict[str, Any] = {}
         self._helped: dict[str, str] = {}
-        self._tolerance, self._run, self._progress = tolerance, simulate, progress
+        self._tolerance, self._run, self._progress, self._place = tolerance, simulate, progress, place
 
     def follow(self, searches: Mapping[str, Steps]) -> dict[str, Any]:
         """Run all policies' searches, each load once for all that need it; return label -> a search's result."""
@@ -141,24 +142,21 @@ class Search:
             if self.low <= load <= self.high and all(abs(other - load) > NEAR * load for other in tried):
                 yield load
 
-    def refuse_what_helps(self, *, is_found: bool) -> None:
-        """Raise InputError if no policy's capacity is found and more of a load helps one, or of a resource harms."""
-        if self._helped and not is_found:
-            reason = next(iter(self._helped.values()))
-            other = "capacity finds the largest load" if self.helps else "plan finds the least value that is enough"
-            raise InputError(f"--vary {self.vary}: {reason}; uhlm-sim {other}")
+    def goes_the_wrong_way(self, *, is_found: bool) -> str:
+        """Say why, if no policy's capacity is found and more of a load helps one, or of a resource harms; else ""."""
+        if is_found or not self._helped:
+            return ""
+        other = "capacity finds the largest load" if self.helps else "plan finds the least value that is enough"
+        return f"{next(iter(self._helped.values()))}; uhlm-sim {other}"
 
-    def refuse_what_changes_nothing(self) -> None:
-        """Raise InputError if no metric of any policy differs between two loads; one load alone says nothing."""
+    def changes_nothing(self) -> str:
+        """Say so, if no metric of any policy differs between two loads, else ""; one load alone says nothing."""
         for policy in self.scenario.policy:
             first, *others = (seen.values for (_, label), seen in self.seen.items() if label == policy.label)
             if not others or any(not np.array_equal(first[m], o[m], equal_nan=True) for o in others for m in first):
-                return
+                return ""
         tried = [load for load, _ in self.seen]
-        raise InputError(
-            f"--vary {self.vary}: has no effect in this scenario; "
-            f"from {min(tried):g} to {max(tried):g} no metric of any policy changes"
-        )
+        return f"has no effect in this scenario; from {min(tried):g} to {max(tried):g} no metric of any policy changes"
 
     def table(self) -> pd.DataFrame:
         """Return a row for each load, policy and metric kept: mean, 95 % interval, replications."""
@@ -271,6 +269,8 @@ class Search:
         By a quarter, in every one of several replications: chance is too small for that.
         """
         small, large = sorted((one, other))
+        if self.helps and (self.seen[one, policy].warning or self.seen[other, policy].warning):
+            return False  # in a starved cell only the quick requests are seen, the more of them the slower
         helped = {}
         for objective in self.objectives:
             metric = objective.metric
@@ -303,7 +303,7 @@ class Search:
         chosen = [policy for policy in point.policy if policy.label in labels]
         needed = [*chosen, *(point.matched(policy) for policy in chosen if policy.skip_rate == "matched")]
         policies = [policy for policy in point.policy if policy in needed]
-        words = f"{self.vary} = {load:g}: {', '.join(policy.label for policy in policies)}"
+        words = f"{self._place}{self.vary} = {load:g}: {', '.join(policy.label for policy in policies)}"
 
         def tell(what: str, done: int, total: int) -> None:
             if what == "simulating":

@@ -77,7 +77,7 @@ def hardware_of(device: str, dtype: str) -> tuple[str, str]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == AUTO:
         if device.startswith("cuda"):
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+            fast = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere and later compute in it
         else:
             able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
             fast = device == "cpu" and any(able.get(name) for name in BFLOAT16_INSTRUCTIONS)

@@ -56,6 +56,7 @@ class Recorder:
         progress: Progress,
         how_to_make_again: str,
         rules: int,
+        missing: int,
         encoder: Encoder | None,
     ) -> None:
         self._settings, self._prompts, self._out = settings, prompts, out
@@ -75,13 +76,16 @@ class Recorder:
         }
         self._samples = {"evaluation": settings.samples, "calibration": settings.calibration_samples}
         answers = {split: len(self._splits[split]) * self._samples[split] for split in self._splits}
-        self._done = 0
-        self._total = (answers["calibration"] + answers["evaluation"] * (rules + 1)) * settings.max_tokens
-        if self._total > MOST_ROWS:
+        most = (answers["calibration"] + answers["evaluation"] * rules) * settings.max_tokens
+        if most > MOST_ROWS:
             raise InputError(
-                f"{len(prompts)} prompts under {rules} rules may have {self._total} tokens, at max_tokens = "
+                f"{len(prompts)} prompts under {rules} rules may have {most} tokens, at max_tokens = "
                 f"{settings.max_tokens}; a trace holds {MOST_ROWS}"
             )
+        self._done = 0
+        self._total = (
+            answers["evaluation"] * missing + answers["calibration"] * (missing == rules)
+        ) * settings.max_tokens
 
     def take_over(self, trace: Trace) -> None:
         """Begin with the paths of a trace that was recorded with the same settings."""
@@ -124,11 +128,13 @@ class Recorder:
             name = [list(self._amounts(rule)) for rule in missing]
             columns = parts.load(split, name, batch)
             slots = len(batch) * len(missing) * self._settings.max_tokens
+            decoded = columns is None
             if columns is None:
                 columns = self._decode(batch, missing, trees)
                 parts.save(columns, split, name, batch)
             self._done += slots
-            self._tell(self._done)
+            if decoded:  # what was there already says nothing of the speed
+                self._tell(self._done)
             self._columns.append(columns | {"path": index[columns["path"]]} | not_known(len(columns["path"])))
 
     def _trees(self, split: str) -> Mapping[str, Mapping[tuple[int, int], AnswerTree]]:

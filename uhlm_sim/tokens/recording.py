@@ -43,9 +43,9 @@ def record(
     lacks, or has of other references; its tokens stay. With ``run_answers`` the code of answers whose prompts have
     checks RUNS on this machine (see `answer_checks.py`), once and never at replay.
 
-    ``progress`` is told tokens done and to do, an answer that ends early counting as done, and then the same of texts
-    for their quality, and of programs as they are run. Raises InputError for bad settings, prompts, models or encoder,
-    and where ``out`` can't be written or holds something else.
+    ``progress`` is told that the models are loaded, then tokens done and to do, an answer that ends early counting as
+    done, and then the same of texts for their quality, and of programs as they are run. Raises InputError for bad
+    settings, prompts, models or encoder, and where ``out`` can't be written or holds something else.
     """
     out = Path(out)
     prompts = read_prompts(settings.prompts)
@@ -56,10 +56,12 @@ def record(
     if on_disk is not None:
         _check_same(on_disk, settings, identity)
     existing = None if on_disk is None else _with_references(on_disk, prompts)
+    in_all = len(rules) + all(request.kind != "hlm" or request.payload for request in rules)  # hlm is always recorded
+    missing = in_all if existing is None else sum(not _is_there(request, existing, rules) for request in rules)
     if (
         existing is not None
         and existing is on_disk
-        and all(_is_there(request, existing, rules) for request in rules)
+        and not missing
         and is_scored(existing.header, existing.columns, settings.encoder)
         and not (run_answers and unchecked(existing.header, existing.columns).any())
     ):
@@ -67,7 +69,7 @@ def record(
     encoder = load_encoder(settings.encoder)  # before anything is decoded: it may be missing
     if run_answers:
         check_machine()
-    work = Recorder(settings, prompts, identity, out, progress, how_to_make_again, len(rules), encoder)
+    work = Recorder(settings, prompts, identity, out, progress, how_to_make_again, in_all, missing, encoder)
     if existing is not None:
         work.take_over(existing)
     work.add([HLM], "calibration")
@@ -86,10 +88,12 @@ def record(
 
 
 def _check_same(trace: Trace, settings: RecordingSettings, identity: dict[str, Any]) -> None:
-    """Raise InputError unless a trace was recorded with these settings and models."""
+    """Raise InputError unless a trace was recorded with these settings and models, wherever they were computed."""
     out = Path(trace.file)
     differ = sorted(
-        key for key in {*identity, *trace.header.settings} if identity.get(key) != trace.header.settings.get(key)
+        key
+        for key in {*identity, *trace.header.settings} - {"device"}
+        if identity.get(key) != trace.header.settings.get(key)
     )
     if differ:
         raise InputError(

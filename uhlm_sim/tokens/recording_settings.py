@@ -79,21 +79,18 @@ class RecordingSettings:
         return cls(**given)
 
     def here(self, recorded: Mapping[str, Any] | None) -> "RecordingSettings":
-        """Return these settings with "auto" replaced: by a trace's settings if there is one, else by `hardware_of`.
+        """Return these settings with "auto" replaced: by a trace's dtype if there is one, else by `hardware_of`.
 
-        Raises InputError if that needs torch and it isn't installed.
+        A trace that was recorded on a CPU stays there; one of a GPU goes on where there is one. Raises InputError if
+        torch is needed for that and isn't installed.
         """
         if AUTO not in (self.dtype, self.device):
             return self
-        if recorded is not None:
-            device, dtype = str(recorded.get("device")), str(recorded.get("dtype"))
-            return replace(
-                self,
-                device=device if self.device == AUTO else self.device,
-                dtype=dtype if self.dtype == AUTO else self.dtype,
-            )
+        dtype = self.dtype if recorded is None or self.dtype != AUTO else str(recorded["dtype"])
+        if recorded is not None and self.device == AUTO and recorded["device"] == "cpu":
+            return replace(self, device="cpu", dtype=dtype)
         need_libraries(f"model '{self.llm}'")
-        device, dtype = hardware_of(self.device, self.dtype)
+        device, dtype = hardware_of(self.device, dtype)
         return replace(self, device=device, dtype=dtype)
 
     @property

@@ -57,7 +57,7 @@ RATIOS = (
 MEANING = {
     "OVERLOADED": "more requests come than are answered, so latencies grow with the length of the run",
     "CUT SHORT": "many requests were unfinished at the end, so latencies miss the long ones; throughput doesn't",
-    "BACKLOGGED": "most of what a user waits is queue",
+    "BACKLOGGED": "most of what a user waits is queue, or the queue still grows",
 }
 UNFOLDED = 60  # points of a sweep whose every metric still fits into a page that a browser opens at once
 
@@ -79,8 +79,8 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     points = Points.of(tables)
     judged, warmups = verdicts_of(tables), warmups_of(tables)
     counts = tables.replications.groupby("point")["replication"].nunique()
-    bottlenecks = bottleneck_table(tables)
-    stations = _stations(points, bottlenecks) if len(points) <= UNFOLDED else []
+    bottlenecks = bottleneck_table(tables) if len(points) <= UNFOLDED else pd.DataFrame()
+    stations = _stations(points, bottlenecks) if len(bottlenecks) else []
     text = template.render(
         scenario=tables.scenario,
         source=tables.source,
@@ -119,7 +119,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         warmup=_warmup(tables, points, warmups),
         stations=stations,
         glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
-        parts=_parts(swept=bool(tables.sweep), stations=bool(stations), figures=len(figures)),
+        parts=_parts(swept=len(points) > 1, stations=bool(stations), figures=len(figures)),
         is_open=is_open,
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
