@@ -82,6 +82,16 @@ def test_a_policy_is_faster_from_where_its_interval_leaves_one():
     assert sentence.endswith("more from 10 phones on.")
 
 
+def test_an_interval_wider_than_its_ratio_is_no_result_and_more_replications_are_proposed():
+    """Student's t of two replications is 12.7 times the standard error."""
+    policies = {"hlm": {"token_throughput": 10.0}, "u-hlm": {"token_throughput": 20.0}}
+    few = results([{}], policies, replications=2, noise=0.3)
+    assert re.search(r"commits ≈2\.\d \(too few replications\) times hlm's", said(few, "u-hlm: "))
+    assert said(few, "Where it says too few").endswith("--set precision.relative=0.05.")
+    many = results([{}], policies, replications=20, noise=0.3)
+    assert not any("too few" in sentence for sentence in answers(many))
+
+
 def test_what_chance_may_have_made_is_not_called_faster():
     same = {"hlm": {"token_throughput": 50.0}, "u-hlm": {"token_throughput": [50.0, 50.02]}}
     assert said(results(users(1, 2), same), "u-hlm: ").endswith("no difference beyond chance.")

@@ -8,6 +8,8 @@ from uhlm_sim.analysis.digits import listed, number, ratio
 from uhlm_sim.analysis.report.headline import Estimate
 from uhlm_sim.analysis.report.points import Points
 
+TOO_FEW = "too few replications"
+
 
 def course(points: Points, estimates: Sequence[Estimate], show: Callable[[Estimate], str], of: str = "") -> str:
     """Write a value at both ends of the sweep, and its highest between them if that is beyond chance.
@@ -39,7 +41,13 @@ def level(points: Points, estimates: Sequence[Estimate], show: Callable[[Estimat
 
 
 def times(estimate: Estimate) -> str:
-    """Write a ratio with its interval: "1.41 (1.38 to 1.44)"."""
+    """Write a ratio with its interval: "1.41 (1.38 to 1.44)"; one that is wider than the ratio itself is said to be.
+
+    Such an interval tells nobody anything: two replications leave "1 (-118 to 2)".
+    """
+    mean, low, high = estimate
+    if np.isfinite(low) and np.isfinite(high) and high - low > abs(mean):
+        return f"{number(mean, np.nan, np.nan)[0]} ({TOO_FEW})"
     text, ends = ratio(*estimate)
     return f"{text} ({ends})" if ends else text
 

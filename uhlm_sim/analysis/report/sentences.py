@@ -8,7 +8,7 @@ import numpy as np
 from uhlm_sim.analysis.digits import listed
 from uhlm_sim.analysis.measures.intervals import RATIO, paired_ratio
 from uhlm_sim.analysis.report.headline import Estimate
-from uhlm_sim.analysis.report.phrases import course, level, percent, plain, times
+from uhlm_sim.analysis.report.phrases import TOO_FEW, course, level, percent, plain, times
 from uhlm_sim.analysis.report.points import Points, verdicts_of
 from uhlm_sim.analysis.report.sentences_of_bottlenecks import limits
 from uhlm_sim.analysis.report.sentences_of_choices import of_choices
@@ -52,7 +52,7 @@ def first_answers(results: Run) -> list[str]:
 def further_answers(results: Run) -> list[str]:
     """Return the other sentences: each policy beside the first one, and what the sweep or the classes show."""
     points, is_open = Points.of(results), results.is_open
-    return [
+    sentences = [
         *_against_first(results, points, is_open=is_open),
         *(_fastest_that_draft(results, points, is_open=is_open) if len(points) > 1 else ()),
         *_fastest_that_keeps(results, points),
@@ -64,6 +64,13 @@ def further_answers(results: Run) -> list[str]:
         *of_classes(results, points),
         *of_energy(results, points),
     ]
+    if any(TOO_FEW in sentence for sentence in sentences):
+        of_phone = " --set precision.metric=token_throughput_per_device" if is_open else ""
+        sentences.append(
+            f"Where it says {TOO_FEW}, the 95 % interval is wider than the ratio itself: raise `replications`, or let "
+            f"[precision] add them: --set precision.relative=0.05{of_phone}."
+        )
+    return sentences
 
 
 def _overload(results: Run, points: Points) -> Iterator[str]:
