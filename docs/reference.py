@@ -1,9 +1,8 @@
 """Write docs/reference/ from the docstrings and dictionaries of the code: `python docs/reference.py`."""
 
 import inspect
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -19,13 +18,11 @@ from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.cell.named import SEAMS
+from uhlm_sim.keys import keys_of_a_scenario
 from uhlm_sim.names import load_presets
-from uhlm_sim.scenario import Scenario
 from uhlm_sim.search.capacities import Capacity
 
 FOLDER = Path(__file__).parent / "reference"
-BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-WORDS = {"null": "unset", "object": "table"}
 Section = tuple[str, str, Mapping[str, Any]]  # heading, words below it, what is listed: text makes a table
 
 
@@ -47,12 +44,13 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
     presets = [(f"{key}: {name}", told) for key, each in load_presets().items() for name, told in each.items()]
     found["presets.md"] = ("Presets", [("Presets", "For `device.slm` and `base_station.llm`.", dict(presets))])
     dash = "A dash: no default, or one that a preset or another key gives. In brackets: keys of one kind alone."
-    schema = Scenario.model_json_schema()
-    keys = {"key": "type | default | meaning", **dict(keys_of(schema, schema["$defs"]))}
+    keys = {"key": "type | default | meaning"}
+    for name, key in keys_of_a_scenario().items():
+        keys[name] = f"{key.allowed} | {f'`{key.default}`' if key.default else '–'} | {key.meaning}"
     found["scenario.md"] = ("Keys of a scenario", [("Keys of a scenario", dash, keys)])
     words = "Metrics of `summary.csv`. W is the window's length; [tables.md](../tables.md) says how to read them."
-    rows = {m.name: f"{m.unit} | {m.family} | {m.meaning}" for m in METRICS.values()}
-    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family | meaning", **rows})])
+    metrics = {m.name: f"{m.unit} | {m.family} | {m.meaning}" for m in METRICS.values()}
+    found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family | meaning", **metrics})])
     front = {name: getattr(uhlm_sim, name) for name in uhlm_sim.__all__}
     calls = {name: each for name, each in front.items() if inspect.isroutine(each)}
     classes = [(owner.__name__, "", members(owner)) for owner in (Results, Run, Capacity)]
@@ -79,30 +77,6 @@ def members(owner: type) -> dict[str, Any]:
     own = {name: each for name, each in vars(owner).items() if not name.startswith("_")}
     told = {name: each for name, each in own.items() if isinstance(each, property) or inspect.isroutine(each)}
     return {owner.__name__: owner, **{f".{name}": each for name, each in told.items()}}
-
-
-def keys_of(schema: Mapping[str, Any], tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Give (dotted key, "type and bounds | default | meaning") of a JSON schema and the tables in it."""
-    for name, told in schema.get("properties", {}).items():
-        options = [told, *told.get("anyOf", []), *told.get("oneOf", []), told.get("items", {})]
-        inner = [tables[each["$ref"].rpartition("/")[2]] for each in options if "$ref" in each]
-        for table in inner:
-            kind = f"[{table['properties']['kind']['const']}]" if len(inner) > 1 else ""
-            yield from keys_of(table, tables, f"{above}{name}{kind}.")
-        if not inner:
-            kinds = " or ".join(dict.fromkeys(kind_of(each) for each in told.get("anyOf", [told])))
-            default = "–" if told.get("default") is None else f"`{json.dumps(told['default'])}`"
-            yield f"{above}{name}", f"{kinds} | {default} | {told.get('description', '')}"
-
-
-def kind_of(told: Mapping[str, Any]) -> str:
-    """Say what a value may be: "number > 0, ≤ 10"."""
-    if "const" in told or "enum" in told:
-        return ", ".join(f"`{json.dumps(each)}`" for each in told.get("enum", [told.get("const")]))
-    if told.get("type") == "array":
-        return f"list of {kind_of(told['items'])}"
-    kind = str(told.get("type", "anything"))
-    return f"{WORDS.get(kind, kind)} {', '.join(f'{BOUNDS[b]} {told[b]:g}' for b in BOUNDS if b in told)}".strip()
 
 
 def entry(name: str, each: Any) -> str:

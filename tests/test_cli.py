@@ -213,3 +213,16 @@ def test_a_scenario_of_models_records_what_is_missing_and_replays_it(
     assert "*" not in out.split("seed")[1].split("rand-hlm:")[0]  # every policy has its own path
     assert (tmp_path / "pair.parquet").read_bytes() == before
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_key_or_a_table_of_keys_is_told_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["schema", "uplink.bandwidth_hz"])
+    assert capsys.readouterr().out.splitlines()[0].startswith("uplink.bandwidth_hz: number > 0")
+    main(["schema", "slo"])
+    keys = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert keys == ["slo.ttft_s", "slo.tpot_s", "slo.e2e_s"]
+    main(["schema", "tokens.dtype"])
+    assert capsys.readouterr().out.count("[models].dtype: ") == 1, "a key of one kind has it in brackets"
+    with pytest.raises(SystemExit):
+        main(["schema", "uplink.bandwith_hz"])
+    assert "did you mean 'uplink.bandwidth_hz'" in capsys.readouterr().err

@@ -25,7 +25,7 @@ LAYERS = [
     "cautions",
     "cell",
 ]
-LAYERS += ["kinds", "analysis", "provenance", "simulations", "experiment", "search", "validation", "cli"]
+LAYERS += ["keys", "kinds", "analysis", "provenance", "simulations", "experiment", "search", "validation", "cli"]
 # Within these two a room, a folder or a file, may import from itself and from those that are named beside it.
 ROOMS = {
     "analysis": {

@@ -143,7 +143,8 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("list", list_command, "name every built-in scenario, preset and kind, with a line for each")
     sub.add_argument("group", nargs="?", default="", metavar="GROUP", help="only groups whose heading has this word")
-    command("schema", schema_command, "print the JSON schema of a scenario file")
+    sub = command("schema", schema_command, "print the JSON schema of a scenario file, or what one key may be")
+    sub.add_argument("key", nargs="?", default="", metavar="KEY", help="a key or a table of keys, in words")
     return top
 
 
@@ -336,9 +337,17 @@ def list_command(args: argparse.Namespace) -> None:
     say("A kind may also be code of your own, module:object, with --allow-plugins")
 
 
-def schema_command(_args: argparse.Namespace) -> None:
-    """Print the JSON schema of a scenario."""
+def schema_command(args: argparse.Namespace) -> None:
+    """Print the JSON schema of a scenario, or keys in words."""
+    from uhlm_sim.keys import keys_named
     from uhlm_sim.scenario import Scenario
+
+    if args.key:
+        for name, key in keys_named(args.key).items():
+            say(f"{name}: {key.allowed.replace('`', '')}{f'; default {key.default}' if key.default else ''}")
+            if key.meaning:
+                say(f"  {key.meaning}")
+        return
 
     say(json.dumps(Scenario.model_json_schema(), indent=2))
 
