@@ -19,6 +19,7 @@ from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.report.terminal import summary_text
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
+from uhlm_sim.tables import LEGS
 
 
 def report(tables, folder):
@@ -151,6 +152,14 @@ def test_each_station_stands_beside_its_bound(page, tables):
     demand = f"{1e3 * 0.2 / rate:.3g}"
     assert [rows[0][column] for column in (2, 4, 5, 7)] == ["20.0", demand, "", "20.0"]
     assert rows[0][6].startswith(f"{rate / 0.2:.2f}±")
+
+
+def test_the_legs_of_slow_tokens_add_up_to_their_delay(tables, page):
+    budget = tables.delay_budget()
+    assert budget["tokens_at"].tolist() == ["all tokens", "p50", "p95", "p99"] * len(POLICIES)
+    assert budget[list(LEGS)].sum(axis=1).to_numpy() == pytest.approx(budget["delay_s"].to_numpy())
+    rows = [row for row in page.rows if len(row) == 9 and row[1] in ("all tokens", "p50", "p95", "p99")]
+    assert [float(row[2]) for row in rows] == pytest.approx(1e3 * budget["delay_s"].to_numpy(), abs=0.06)
 
 
 def test_every_metric_is_in_the_full_table(page):

@@ -17,7 +17,7 @@ from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario_file import parse_scenario
-from uhlm_sim.tables import OUTPUT_LAW
+from uhlm_sim.tables import LEGS, OUTPUT_LAW
 
 POLICIES = [
     {"kind": "hlm"},
@@ -92,6 +92,23 @@ def test_a_difference_is_paired_too():
     found = tidy([{"u-hlm(0.43)": [2.0, 42.0, 203.0], "hlm": [1.0, 40.0, 200.0]}]).difference("u-hlm", "hlm", "speed")
     assert (found.mean, found.replications) == (2.0, 3)
     assert found.ci95_high - 2.0 == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+
+
+def test_a_slow_token_may_wait_for_something_else_than_a_mean_one():
+    """Of 1,000 tokens 60 wait a second for the uplink, the others 0.1 to 0.2 s for the GPU."""
+    delay_s = np.linspace(0.1, 0.2, 940)
+    legs = {name: np.zeros(1000) for name in LEGS}
+    legs["bs_wait_s"], legs["uplink_wait_s"] = np.append(delay_s, np.zeros(60)), np.append(np.zeros(940), np.ones(60))
+    table = pd.DataFrame({**legs, "point": 0, "policy": "hlm", "committed_s": 1.0})
+    run = tidy([{"hlm": [1.0, 2.0]}])
+    terms = {"warmup_s": 0.5, "duration_s": 2.0, "name": "tidy"}
+    run = replace(run, tokens=pd.concat([table, table.assign(committed_s=0.1)]), scenario=terms)
+    run.provenance["closed_loop"] = True
+    budget = run.delay_budget().set_index("tokens_at")
+    assert budget.loc["all tokens", "tokens"] == 1000, "warm-up is left out"
+    assert budget.loc["p50", ["bs_wait_s", "uplink_wait_s"]].tolist() == pytest.approx([delay_s[495:505].mean(), 0])
+    assert budget.loc["p95", ["bs_wait_s", "uplink_wait_s"]].tolist() == [0.0, 1.0]
+    assert budget.loc["all tokens", "delay_s"] == pytest.approx(0.94 * 0.15 + 0.06)
 
 
 def test_an_estimate_shows_the_digits_that_its_interval_gives():

@@ -181,44 +181,30 @@ def run_command(args: argparse.Namespace) -> None:
 
 
 def capacity_command(args: argparse.Namespace) -> None:
-    """Search for the largest load and print the table of capacities."""
+    """Search the capacity of each policy and print a row per policy."""
     from uhlm_sim.search.capacities import capacity
 
-    began_s = time.perf_counter()
-    _check_jobs_and_path(args)
-    scenario = _scenario_of(args)
-    out = args.out or _run_folder(f"{scenario.name}-capacity", resume=False)
-    with progress_on(sys.stderr) as progress:
-        result = capacity(
-            scenario,
-            args.vary,
-            args.slo,
-            low=args.low,
-            high=args.high,
-            out=out,
-            jobs=args.jobs,
-            cluster=args.cluster,
-            allow_plugins=args.allow_plugins,
-            progress=progress,
-        )
-    say(result.text())
-    say(f"{out}/figures/capacity.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
+    _search(args, "capacity", capacity)
 
 
 def plan_command(args: argparse.Namespace) -> None:
     """Search the least of a resource and print a row per policy."""
     from uhlm_sim.search.plans import plan
 
+    args.overrides = [*args.overrides, *args.demand]
+    _search(args, "plan", plan)
+
+
+def _search(args: argparse.Namespace, name: str, search: Callable[..., Any]) -> None:
     began_s = time.perf_counter()
     _check_jobs_and_path(args)
-    args.overrides = [*args.overrides, *args.demand]
     scenario = _scenario_of(args)
-    for demand in args.demand:
+    for demand in getattr(args, "demand", []):
         if demand.partition("=")[0].strip() in scenario.sweep:
             raise InputError(f"--for {demand}: the scenario sweeps this key; --set 'sweep={{}}' leaves the sweep out")
-    out = args.out or _run_folder(f"{scenario.name}-plan", resume=False)
+    out = args.out or _run_folder(f"{scenario.name}-{name}", resume=False)
     with progress_on(sys.stderr) as progress:
-        result = plan(
+        result = search(
             scenario,
             args.vary,
             args.slo,
@@ -231,7 +217,7 @@ def plan_command(args: argparse.Namespace) -> None:
             progress=progress,
         )
     say(result.text())
-    say(f"{out}/figures/plan.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
+    say(f"{out}/figures/{name}.png, in {time.perf_counter() - began_s:.1f} s", sys.stderr)
 
 
 def _scenario_of(args: argparse.Namespace) -> Any:

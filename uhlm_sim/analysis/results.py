@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from uhlm_sim.analysis import digits
 from uhlm_sim.analysis.figures.catalogue import Plots, write_figures
+from uhlm_sim.analysis.measures.budget import delay_budget
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
 from uhlm_sim.analysis.report.notebook import results_html
@@ -78,6 +79,13 @@ class Results(Run):
     def mean(self, policy: str, metric: str) -> Estimate | pd.DataFrame:
         """Return a policy's mean of a metric with Student's interval over replications, in the form of `ratio`."""
         return self._estimate(*student_t(self._values(policy, metric)))
+
+    def delay_budget(self) -> pd.DataFrame:
+        """Return where tokens spend their time by policy: all of them, and those around the median, p95 and p99.
+
+        See `measures.budget.delay_budget`.
+        """
+        return delay_budget(self)
 
     def _values(self, policy: str, metric: str) -> NDArray[np.float64]:
         """Return one policy's values of a metric: a row for each point, a column for each replication."""

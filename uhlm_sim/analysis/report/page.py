@@ -17,7 +17,9 @@ from markupsafe import Markup, escape
 
 from uhlm_sim.analysis.digits import number
 from uhlm_sim.analysis.figures.catalogue import ReportFigure
+from uhlm_sim.analysis.figures.style import LEG_COLOURS
 from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
+from uhlm_sim.analysis.measures.budget import ALL, delay_budget
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import METRICS
@@ -36,6 +38,7 @@ from uhlm_sim.analysis.report.sentences import first_answers, further_answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.scenario import READ_BY, Policy
+from uhlm_sim.tables import LEGS
 
 RATIOS = (
     ("tokens/s, cell", "token_throughput"),
@@ -118,6 +121,8 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         ],
         warmup=_warmup(tables, points, warmups),
         stations=stations,
+        legs=[LEG_COLOURS[leg][0] for leg in LEGS],
+        budget=_budget(delay_budget(tables)) if len(points) == 1 else [],
         glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
         parts=_parts(swept=len(points) > 1, stations=bool(stations), figures=len(figures)),
         is_open=is_open,
@@ -190,6 +195,15 @@ def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame) 
         f"to {policies[0]}" if c.metric.endswith(RATIO) else title for c, title in zip(columns, titles, strict=True)
     ]
     return {"titles": titles, "rows": rows}
+
+
+def _budget(table: pd.DataFrame) -> list[tuple[str, str, list[str], bool]]:
+    """Lay a `delay_budget` of one point out: policy, which tokens, their delay and its legs in ms, a policy's first."""
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [f"{1e3 * row[name]:.1f}" for name in ("delay_s", *LEGS)]
+        rows.append((row["policy"], row["tokens_at"], cells, row["tokens_at"] == ALL))
+    return rows
 
 
 def _parts(*, swept: bool, stations: bool, figures: int) -> list[tuple[str, str]]:
