@@ -18,6 +18,7 @@ LAYERS = [
     "tables",
     "names",
     "seams",
+    "citations",
     "settings",
     "tokens",
     "scenario",

@@ -215,6 +215,7 @@ def _results(
         points[0].scenario,
         ready[0].tokens,
         [replace(policies[name], exact=name not in forced) for name in clamped],
+        [named for point in ready for named in point.functions.values()],
         list(clamped.values()),
         time.perf_counter() - began_s,
     )

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from uhlm_sim.cell.phones.policies import UNCERTAINTY, ReadyPolicy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.phones.request_file import rows_of
 from uhlm_sim.cell.radio.fading import recording_of
+from uhlm_sim.citations import citations
 from uhlm_sim.names import load_presets
 from uhlm_sim.scenario import Payload, Scenario
+from uhlm_sim.seams import Named
 from uhlm_sim.settings.device_class import class_sizes
 from uhlm_sim.tokens.messages import upload_bits
 from uhlm_sim.tokens.token_set import TokenSet
@@ -25,9 +27,14 @@ PACKAGES = ("simpy", "numpy", "scipy", "pandas", "pyarrow", "joblib", "pydantic"
 
 
 def provenance(
-    scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy], clamped_uploads: list[int], wall_s: float
+    scenario: Scenario,
+    tokens: TokenSet,
+    policies: list[ReadyPolicy],
+    functions: Iterable[Named],
+    clamped_uploads: list[int],
+    wall_s: float,
 ) -> dict[str, Any]:
-    """Return the contents of `provenance.json`: plain values only."""
+    """Return the contents of `provenance.json`: plain values only. `functions` are those whose papers are cited."""
     presets = load_presets()
     llm_table = {"roofline": "roofline", "table": ""}.get(scenario.base_station.service.kind, "llm")
     return {
@@ -66,6 +73,10 @@ def provenance(
             if name is not None and kind in presets and name in presets[kind]
         ],
         "assumptions": assumptions(scenario, tokens, policies, sum(clamped_uploads)),
+        "references": [
+            {"text": paper.text, "used_for": list(paper.used_for), "bibtex": paper.bibtex}
+            for paper in citations(functions)
+        ],
     }
 
 

@@ -56,6 +56,20 @@ RATIOS = (
     ("programs that pass their checks", "task_accuracy"),
 )
 
+PARTS = {  # anchor -> title, those that every page has and those that some have
+    "answers": "Answers",
+    "result": "Result",
+    "stability": "Did the cell keep up?",
+    "bottleneck-table": "What limits the cell?",
+    "figures": "More figures",
+    "assumptions": "Assumptions",
+    "scenario": "The scenario as run",
+    "points": "Every point",
+    "metrics": "All metrics",
+    "references": "References",
+    "provenance": "Provenance",
+}
+ELSEWHERE = ("policies", "assumptions", "presets", "failed", "references")  # of the provenance: in parts of their own
 # What a verdict means for who reads the numbers.
 MEANING = {
     "OVERLOADED": "more requests come than are answered, so latencies grow with the length of the run",
@@ -84,6 +98,9 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     counts = tables.replications.groupby("point")["replication"].nunique()
     bottlenecks = bottleneck_table(tables) if len(points) <= UNFOLDED else pd.DataFrame()
     stations = _stations(points, bottlenecks) if len(bottlenecks) else []
+    references = tables.provenance.get("references", [])
+    present = {"bottleneck-table": bool(stations), "figures": len(figures) > 1, "references": bool(references)}
+    present |= {"points": len(points) > 1, "metrics": len(points) == 1}
     text = template.render(
         scenario=tables.scenario,
         source=tables.source,
@@ -124,11 +141,12 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         legs=[LEG_COLOURS[leg][0] for leg in LEGS],
         budget=_budget(delay_budget(tables)) if len(points) == 1 else [],
         glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
-        parts=_parts(swept=len(points) > 1, stations=bool(stations), figures=len(figures)),
+        parts=[(name, title) for name, title in PARTS.items() if present.get(name, True)],
         is_open=is_open,
         figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
         origin=_origin(tables.provenance),
+        references=references,
     )
     path.write_text(text, encoding="utf-8")
 
@@ -204,16 +222,6 @@ def _budget(table: pd.DataFrame) -> list[tuple[str, str, list[str], bool]]:
         cells = [f"{1e3 * row[name]:.1f}" for name in ("delay_s", *LEGS)]
         rows.append((row["policy"], row["tokens_at"], cells, row["tokens_at"] == ALL))
     return rows
-
-
-def _parts(*, swept: bool, stations: bool, figures: int) -> list[tuple[str, str]]:
-    """Return the parts of the page that it has, by their anchors."""
-    parts = {"answers": "Answers", "result": "Result", "stability": "Did the cell keep up?"}
-    parts |= {"bottleneck-table": "What limits the cell?"} if stations else {}
-    parts |= {"figures": "More figures"} if figures > 1 else {}
-    parts |= {"assumptions": "Assumptions", "scenario": "The scenario as run"}
-    parts |= {"points": "Every point"} if swept else {"metrics": "All metrics"}
-    return [*parts.items(), ("provenance", "Provenance")]
 
 
 def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
@@ -344,7 +352,9 @@ def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the provenance as (key, words), without what has a table of its own."""
-    rows = [(k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets", "failed")]
+    rows = [
+        (k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets", "failed", "references")
+    ]
     rows = [(k, "not a checkout" if k == "git_revision" and v is None else v) for k, v in rows]
     return [(name, _plain(value) if isinstance(value, dict) else str(value)) for name, value in rows]
 

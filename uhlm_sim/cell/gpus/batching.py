@@ -25,8 +25,9 @@ Order = Callable[..., float]
 def continuous(waiting: int, oldest_s: float) -> float:  # noqa: ARG001  a rule sees what is there
     """Start the next step at once with whoever is there: no GPU idles while a job waits.
 
-    start = when the oldest came, which is past (Yu, Jeong, Kim, Kim and Chun, Orca, OSDI 2022: a batch is made anew for
-    every step). Left out: the time that the scheduler itself takes.
+    start = when the oldest came, which is past (Yu, Jeong, Kim, Kim and Chun, Orca: a distributed serving system for
+    transformer-based generative models, OSDI 2022: a batch is made anew for every step). Left out: the time that the
+    scheduler itself takes.
     """
     return oldest_s
 
@@ -44,7 +45,8 @@ def by_wait(waiting: int, oldest_s: float, *, min_batch: int, max_wait_s: float)
     """Wait until `min_batch` jobs are there, but never longer than `max_wait_s` for the oldest.
 
     start = now for waiting >= min_batch, else oldest + max_wait_s (batching with a timeout, as Crankshaw, Wang, Zhou,
-    Franklin, Gonzalez and Stoica, Clipper, NSDI 2017, delay batches). Left out: see `continuous`.
+    Franklin, Gonzalez and Stoica, Clipper: a low-latency online prediction serving system, NSDI 2017, delay batches).
+    Left out: see `continuous`.
     """
     return oldest_s if waiting >= min_batch else oldest_s + max_wait_s
 

@@ -31,8 +31,9 @@ def fitted(service: Service, rng: np.random.Generator) -> Times:  # noqa: ARG001
     """Give a step the same time up to some new tokens, and a straight line's beyond: what was fitted to measurements.
 
     t(n) = c_s + attention_s + s_s_per_token max(0, n - free_tokens): a roofline's shape, flat while reading the weights
-    takes longer than computing (Williams, Waterman and Patterson, Roofline, CACM 2009). A preset's source says what it
-    was fitted to. Left out: how the time grows with what the answers already hold; `attention_s` is the same always.
+    takes longer than computing (Williams, Waterman and Patterson, Roofline: an insightful visual performance model,
+    CACM 2009). A preset's source says what it was fitted to. Left out: how the time grows with what the answers
+    already hold; `attention_s` is the same always.
     """
     return service.seconds
 
@@ -42,9 +43,9 @@ def roofline(service: Service, rng: np.random.Generator, *, max_batch: int) -> T
 
     t(n) = attention_s + max(P b / W, 2 P (min(n, J) / m_d + max(0, n - J) / m_p) / F) with P parameters of b bytes, the
     GPU's peak F [FLOP/s] and memory bandwidth W [byte/s], and the shares of the peak m_d in decoding and m_p in prefill
-    (Williams, Waterman and Patterson, Roofline, CACM 2009). Up to J = max_batch positions are priced as decoding, one a
-    job; the others as prefill. Reading keys and values is added by s_s_per_context: their bytes a position over W, if
-    they are known. Left out: the computing of attention, launches.
+    (Williams, Waterman and Patterson, Roofline: an insightful visual performance model, CACM 2009). Up to J = max_batch
+    positions are priced as decoding, one a job; the others as prefill. Reading keys and values is added by
+    s_s_per_context: their bytes a position over W, if they are known. Left out: the computing of attention, launches.
     """
     parameters, peak = service.parameters or inf, service.peak_flop_per_s or inf
     read_s = parameters * (service.bytes_per_parameter or inf) / (service.memory_byte_per_s or inf)

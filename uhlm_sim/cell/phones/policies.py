@@ -47,8 +47,9 @@ def u_hlm(threshold: float, gate: str = UNCERTAINTY) -> Scheme:
 
     u is the share of K samples at perturbed temperatures that differ from the draft. `threshold` is a number in [0, 1],
     or a rule on the fitted law beta = a u + b: risk-averse -b/a, risk-prone (Delta - b)/a with Delta = P(y_d < x_d)
-    (Oh, Kim, Park, Ko, Quek and Kim, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u; `gate`
-    may name another measure of doubt, which costs nothing.
+    (Oh, Kim, Park, Ko, Quek and Kim, Uncertainty-aware hybrid inference with on-device small and remote large language
+    models, arXiv 2412.12687, 2024). A phone pays device.uncertainty_s for each u; `gate` may name another measure of
+    doubt, which costs nothing.
     """
     scheme = Scheme(gate=partial(keep_sure, threshold=threshold, gate=gate))
     return replace(scheme, measures_uncertainty=gate == UNCERTAINTY)
