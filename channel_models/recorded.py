@@ -71,8 +71,8 @@ def trace(
         raise ValueError(f"{path}: has {columns} columns, none for device {device}")
     if columns > 1 and devices is not None and columns > devices:
         raise ValueError(f"{path}: has {columns} columns for {devices} devices; column = '...' names one for all")
-    own = snr[:, device if columns > 1 else 0]
-    gains = own / own.mean()
+    of_device = snr[:, device if columns > 1 else 0]
+    gains = of_device / of_device.mean()
     row = int(rng.integers(rows)) if columns == 1 else 0
     while True:
         yield np.take(gains, np.arange(row, row + size), mode="wrap")

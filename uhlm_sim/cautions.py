@@ -49,8 +49,8 @@ READERS: dict[str, dict[str, tuple[str, ...]]] = {
 def cautions(scenario: Scenario) -> list[str]:
     """Return the sentences to be told, over all points of a sweep."""
     points = [point.scenario for point in sweep_points(scenario)] if scenario.sweep else [scenario]
-    each = (sentence for point in points for sentence in (*mixed_with_presets(point), *odd_values(point)))
-    return [*unread_keys(scenario), *long_work(points), *dict.fromkeys(each)]
+    of_points = (sentence for point in points for sentence in (*mixed_with_presets(point), *odd_values(point)))
+    return [*unread_keys(scenario), *long_work(points), *dict.fromkeys(of_points)]
 
 
 def long_work(points: list[Scenario]) -> list[str]:

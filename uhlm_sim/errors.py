@@ -52,7 +52,7 @@ class SimulationError(UhlmError, RuntimeError):
 
 def printable(text: str) -> str:
     """Return a text with its control characters written out, as `\\x1b`: a terminal shows it and does nothing else."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def in_words(error: BaseException) -> str:

@@ -271,10 +271,12 @@ def _get_ready(scenario: Scenario, allow_plugins: bool, progress: Progress) -> R
     except (UhlmError, OSError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        own = [f"{named.key} = '{named.name}'" for named in functions.values() if named.is_own]
-        if not own:
+        own_functions = [f"{named.key} = '{named.name}'" for named in functions.values() if named.is_own]
+        if not own_functions:
             raise
-        raise ScenarioError(f"{', '.join(own)}: {in_words_with_place(error)}") from None  # code of the user's own
+        raise ScenarioError(
+            f"{', '.join(own_functions)}: {in_words_with_place(error)}"
+        ) from None  # code of the user's own
 
 
 def _checked(scenario: Scenario, functions: NamedFunctions, progress: Progress) -> Ready:

@@ -58,14 +58,14 @@ def passes(code: str, checks: Sequence[str]) -> bool:
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate((json.dumps(order) + "\n").encode(), timeout=WAIT_S)
+            answer, _ = process.communicate((json.dumps(order) + "\n").encode(), timeout=WAIT_S)
         except subprocess.TimeoutExpired:
             return False
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    return said == secret.encode()
+    return answer == secret.encode()
 
 
 @cache

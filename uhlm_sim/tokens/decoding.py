@@ -128,10 +128,10 @@ def decode(
             }
             skips = np.zeros(len(branch), dtype=np.bool_)
             for number, rule in enumerate(rules):
-                own = np.flatnonzero(path_rule == number)
-                coin, phase = here["skip"][branch[own]], per_token["skip"][path_answer[own], 0]
-                where = np.full(len(own), position)
-                skips[own] = rule.skips(where, facts["level"][own], coin, phase, settings.uncertainty_samples)
+                paths = np.flatnonzero(path_rule == number)
+                coin, phase = here["skip"][branch[paths]], per_token["skip"][path_answer[paths], 0]
+                where = np.full(len(paths), position)
+                skips[paths] = rule.skips(where, facts["level"][paths], coin, phase, settings.uncertainty_samples)
             llm = is_llm[path_rule]
             kept = np.where(skips, facts["draft"], facts["verified"])
             committed = np.where(llm, facts["direct"], kept)

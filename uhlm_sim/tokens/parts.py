@@ -19,7 +19,7 @@ def check_writable(out: Path) -> None:
     """Raise InputError unless a file can be made where `out` is to be, in folders that need not be there yet."""
     try:
         is_folder = out.is_dir()
-        folder = next(each for each in out.absolute().parents if each.exists())
+        folder = next(parent for parent in out.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             os.lstat(out)
     except FileNotFoundError:

@@ -63,7 +63,7 @@ class Encoder:
 
         # By length, so that little of a batch is padding.
         distinct = sorted(set(texts), key=len)
-        found: list[Floats] = []
+        unit_vectors: list[Floats] = []
         for start in range(0, len(distinct), BATCH):
             batch = distinct[start : start + BATCH]
             pieces = self.tokenizer(batch, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
@@ -71,11 +71,11 @@ class Encoder:
                 states = self.network(**pieces).last_hidden_state
                 mask = pieces["attention_mask"].unsqueeze(-1)
                 means = (states * mask).sum(dim=1) / mask.sum(dim=1)
-                found.append(torch.nn.functional.normalize(means, dim=1).numpy())
+                unit_vectors.append(torch.nn.functional.normalize(means, dim=1).numpy())
             progress("measuring quality", min(start + BATCH, len(distinct)), len(distinct))
         place = {text: i for i, text in enumerate(distinct)}
         width = int(self.network.config.hidden_size)
-        vectors = np.concatenate([np.empty((0, width), dtype=np.float32), *found])
+        vectors = np.concatenate([np.empty((0, width), dtype=np.float32), *unit_vectors])
         return np.asarray(vectors[[place[text] for text in texts]])
 
 
@@ -117,9 +117,9 @@ def unscored(header: TraceHeader, columns: Columns) -> dict[str, NDArray[np.bool
     kinds = [entry.kind for entry in header.paths]
     judged = np.array([prompt.split == "evaluation" for prompt in header.prompts])[columns["prompt"]]
     referred = np.array([bool(prompt.reference.strip()) for prompt in header.prompts])[columns["prompt"]]
-    own = np.array([kind == "llm" for kind in kinds])[columns["path"]]
+    is_llm = np.array([kind == "llm" for kind in kinds])[columns["path"]]
     return {
-        "quality_cosine": judged & ~own & ("llm" in kinds) & np.isnan(columns["quality_cosine"]),
+        "quality_cosine": judged & ~is_llm & ("llm" in kinds) & np.isnan(columns["quality_cosine"]),
         "quality_cosine_reference": judged & referred & np.isnan(columns["quality_cosine_reference"]),
     }
 
@@ -213,21 +213,21 @@ def answer_quality(trace: Trace) -> pd.DataFrame:
     hlm, llm = (trace.find(DecodingRule(kind)) for kind in ("hlm", "llm"))
     rows = []
     for entry in trace.header.paths:
-        name, table, own = entry.name, tokens[entry.name], answers[entry.name]
+        name, table, of_path = entry.name, tokens[entry.name], answers[entry.name]
         beta = np.where(table["skipped"], rejection_probability(table["x_draft"], table["y_draft"]), 0.0)
         if not keeps_law(entry.payload, trace.header.vocabulary_size):
             beta[:] = np.nan
         row: dict[str, Any] = {"path": name}
-        for measure, found in (
-            ("cosine", _mean(own, "quality_cosine")),
-            ("cosine_to_hlm", _mean(own, "quality_cosine", answers.get(hlm or ""))),
-            ("reference", _mean(own, "quality_cosine_reference")),
-            ("reference_to_llm", _mean(own, "quality_cosine_reference", answers.get(llm or ""))),
-            ("task", _mean(own, "task_passed")),
-            ("task_to_llm", _mean(own, "task_passed", answers.get(llm or ""))),
+        for measure, estimate in (
+            ("cosine", _mean(of_path, "quality_cosine")),
+            ("cosine_to_hlm", _mean(of_path, "quality_cosine", answers.get(hlm or ""))),
+            ("reference", _mean(of_path, "quality_cosine_reference")),
+            ("reference_to_llm", _mean(of_path, "quality_cosine_reference", answers.get(llm or ""))),
+            ("task", _mean(of_path, "task_passed")),
+            ("task_to_llm", _mean(of_path, "task_passed", answers.get(llm or ""))),
             ("distribution_error", clustered_mean(beta, table["prompt"].to_numpy())),
         ):
-            row |= dict(zip((measure, f"{measure}.low", f"{measure}.high"), found, strict=True))
+            row |= dict(zip((measure, f"{measure}.low", f"{measure}.high"), estimate, strict=True))
         rows.append(row)
     return pd.DataFrame(rows)
 

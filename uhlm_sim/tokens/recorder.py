@@ -316,10 +316,10 @@ def check_same_model(out: Path, header: TraceHeader, role: str, revision: str | 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of those packages that are installed; a hub name or a folder is no package."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except (importlib.metadata.PackageNotFoundError, ValueError):
             continue
-    return found
+    return versions

@@ -64,11 +64,13 @@ def with_pooled_quantiles(replications: pd.DataFrame, results: Run) -> pd.DataFr
     values, replication = replications["value"].to_numpy(np.float64, copy=True), rows["replication"].to_numpy()
     groups: dict[Any, Any] = rows.groupby(["point", "policy", "metric"], observed=True, sort=False).indices
     for (point, policy, metric), of_metric in groups.items():
-        own = [windows.get((point, policy, number)) for number in replication[of_metric]]
-        if None in own:
+        of_replications = [windows.get((point, policy, number)) for number in replication[of_metric]]
+        if None in of_replications:
             continue
         name, _, group = str(metric).partition(CLASS)
         base, _, percent = name.partition(".p")
-        samples = [getattr(window if not group else window.of_class(group), base) for window in own if window]
+        samples = [
+            getattr(window if not group else window.of_class(group), base) for window in of_replications if window
+        ]
         values[places[of_metric]] = linearised(samples, float(percent))
     return replications.assign(value=values)
