@@ -1,9 +1,10 @@
-"""Run the commands of docs/paper.md and put into the page what they print; with --check, say whether it is there.
+"""Run the commands of two pages and put into them what they print; with --check, say whether it is there.
 
 python docs/paper.py [--check] [--quick]
 
-A command is a block of `sh` or `python` that is followed by a block of `text`, its output. They run in the page's order
-in one empty folder, each with this interpreter's `uhlm-sim`. --quick runs those marked <!-- quick -->.
+The pages are docs/paper.md and docs/qwen_trace.md. A command is a block of `sh` or `python` that is followed by a block
+of `text`, its output. They run in the page's order in one empty folder, each with this interpreter's `uhlm-sim`.
+--quick runs those marked <!-- quick -->.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("paper.md")
+PAGES = [Path(__file__).with_name(name) for name in ("paper.md", "qwen_trace.md")]
 INSIDE = r"((?:(?!```).)*)```"
 BLOCK = re.compile(rf"(<!-- quick -->\n)?```(sh|python)\n{INSIDE}\n\n```text\n{INSIDE}", flags=re.DOTALL)
 
@@ -50,12 +51,17 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a digit differs")
     parser.add_argument("--quick", action="store_true", help="only the blocks marked as quick")
     args = parser.parse_args()
-    old = PAGE.read_text(encoding="utf-8")
-    new = renewed(old, quick=args.quick)
-    print("\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), "the page", "its commands", lineterm="")))
-    if not args.check:
-        PAGE.write_text(new, encoding="utf-8")
-    elif new != old:
+    differs = False
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = renewed(old, quick=args.quick)
+        print(
+            "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), page.name, "its commands", lineterm=""))
+        )
+        differs |= new != old
+        if not args.check:
+            page.write_text(new, encoding="utf-8")
+    if args.check and differs:
         sys.exit(1)
 
 

@@ -271,7 +271,7 @@ def test_of_a_mistyped_file_the_one_beside_it_is_suggested(tmp_path: Path) -> No
 def test_what_a_preset_fills_in_beside_given_numbers_and_values_of_a_wrong_unit_are_told() -> None:
     given = {"device.slm_token_s": 0.01, "uplink.bandwidth_hz": 20, "sweep": {"base_station.downlink_s": [0.005, 50.0]}}
     assert cautions(load("quickstart", given)) == [
-        "device: slm_token_s = 0.01 is given, slm_prefill_token_s = 0.016667 comes from the preset 'phone-1b-bf16'",
+        "device: slm_token_s = 0.01 is given, slm_prefill_token_s = 0.00399 comes from the preset 'phone-qwen-500m-8bit'",
         "uplink.bandwidth_hz = 20 is outside 10000 to 1e+10, what radio systems use, in Hz: is its unit right?",
         "base_station.downlink_s = 50 is outside 1e-05 to 2, what the way back takes, in seconds: is its unit right?",
     ]
@@ -282,7 +282,7 @@ def test_what_a_preset_fills_in_beside_given_numbers_and_values_of_a_wrong_unit_
 def test_work_that_takes_long_in_silence_is_told_before_it_begins(tmp_path: Path) -> None:
     crowd = load("quickstart", {"traffic.devices": 100_000})
     assert [sentence.partition(",")[0] for sentence in cautions(crowd)] == [
-        "a simulation may commit about 1.2e+08 tokens"
+        "a simulation may commit about 1.7e+08 tokens"
     ]
     file = tmp_path / "requests.csv"
     file.write_text("arrived_s,prompt_tokens,output_tokens\n" + "1.0,20,30\n" * 2_500_000, encoding="utf-8")

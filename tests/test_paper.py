@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 PAPER = runpy.run_path(str(Path(__file__).parent.parent / "docs" / "paper.py"))
-TEXT = PAPER["PAGE"].read_text(encoding="utf-8")
+TEXT, OF_PAIR = (page.read_text(encoding="utf-8") for page in PAPER["PAGES"])
 PRINTED = [block[4] for block in PAPER["BLOCK"].finditer(TEXT)]
 SKIPPED = 0.4593
 
@@ -26,6 +26,11 @@ def rows(title: str) -> list[list[float]]:
 def test_the_quick_commands_print_what_stands_under_them() -> None:
     assert TEXT.count("<!-- quick -->") == 5
     assert PAPER["renewed"](TEXT, quick=True) == TEXT
+
+
+def test_the_page_of_a_trace_prints_what_stands_there() -> None:
+    assert OF_PAIR.count("<!-- quick -->") == len(list(PAPER["BLOCK"].finditer(OF_PAIR))) == 5
+    assert PAPER["renewed"](OF_PAIR, quick=True) == OF_PAIR
 
 
 def test_every_command_has_its_output() -> None:

@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 
 from uhlm_sim.analysis.report.sentences import answers
+from uhlm_sim.cell.checks import check_scenario
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.experiment import run
 from uhlm_sim.scenario_file import read_scenario, sweep_points
+from uhlm_sim.simulations import find_tokens
 
 FOLDER = Path(__file__).parent.parent / "scenarios"
 SCENARIOS = sorted(FOLDER.glob("*.toml"))
 SHORT = ["replications=1", "duration_s=2.5", "warmup_s=0.5", "output.tokens=false"]
-REPLAYED = [file for file in SCENARIOS if file.stem != "smollm2_pair"]  # that one runs the models first
+REPLAYED = [file for file in SCENARIOS if not file.stem.endswith("_pair")]  # those run the models first
 
 
 @pytest.mark.parametrize("file", SCENARIOS, ids=lambda file: file.stem)
@@ -37,6 +41,21 @@ def test_a_shortened_run_of_it_answers(file: Path) -> None:
     said = answers(tables)
     for policy in tables.policies[1:]:
         assert any(sentence.startswith(f"{policy}: ") for sentence in said)
+
+
+@pytest.mark.parametrize("file", REPLAYED, ids=lambda file: file.stem)
+def test_it_takes_either_trace(file: Path) -> None:
+    """One line chooses the pair. A law that was fitted to the paper gives way to the tokens as a whole."""
+    is_synthetic = read_scenario(file).tokens.kind == "synthetic"
+    for name in ("qwen-coder-pair", "smollm2-pair"):
+        choice = f'tokens={{path="{name}"}}' if is_synthetic else f"tokens.path={name}"
+        points = sweep_points(read_scenario(file, [choice]))
+        for point in (points[0], points[-1]):
+            tokens = find_tokens(point.scenario.tokens)
+            tokens.check_max_tokens(point.scenario.traffic.max_tokens)
+            functions = find_names(point.scenario)
+            policies = [ready_policy(i, point.scenario, tokens, functions) for i in range(len(point.scenario.policy))]
+            check_scenario(point.scenario, policies, functions)
 
 
 def test_power_that_is_limited_loses_3_db_for_every_doubling_of_the_band() -> None:

@@ -9,7 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from traces import RULES, SAMPLES, make_columns, make_header, read_trace, write_trace
 
+from uhlm_sim.cell.named import find_names
+from uhlm_sim.cell.phones.policies import ready_policy
 from uhlm_sim.errors import InputError, TraceError
+from uhlm_sim.scenario_file import load
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.draws import answer_draws
 from uhlm_sim.tokens.trace import Trace
@@ -304,7 +307,19 @@ def test_missing_answers_and_positions_are_refused(tmp_path):
 # -- the shipped trace ----------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_trace_is_read_fast_and_holds_what_the_quickstart_asks_for():
+def test_the_traces_are_read_fast_and_hold_what_quickstart_asks_for():
+    """All but what skips at random, which is exact as far as its walk stays on recorded prefixes."""
+    started = time.perf_counter()
+    tokens = Trace.read("qwen-coder-pair")
+    assert time.perf_counter() - started < 3
+    scenario = load("quickstart")
+    assert scenario.tokens.path == "qwen-coder-pair"
+    functions = find_names(scenario)
+    policies = [ready_policy(i, scenario, tokens, functions) for i in range(len(scenario.policy))]
+    assert [policy.label for policy in policies if not policy.exact] == ["rand-hlm"]
+
+
+def test_the_trace_of_the_pruned_pair_holds_every_threshold():
     started = time.perf_counter()
     trace = Trace.read("smollm2-pair")
     assert time.perf_counter() - started < 3  # about 0.15 s on an idle core

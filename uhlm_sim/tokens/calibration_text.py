@@ -31,7 +31,10 @@ def calibration_text(name: str, trace: Trace, law: Calibration, gates: pd.DataFr
         lines.append(f"{rule:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
     bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0)).drop(columns="level")
     risk = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
+    answers = answer_quality(trace)
     columns = ["path", "cosine", "cosine_to_hlm", "cosine_to_hlm.low", "cosine_to_hlm.high", "reference"]
+    programs = ["task", "task.low", "task.high"] if answers["task"].notna().any() else []
+    what = "; programs that pass their checks" if programs else ""
     lines += [
         "",
         f"mean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}",
@@ -46,8 +49,9 @@ def calibration_text(name: str, trace: Trace, law: Calibration, gates: pd.DataFr
         "What a gate risks: mean rejection probability of a kept draft, by the share of drafts that it keeps",
         _of_gates(gates),
         "",
-        "Answers, path by path (95 % over prompts): cosine to the LLM's, over HLM's; to the reference; error a token",
-        _table(answer_quality(trace)[[*columns, "distribution_error"]]),
+        "Answers, path by path (95 % over prompts): cosine to the LLM's, over HLM's; to the reference"
+        f"{what}; error a token",
+        _table(answers[[*columns, *programs, "distribution_error"]]),
     ]
     return "\n".join(lines)
 
