@@ -271,7 +271,8 @@ def test_of_a_mistyped_file_the_one_beside_it_is_suggested(tmp_path: Path) -> No
 def test_what_a_preset_fills_in_beside_given_numbers_and_values_of_a_wrong_unit_are_told() -> None:
     given = {"device.slm_token_s": 0.01, "uplink.bandwidth_hz": 20, "sweep": {"base_station.downlink_s": [0.005, 50.0]}}
     assert cautions(load("quickstart", given)) == [
-        "device: slm_token_s = 0.01 is given, slm_prefill_token_s = 0.00399 comes from the preset 'phone-qwen-500m-8bit'",
+        "device: slm_token_s = 0.01 is given, slm_prefill_token_s = 0.00399 comes from the preset "
+        "'phone-qwen-500m-8bit'",
         "uplink.bandwidth_hz = 20 is outside 10000 to 1e+10, what radio systems use, in Hz: is its unit right?",
         "base_station.downlink_s = 50 is outside 1e-05 to 2, what the way back takes, in seconds: is its unit right?",
     ]

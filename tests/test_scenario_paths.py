@@ -71,7 +71,9 @@ def test_an_override_means_the_working_directory_first(study):
 
 
 def test_a_missing_trace_and_missing_prompts_are_told_with_where_they_were_sought(study):
-    with pytest.raises(ScenarioError, match=r"not a built-in trace \(smollm2-pair\).*it is not in .*elsewhere, nor in"):
+    with pytest.raises(
+        ScenarioError, match=r"not a built-in trace \(qwen-coder-pair, smollm2-pair\).*it is not in .*elsewhere, nor in"
+    ):
         read_scenario(study, ["tokens.path=mine.parquet"])
     tokens = {"kind": "models", "path": "new.parquet", "llm": "a", "slm": "b", "prompts": "mine.jsonl"}
     with pytest.raises(ScenarioError, match=r"tokens.prompts = 'mine.jsonl': no such file"):
