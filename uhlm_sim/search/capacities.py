@@ -20,8 +20,8 @@ from uhlm_sim.progress import Progress, no_progress
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import write_scenario
 from uhlm_sim.search.figure import capacity_figure, capacity_table, knee
-from uhlm_sim.search.objectives import Objective
-from uhlm_sim.search.output import aligned, between, claim, claimed, compared, ratio_text
+from uhlm_sim.search.objectives import Objective, parse_all
+from uhlm_sim.search.output import aligned, between, claim, claimed, compared, heading, ratio_text
 from uhlm_sim.search.search import Search
 
 COLUMNS = ["policy", "capacity", "bound", "ci95_low", "ci95_high", "ratio_to_first", "ratio_low", "ratio_high"]
@@ -60,12 +60,8 @@ class Capacity:
 
     def text(self) -> str:
         """Return the table that a terminal shows, and what must be known to read it."""
-        cell = self.scenario
         lines = [
-            f"{cell['name']}: the largest {self.vary} with {' and '.join(map(str, self.objectives))}"
-            + (f"; {self.source.upper()} TOKENS" if self.source else ""),
-            f"{cell['replications']} replications of {cell['duration_s']:g} s, the first {cell['warmup_s']:g} s cut, "
-            f"seed {cell['seed']}; (low, high) are 95 % intervals",
+            *heading(f"the largest {self.vary}", self.scenario, self.objectives, self.source),
             "a ratio's joins the ends of both, at least 95 %; the knee is where throughput over delay is greatest",
             *([f"left aside: {' and '.join(self.left_aside)} of the scenario"] if self.left_aside else []),
             "",
@@ -122,18 +118,15 @@ def capacity(
     over `vary`, are left aside.
 
     Loads are what makes things worse: a key whose growth helps, such as a bandwidth, is refused; `plan` finds the least
-    of it. Metrics are monotone
-    in the load in expectation only; where one crosses its limit several times by chance, one of these crossings is
-    found, and the interval says how far they may lie apart. Latencies of a finite run under open arrivals say nothing
-    of a cell that can't keep up: `words` says where the verdict at the capacity is bad.
+    of it. Metrics are monotone in the load in expectation only; where one crosses its limit several times by chance,
+    one of these crossings is found, and the interval says how far they may lie apart. Latencies of a finite run under
+    open arrivals say nothing of a cell that can't keep up: `words` says where the verdict at the capacity is bad.
 
     With `out` the tables and the figure are written there. Raises InputError for a key, objective or bound that is
     wrong, or a folder that holds something, and whatever `run` raises.
     """
     began_s = time.perf_counter()
-    objectives = tuple(Objective.parse(text) for text in slo)
-    if not objectives:
-        raise InputError("--slo: at least one is needed, as in tpot_s.p95<=0.2")
+    objectives = parse_all(slo)
     search = Search(
         scenario,
         vary,

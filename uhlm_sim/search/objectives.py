@@ -60,6 +60,13 @@ class Objective:
         return self.limit - value if self.at_most else value - self.limit
 
 
+def parse_all(texts: Sequence[str]) -> tuple[Objective, ...]:
+    """Read the objectives of a search. Raises InputError for a wrong one, and if there is none."""
+    if not texts:
+        raise InputError("--slo: at least one is needed, as in tpot_s.p95<=0.2")
+    return tuple(Objective.parse(text) for text in texts)
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one policy did at one load: each metric's value per replication, and the verdict if it is a bad one."""

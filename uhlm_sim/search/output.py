@@ -1,6 +1,6 @@
 """What a capacity search and a plan write: aligned tables, intervals as text, ratios to the first policy, a folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import isnan
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from uhlm_sim.errors import InputError
+from uhlm_sim.search.objectives import Objective
 
 
 def compared(capacities: pd.DataFrame) -> pd.DataFrame:
@@ -21,6 +22,16 @@ def compared(capacities: pd.DataFrame) -> pd.DataFrame:
         ratio_low=(capacities["ci95_low"] / first["ci95_high"]).mask(itself, 1.0).where(both),
         ratio_high=(capacities["ci95_high"] / first["ci95_low"]).mask(itself, 1.0).where(both),
     )
+
+
+def heading(what: str, cell: Mapping[str, Any], objectives: Sequence[Objective], source: str) -> list[str]:
+    """Return what a search looked for and on which runs, for a terminal."""
+    return [
+        f"{cell['name']}: {what} with {' and '.join(map(str, objectives))}"
+        + (f"; {source.upper()} TOKENS" if source else ""),
+        f"{cell['replications']} replications of {cell['duration_s']:g} s, the first {cell['warmup_s']:g} s cut, "
+        f"seed {cell['seed']}; (low, high) are 95 % intervals",
+    ]
 
 
 def aligned(table: pd.DataFrame) -> list[str]:

@@ -21,8 +21,8 @@ from uhlm_sim.progress import Progress, no_progress
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import sweep_points, write_scenario
 from uhlm_sim.search.figure import need_figure
-from uhlm_sim.search.objectives import Objective
-from uhlm_sim.search.output import aligned, between, claim, claimed, compared, ratio_text
+from uhlm_sim.search.objectives import Objective, parse_all
+from uhlm_sim.search.output import aligned, between, claim, claimed, compared, heading, ratio_text
 from uhlm_sim.search.search import Search
 
 COLUMNS = ["policy", "needed", "bound", "ci95_low", "ci95_high", "ratio_to_first", "ratio_low", "ratio_high"]
@@ -64,12 +64,8 @@ class Plan:
 
     def text(self) -> str:
         """Return the table that a terminal shows, and what must be known to read it."""
-        cell = self.scenario
         lines = [
-            f"{cell['name']}: the least {self.vary} with {' and '.join(map(str, self.objectives))}"
-            + (f"; {self.source.upper()} TOKENS" if self.source else ""),
-            f"{cell['replications']} replications of {cell['duration_s']:g} s, the first {cell['warmup_s']:g} s cut, "
-            f"seed {cell['seed']}; (low, high) are 95 % intervals",
+            *heading(f"the least {self.vary}", self.scenario, self.objectives, self.source),
             "a ratio's joins the ends of both, at least 95 %",
             *([f"left aside: {' and '.join(self.left_aside)} of the scenario"] if self.left_aside else []),
             "",
@@ -127,9 +123,7 @@ def plan(
     wrong, for a key whose growth harms, or a folder that holds something, and whatever `run` raises.
     """
     began_s = time.perf_counter()
-    objectives = tuple(Objective.parse(text) for text in slo)
-    if not objectives:
-        raise InputError("--slo: at least one is needed, as in tpot_s.p95<=0.2")
+    objectives = parse_all(slo)
     others = {key: values for key, values in scenario.sweep.items() if key not in (vary, "zip")}
     left_aside = [f"the sweep over {vary}"] if vary in scenario.sweep else []
     if left_aside and others and scenario.sweep.get("zip"):
@@ -203,10 +197,10 @@ def write_plan(result: Plan, folder: Path | str) -> None:
     source = result.source
     write_table(result.tried, folder / "tried.csv", source)
     (folder / "provenance.json").write_text(json.dumps(result.provenance, indent=2) + "\n", encoding="utf-8")
-    asked = [f"--vary {result.vary}", *(f"--slo {objective}" for objective in result.objectives)]
-    asked += [f"--low {result.bounds[0]:g} --high {result.bounds[1]:g}"]
+    flags = [f"--vary {result.vary}", *(f"--slo {objective}" for objective in result.objectives)]
+    flags += [f"--low {result.bounds[0]:g} --high {result.bounds[1]:g}"]
     resolved = write_scenario(Scenario.model_validate(result.scenario))
-    text = "".join(f"# {flag}\n" for flag in asked) + resolved
+    text = "".join(f"# {flag}\n" for flag in flags) + resolved
     (folder / "scenario.resolved.toml").write_text(text, encoding="utf-8")
     save(result.figure(), folder / "figures", "plan", source)
     write_table(result.needs, folder / "figures" / "plan.csv", source)
