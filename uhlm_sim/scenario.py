@@ -236,7 +236,8 @@ class Scenario(Section):
     def tokens_about(self) -> float:
         """Return about how many tokens a simulation may commit: what phones draft, GPUs generate, or is asked."""
         traffic, station, own_s = self.traffic, self.base_station, min(group.own_s for group in self.groups)
-        generated = station.gpus * station.max_batch / station.service.least_s * self.duration_s
+        together = min(station.gpus * station.max_batch, traffic.devices)
+        generated = together / station.service.least_s * self.duration_s
         drafted = traffic.devices * self.duration_s / own_s if own_s else generated
         most = max(drafted, generated) if any(policy.kind == "llm" for policy in self.policy) else drafted
         if traffic.kind not in READ_BY["rate_per_s"]:

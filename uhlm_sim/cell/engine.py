@@ -65,6 +65,7 @@ def simulate(
         env,
         scenario,
         replication,
+        policy=policy,
         functions=functions,
         send_down=None if downlink is None else downlink.send,
     )

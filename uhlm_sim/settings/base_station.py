@@ -66,20 +66,21 @@ class BaseStation(Section):
     queue: Literal["shared", "join-shortest"] = Field(
         "shared", description="one for all GPUs, or one each: a job joins the shortest, of equals the first"
     )
-    max_batch: int = Field(16, ge=1, le=100_000, description="jobs that one GPU verifies together")
+    max_batch: int = Field(256, ge=1, le=100_000, description="jobs of a step, at most; 256 as serving engines take")
     batch_rule: Kind = Field("continuous", description="when a step starts, see `uhlm-sim list`; or module:object")
     min_batch: int | None = Field(None, ge=1, le=100_000, description="size, wait: jobs that a step waits for")
     max_wait_s: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="wait: the longest that the oldest job waits for others"
     )
     batch_params: dict[str, float] = Field({}, description="arguments of a batch rule of your own")
-    order: Kind = Field("first-come", description="who is next in a queue, see `uhlm-sim list`; or module:object")
+    order: Kind = Field("oldest-request", description="who is next in a queue, see `uhlm-sim list`; or module:object")
     order_params: dict[str, float] = Field({}, description="arguments of an order of your own")
     kv_tokens: int | None = Field(
         None,
         ge=1,
         le=MOST_POSITIONS,
-        description="positions that each GPU remembers, those behind one queue together; all if unset",
+        description="positions that each GPU remembers, those behind one queue together; if unset what the preset's GPU "
+        "has room for, and all where no preset says",
     )
     kv_bytes: Positive | None = Field(None, description="the same in bytes of memory")
     kv_bytes_per_token: Positive | None = Field(None, description="for kv_bytes; the preset's if unset")
@@ -143,7 +144,7 @@ class BaseStation(Section):
                 f"kv_bytes = {self.kv_bytes:g} has room for {self.kv_bytes / per_token:.3g} positions of {per_token:g} "
                 f"bytes; must be at most {MOST_POSITIONS:.0e}"
             )
-        if self.kv_capacity_tokens is not None and self.sync == "free":
+        if self.limits_memory and self.sync == "free":
             raise ValueError(
                 'kv_tokens and kv_bytes need sync = "piggyback": with "free" prompts of drafts are unknown'
             )
@@ -159,11 +160,18 @@ class BaseStation(Section):
 
     @property
     def kv_capacity_tokens(self) -> int | None:
-        """Positions that each GPU remembers; None without a limit."""
-        per_token = self._kv_bytes_of_a_position
-        if self.kv_bytes is None or per_token is None:
+        """Positions that each GPU remembers: as given, or what its preset has room for; None without a limit."""
+        per_token, kv_bytes = self._kv_bytes_of_a_position, self.kv_bytes
+        if not self.limits_memory and self.sync == "piggyback":
+            kv_bytes = load_presets()["llm"].get(self.llm or "", {}).get("kv_bytes")
+        if kv_bytes is None or per_token is None:
             return self.kv_tokens
-        return int(self.kv_bytes // per_token)
+        return int(kv_bytes // per_token)
+
+    @property
+    def limits_memory(self) -> bool:
+        """Say whether the scenario itself limits what a GPU remembers, and not its preset."""
+        return self.kv_tokens is not None or self.kv_bytes is not None
 
     @property
     def _kv_bytes_of_a_position(self) -> float | None:

@@ -62,6 +62,16 @@ def first_come(job: Job) -> float:
     return job.received_s
 
 
+def oldest_request(job: Job) -> float:
+    """Serve the request that arrived first: answers that have begun go on, and new ones wait until a place is free.
+
+    key = arrived_s of the request (first come, first served by request, as serving engines fill their batches: Kwon et
+    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Left out: swaps
+    to the host's memory, priorities.
+    """
+    return _request_of(job).arrived_s
+
+
 def shortest_work(job: Job) -> float:
     """Serve the fewest new positions first: verifications before prompts. Nothing that began is interrupted.
 
@@ -92,6 +102,7 @@ def fewest_uploads(job: Job) -> float:
 
 ORDERS: dict[str, Order] = {
     "first-come": first_come,
+    "oldest-request": oldest_request,
     "shortest-work": shortest_work,
     "earliest-deadline": earliest_deadline,
     "fewest-uploads": fewest_uploads,

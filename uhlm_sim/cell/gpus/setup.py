@@ -1,7 +1,6 @@
 """Makes the scenario's base station: batch rule, order, memory and service times."""
 
 from collections.abc import Callable, Sequence
-from math import inf
 
 import numpy as np
 import simpy
@@ -25,6 +24,7 @@ def make_base_station(
     scenario: Scenario,
     replication: int,
     *,
+    policy: ReadyPolicy,
     functions: NamedFunctions,
     send_down: Callable[[Job], None] | None = None,
 ) -> BaseStation:
@@ -38,11 +38,30 @@ def make_base_station(
         join_shortest=station.queue == "join-shortest",
         rule=bind_rule(scenario, functions["base_station.batch_rule"]),
         order=bind_order(scenario, functions["base_station.order"]),
-        kv_tokens=station.kv_capacity_tokens,
+        kv_tokens=kv_tokens(scenario, policy, requests_of(scenario, functions["traffic.kind"])),
         chunk_tokens=station.chunk_tokens,
         s_s_per_context=station.s_s_per_context,
         send_down=send_down,
     )
+
+
+def kv_tokens(scenario: Scenario, policy: ReadyPolicy, rows: Requests | None) -> int | None:
+    """Return how many positions each GPU remembers, None if all that its phones could make it remember fit.
+
+    A limit that the scenario gives is always simulated. The one that a preset's GPU brings is where all phones at once,
+    each with the longest prompt and answer, would go beyond it: below, no request is ever evicted and no job waits.
+    """
+    station, traffic = scenario.base_station, scenario.traffic
+    capacity = station.kv_capacity_tokens
+    if capacity is None or station.limits_memory:
+        return capacity
+    if rows is None:
+        prompt_tokens = Answers.of_scenario(policy, scenario).longest_prompt_tokens
+    else:
+        prompt_tokens = int(rows.prompt_tokens.max())
+    most = traffic.devices * (scenario.tokens.context_tokens + prompt_tokens + traffic.max_tokens)
+    queues = station.gpus if station.queue == "join-shortest" else 1
+    return capacity if most > capacity * station.gpus // queues else None
 
 
 def bind_rule(scenario: Scenario, named: Named) -> BatchRule | None:
@@ -81,9 +100,12 @@ def check_base_station(
             f"base_station.min_batch = {station.min_batch}: must be at most {together}: of {there} no more need ever "
             "be there, and all would wait for ever"
         )
-    capacity = inf if station.kv_capacity_tokens is None else station.kv_capacity_tokens * station.gpus // queues
-    for policy in policies if station.kv_capacity_tokens is not None else ():
-        most = _most_positions(scenario, policy, requests_of(scenario, functions["traffic.kind"]))
+    rows = requests_of(scenario, functions["traffic.kind"])
+    for policy in policies:
+        of_a_gpu = kv_tokens(scenario, policy, rows)
+        if of_a_gpu is None:
+            continue
+        capacity, most = of_a_gpu * station.gpus // queues, _most_positions(scenario, policy, rows)
         if most > capacity:
             key = "kv_bytes" if station.kv_tokens is None else "kv_tokens"
             raise ScenarioError(

@@ -36,6 +36,11 @@ class Answers:
         for number in range(self._prompts_and_samples):
             yield self._tree(number).prompt_tokens, self._length(number)
 
+    @property
+    def longest_prompt_tokens(self) -> int:
+        """The tokens of the longest prompt."""
+        return max(self._tree(number).prompt_tokens for number in range(self._prompts_and_samples))
+
     def asked_by(self, rng: np.random.Generator) -> Callable[[], Answer]:
         """Return a function that draws the answer to a phone's next request: prompt and sample are uniform."""
         answer = self._answer if self._policy.scheme.looks_at_cell else self._planned
