@@ -15,6 +15,7 @@ from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.checks import check_scenario
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.gpus.batching import BATCH_RULES, ORDERS
+from uhlm_sim.cell.gpus.setup import kv_tokens
 from uhlm_sim.cell.laws import check_records
 from uhlm_sim.errors import ScenarioError, SimulationError
 from uhlm_sim.experiment import run
@@ -70,6 +71,29 @@ def test_the_memorys_metrics_are_sums_over_the_tokens():
     unlimited = simulate(busy_cell(), ready(), 0)
     assert set(unlimited.stations["station"]) == {"uplink", "base_station"}
     assert len(unlimited.tokens) > len(records.tokens)
+
+
+def test_an_answer_that_has_begun_goes_on_until_it_ends():
+    """Eight phones want two places: an answer of the LLM that has a place keeps it, as in a serving engine."""
+    waits_s = {}
+    for order in ("oldest-request", "first-come"):
+        records = simulate(busy_cell(max_batch=2, order=order), ready("llm"), 0)
+        later = records.rounds.query("first_position > 0")
+        waits_s[order] = later["bs_wait_s"].mean()
+        assert (records.rounds.query("first_position == 0")["bs_wait_s"] > 0).mean() > 0.5
+    assert waits_s["oldest-request"] == pytest.approx(0.0, abs=1e-9)
+    assert waits_s["first-come"] > 0.02
+
+
+def test_the_memory_of_a_presets_gpu_is_simulated_where_its_phones_could_fill_it():
+    """0.9 of 48 GB less 13.48 GB of weights are 56,686 positions: 500 phones of up to 150 can fill them, 8 can't."""
+    few, many = busy_cell(), busy_cell()
+    many = many.model_copy(update={"traffic": many.traffic.model_copy(update={"devices": 500})})
+    assert few.base_station.kv_capacity_tokens == int((0.9 * 48e9 - 2 * 6.74e9) // 524288) == 56686
+    assert kv_tokens(few, ready(), None) is None
+    assert kv_tokens(many, ready(), None) == 56686
+    limited = simulate(busy_cell(kv_tokens=56686), ready(), 0)
+    pd.testing.assert_frame_equal(simulate(few, ready(), 0).rounds, limited.rounds)
 
 
 def test_gpu_time_is_shared_out_exactly_where_prompts_are_split():
@@ -211,7 +235,7 @@ def test_a_rule_that_gives_no_number_is_refused_by_name():
             "'min_batch' comes from base_station.min_batch",
         ),
         ({"order": "earliest-deadline"}, "base_station.order = 'earliest-deadline': needs slo.ttft_s"),
-        ({"order_params": {"weight": 1.0}}, "base_station.order_params of first-come: .*weight"),
+        ({"order_params": {"weight": 1.0}}, "base_station.order_params of oldest-request: .*weight"),
         ({"order": "own_serving:dear_first"}, "missing a required argument: 'weight'; params allowed: weight"),
         ({"chunk_tokens": 3}, "chunk_tokens = 3 is below max_batch = 4"),
         ({"kv_tokens": 138}, "remembers 138 positions, and a request of hlm up to 139"),

@@ -241,9 +241,11 @@ def _of_the_gpus(scenario: Scenario) -> list[str]:
         )
     if station.kv_capacity_tokens is not None:
         together = ", and they share them" if station.gpus > 1 and station.queue == "shared" else ""
+        whose = "" if station.limits_memory else f", what {station.llm} leaves beside its weights"
+        unless = "" if station.limits_memory else " Where the phones can't fill that, it isn't simulated."
         sentences.append(
-            f"Each GPU remembers {station.kv_capacity_tokens:,} positions{together}; whoever is evicted is processed "
-            "again from the prompt on with its next job."
+            f"Each GPU remembers {station.kv_capacity_tokens:,} positions{whose}{together}; whoever is evicted is "
+            f"processed again from the prompt on with its next job.{unless}"
         )
     elif station.gpus > 1:
         sentences.append("Every GPU is taken to remember every request: a job goes to any of them at no cost.")
