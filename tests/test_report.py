@@ -162,6 +162,15 @@ def test_the_legs_of_slow_tokens_add_up_to_their_delay(tables, page):
     assert [float(row[2]) for row in rows] == pytest.approx(1e3 * budget["delay_s"].to_numpy(), abs=0.06)
 
 
+def test_the_queues_of_the_page_are_those_of_the_table(tables, page):
+    queues = tables.queues()
+    rows = [row for row in page.rows if len(row) == 11 and row[1] in ("uplink", "GPUs")]
+    assert [row[1] for row in rows] == queues["station"].tolist() == ["uplink", "GPUs"] * 2, "the SLM alone has none"
+    for column, name in ((7, "seen.mean"), (9, "present.mean")):
+        assert [float(row[column].partition("±")[0]) for row in rows] == pytest.approx(queues[name].tolist(), rel=0.01)
+    assert [float(row[10]) for row in rows] == queues["present.p95"].tolist()
+
+
 def test_every_metric_is_in_the_full_table(page):
     assert set(UNITS) - set(ENERGY) <= {row[0] for row in page.rows if row}  # no phone's power is known here
 

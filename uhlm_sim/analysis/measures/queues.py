@@ -166,7 +166,7 @@ def _queue(
 ) -> Iterator[Queue]:
     """Yield the queue that stays make in a window, none if nobody is there; with several `lanes`, the mean of them."""
     lane, came_s, went_s, wait_s = (values[~np.isnan(stays[1])] for values in stays)
-    row, stay_s = np.searchsorted(replications, lane // lanes), went_s - came_s
+    row, stay_s, wait_s = np.searchsorted(replications, lane // lanes), went_s - came_s, np.round(wait_s, DECIMALS)
     is_new = in_window(pd.Series(came_s), *window)
     inside_s, present, lane_of_time, seen = _sweep(lane, came_s, went_s, window)
     if not is_new.any() and not inside_s[present > 0].any():
