@@ -145,7 +145,7 @@ def test_the_parts_of_the_page_can_be_linked_and_are_closed(text, page):
 
 def test_each_station_stands_beside_its_bound(page, tables):
     """The uplink is in use 20 % of the time for X tokens a second. How large batches may be isn't known: no GPUs."""
-    rows = [row for row in page.rows if len(row) > 1 and row[1] in ("uplink", "GPUs", "phones")]
+    rows = [row for row in page.rows if len(row) == 8 and row[1] in ("uplink", "GPUs", "phones")]
     assert [row[1] for row in rows] == ["uplink", "phones"] * 3
     assert [row[0].removesuffix("\u2009†") for row in rows[::2]] == list(POLICIES)
     rate = tables.summary.set_index(["policy", "metric"])["mean"]["hlm", "token_throughput"]
@@ -167,7 +167,7 @@ def test_the_queues_of_the_page_are_those_of_the_table(tables, page):
     rows = [row for row in page.rows if len(row) == 11 and row[1] in ("uplink", "GPUs")]
     assert [row[1] for row in rows] == queues["station"].tolist() == ["uplink", "GPUs"] * 2, "the SLM alone has none"
     for column, name in ((7, "seen.mean"), (9, "present.mean")):
-        assert [float(row[column].partition("±")[0]) for row in rows] == pytest.approx(queues[name].tolist(), rel=0.01)
+        assert [float(row[column].partition("±")[0]) for row in rows] == pytest.approx(queues[name].tolist(), abs=0.006)
     assert [float(row[10]) for row in rows] == queues["present.p95"].tolist()
 
 
