@@ -42,7 +42,7 @@ class Queue:
     wait or stay was over before the run's end.
     """
 
-    at: dict[str, Any]
+    at: dict[Any, Any]
     utilisation: Floats
     seconds: Floats
     seen: Floats
@@ -127,14 +127,14 @@ def _queues(run: Run) -> Iterator[Queue]:
                 yield from _queue({**at, "station": PHONES}, stays, window, here, lanes=phones)
 
 
-def _setting(run: Run, swept: dict[str, Any], key: str) -> float:
+def _setting(run: Run, swept: dict[Any, Any], key: str) -> float:
     """Return a number of the scenario as it is at a point, 0 if it isn't given."""
     section, _, name = key.partition(".")
     return float(swept.get(key, run.scenario.get(section, {}).get(name, 0.0)))
 
 
 def _of_stations(
-    run: Run, at: dict[str, Any], rounds: pd.DataFrame, values: pd.DataFrame
+    run: Run, at: dict[Any, Any], rounds: pd.DataFrame, values: pd.DataFrame
 ) -> Iterator[tuple[str, Floats, Stays]]:
     """Yield the name, utilisation and stays of each shared station that one policy's rounds come to."""
     replication = rounds["replication"].to_numpy(dtype=np.int64)
@@ -156,7 +156,7 @@ def _of_phones(requests: pd.DataFrame, phones: int) -> Stays:
 
 
 def _queue(
-    at: dict[str, Any],
+    at: dict[Any, Any],
     stays: Stays,
     window: tuple[float, float],
     replications: Indices,
@@ -165,7 +165,8 @@ def _queue(
     utilisation: Floats | None = None,
 ) -> Iterator[Queue]:
     """Yield the queue that stays make in a window, none if nobody is there; with several `lanes`, the mean of them."""
-    lane, came_s, went_s, wait_s = (values[~np.isnan(stays[1])] for values in stays)
+    came = ~np.isnan(stays[1])
+    lane, (came_s, went_s, wait_s) = stays[0][came], (times_s[came] for times_s in stays[1:])
     row, stay_s, wait_s = np.searchsorted(replications, lane // lanes), went_s - came_s, np.round(wait_s, DECIMALS)
     is_new = in_window(pd.Series(came_s), *window)
     inside_s, present, lane_of_time, seen = _sweep(lane, came_s, went_s, window)
@@ -173,10 +174,10 @@ def _queue(
         return
     shape = (len(replications), int(present.max()) + 1)
     of_time = np.searchsorted(replications, lane_of_time // lanes) * shape[1] + present
-    seconds = np.bincount(of_time, inside_s, np.prod(shape)).reshape(shape)
+    seconds: Floats = np.bincount(of_time, inside_s, shape[0] * shape[1]).reshape(shape).astype(np.float64)
     length_s = lanes * (window[1] - window[0])
     seconds[:, 0] = length_s - seconds[:, 1:].sum(axis=1)  # the time before the first and after the last too
-    met = np.bincount((row * shape[1] + seen)[is_new], minlength=np.prod(shape)).reshape(shape)
+    met = np.bincount((row * shape[1] + seen)[is_new], minlength=shape[0] * shape[1]).reshape(shape)
     known = [[is_new & (row == i) & ~np.isnan(times_s) for i in range(shape[0])] for times_s in (wait_s, stay_s)]
     yield Queue(
         at,

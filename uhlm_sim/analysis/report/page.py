@@ -23,7 +23,7 @@ from uhlm_sim.analysis.measures.budget import ALL, delay_budget
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import METRICS
-from uhlm_sim.analysis.measures.queues import ENDS, MEASURES, queues
+from uhlm_sim.analysis.measures.queues import MEASURES, queues
 from uhlm_sim.analysis.report.headline import ANSWERS, GLANCE, HEADLINE, OVER_SWEEP, Column, cell
 from uhlm_sim.analysis.report.points import (
     Points,
@@ -239,7 +239,7 @@ def _queues(table: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]
     for row in table.to_dict("records"):
         most = [(f"{row[name]:.0f}" if math.isfinite(row[name]) else "–", "") for name in ("seen.p95", "present.p95")]
         shown = [
-            number(*(row[f"{name}{end}"] for end in ENDS), scale=factor)
+            number(row[name], row[f"{name}_low"], row[f"{name}_high"], factor)
             for factor, names in ((100.0, MEASURES[:1]), (1e3, MEASURES[1:-2]), (1.0, MEASURES[-2:]))
             for name in names
         ]
