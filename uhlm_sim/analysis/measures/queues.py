@@ -78,7 +78,7 @@ def queue_lengths(run: Run) -> pd.DataFrame:
     `seen_share`, that of the arrivals that meet so many others, with 95 % intervals. Counted as in `queues`.
     """
     names = [*run.sweep, "policy", "station", "present", *(f"{name}{end}" for name in SHARES for end in ENDS)]
-    parts = [pd.DataFrame(columns=names)] if run.rounds is None else []
+    parts = []
     for queue in _queues(run):
         of_time = student_t(queue.seconds.T / queue.length_s)
         of_arrivals = paired_ratio(queue.seen.T, queue.seen.sum(axis=1))
