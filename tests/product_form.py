@@ -16,7 +16,19 @@ def exponential(service, rng):
 
 
 def mean_value_analysis(phones: int, upload_s: float = UPLOAD_S) -> tuple[float, float]:
-    """Return seconds a token and tokens a second of a closed cell: R_k = D_k (1 + Q_k(n - 1)), X = n / (Z + sum R_k).
+    """Return seconds a token and tokens a second of a closed cell."""
+    requests_per_s, stay_s = _mean_values(phones, upload_s)
+    return SLM_S + DOWNLINK_S + stay_s.sum() / TOKENS, TOKENS * requests_per_s
+
+
+def mean_present(phones: int) -> dict[str, float]:
+    """Return how many jobs are at each station of a closed cell, in the mean over time."""
+    requests_per_s, stay_s = _mean_values(phones, UPLOAD_S)
+    return dict(zip(("uplink", "GPUs"), (requests_per_s * stay_s).tolist(), strict=True))
+
+
+def _mean_values(phones: int, upload_s: float) -> tuple[float, np.ndarray]:
+    """Return requests a second and a request's stays: R_k = D_k (1 + Q_k(n - 1)), X = n / (Z + sum R_k).
 
     Exact (Reiser and Lavenberg 1980) for a product-form network: thinks, drafts and downlinks are delays, the uplink is
     processor sharing, whatever the law of its sizes, and the GPU serves exponential times in order.
@@ -28,7 +40,7 @@ def mean_value_analysis(phones: int, upload_s: float = UPLOAD_S) -> tuple[float,
         stay_s = demand_s * (1 + present)
         requests_per_s = n / (delay_s + stay_s.sum())
         present = requests_per_s * stay_s
-    return SLM_S + DOWNLINK_S + stay_s.sum() / TOKENS, TOKENS * requests_per_s
+    return requests_per_s, stay_s
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def test_the_parts_of_the_page_can_be_linked_and_are_closed(text, page):
 
 def test_each_station_stands_beside_its_bound(page, tables):
     """The uplink is in use 20 % of the time for X tokens a second. How large batches may be isn't known: no GPUs."""
-    rows = [row for row in page.rows if len(row) > 1 and row[1] in ("uplink", "GPUs", "phones")]
+    rows = [row for row in page.rows if len(row) == 8 and row[1] in ("uplink", "GPUs", "phones")]
     assert [row[1] for row in rows] == ["uplink", "phones"] * 3
     assert [row[0].removesuffix("\u2009†") for row in rows[::2]] == list(POLICIES)
     rate = tables.summary.set_index(["policy", "metric"])["mean"]["hlm", "token_throughput"]
@@ -160,6 +160,15 @@ def test_the_legs_of_slow_tokens_add_up_to_their_delay(tables, page):
     assert budget[list(LEGS)].sum(axis=1).to_numpy() == pytest.approx(budget["delay_s"].to_numpy())
     rows = [row for row in page.rows if len(row) == 9 and row[1] in ("all tokens", "p50", "p95", "p99")]
     assert [float(row[2]) for row in rows] == pytest.approx(1e3 * budget["delay_s"].to_numpy(), abs=0.06)
+
+
+def test_the_queues_of_the_page_are_those_of_the_table(tables, page):
+    queues = tables.queues()
+    rows = [row for row in page.rows if len(row) == 11 and row[1] in ("uplink", "GPUs")]
+    assert [row[1] for row in rows] == queues["station"].tolist() == ["uplink", "GPUs"] * 2, "the SLM alone has none"
+    for column, name in ((7, "seen.mean"), (9, "present.mean")):
+        assert [float(row[column].partition("±")[0]) for row in rows] == pytest.approx(queues[name].tolist(), abs=0.006)
+    assert [float(row[10]) for row in rows] == queues["present.p95"].tolist()
 
 
 def test_every_metric_is_in_the_full_table(page):

@@ -243,7 +243,16 @@ def written(results, folder):
 @pytest.mark.usefixtures("rendered")
 def test_each_figure_has_its_png_its_pdf_and_its_data(single, tmp_path):
     figures = written(single, tmp_path)
-    assert list(figures) == ["throughput", "legs", "token_time", "ttft", "queues", "batches", "frontier"]
+    assert list(figures) == [
+        "throughput",
+        "legs",
+        "token_time",
+        "ttft",
+        "queues",
+        "queue_lengths",
+        "batches",
+        "frontier",
+    ]
     for name, figure in figures.items():
         assert figure.png.read_bytes().startswith(b"\x89PNG")
         assert figure.png.with_suffix(".pdf").read_bytes().startswith(b"%PDF")

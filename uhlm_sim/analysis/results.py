@@ -13,6 +13,7 @@ from uhlm_sim.analysis.figures.catalogue import Plots, write_figures
 from uhlm_sim.analysis.measures.budget import delay_budget
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 from uhlm_sim.analysis.measures.quantiles import with_pooled_quantiles
+from uhlm_sim.analysis.measures.queues import queue_lengths, queues
 from uhlm_sim.analysis.report.notebook import results_html
 from uhlm_sim.analysis.report.page import write_report
 from uhlm_sim.analysis.run import ESTIMATE, Run
@@ -86,6 +87,20 @@ class Results(Run):
         See `measures.budget.delay_budget`.
         """
         return delay_budget(self)
+
+    def queues(self) -> pd.DataFrame:
+        """Return what jobs wait at each station, how many they meet there, and how many are there over time.
+
+        See `measures.queues.queues`.
+        """
+        return queues(self)
+
+    def queue_lengths(self) -> pd.DataFrame:
+        """Return the distribution of the number at each station, over time and as arrivals see it.
+
+        See `measures.queues.queue_lengths`.
+        """
+        return queue_lengths(self)
 
     def _values(self, policy: str, metric: str) -> NDArray[np.float64]:
         """Return one policy's values of a metric: a row for each point, a column for each replication."""

@@ -22,6 +22,7 @@ from uhlm_sim.analysis.figures import (
     legs,
     legs_over,
     over,
+    queue_lengths,
     queues,
     ratio_map,
     style,
@@ -65,6 +66,7 @@ FIGURES = {  # in the report's order
     "token_time": RunFigure(token_time.drawing, (POINT, MIDDLE)),
     "ttft": RunFigure(ttft.drawing, (POINT, MIDDLE)),
     "queues": RunFigure(queues.drawing, (POINT, MIDDLE)),
+    "queue_lengths": RunFigure(queue_lengths.drawing, (POINT, MIDDLE)),
     "batches": RunFigure(batches.drawing, (POINT,)),
     "frontier": RunFigure(frontier.drawing, (POINT, MIDDLE)),
 }

@@ -12,8 +12,8 @@ from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.style import PAGE_IN, Look, legend_below, line_widths, looks, new_figure, policies_of
 from uhlm_sim.analysis.figures.wording import Drawing, View
 from uhlm_sim.analysis.measures.intervals import student_t
+from uhlm_sim.analysis.measures.queues import visits
 from uhlm_sim.errors import InputError
-from uhlm_sim.tables import LEGS
 
 Floats = NDArray[np.float64]
 
@@ -32,20 +32,13 @@ def queue_table(rounds: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.D
     policy, names = pd.factorize(sent["policy"])
     replication, numbers = pd.factorize(sent["replication"])
     run = policy * len(numbers) + replication
-    column = {name: sent[name].to_numpy(dtype=np.float64) for name in ("started_s", "payload_bits", *LEGS)}
-    ready_s = column["started_s"] + column["device_s"]
-    arrived_s = ready_s + column["uplink_wait_s"] + column["airtime_s"]
-    verified_s = arrived_s + column["bs_wait_s"] + column["verify_s"]
-    uploads = column["payload_bits"] > 0
-    spans = {
-        "uplink": (run[uploads], ready_s[uploads], arrived_s[uploads]),
-        "base_station": (run, arrived_s, verified_s),
-    }
+    spans = dict(zip(STATIONS, visits(sent).values(), strict=False))
     edges_s = np.linspace(0.0, duration_s, bins + 1)
     parts = []
-    for station, (which, since_s, until_s) in spans.items():
+    for station, (there, since_s, until_s) in spans.items():
         shape = (len(names), len(numbers), bins)
-        present = (_begun(which, since_s, shape, edges_s) - _begun(which, until_s, shape, edges_s)).swapaxes(1, 2)
+        begun, ended = (_begun(run[there], at_s[there], shape, edges_s) for at_s in (since_s, until_s))
+        present = (begun - ended).swapaxes(1, 2)
         mean, low, high, _ = student_t(present)
         for i, name in enumerate(names):
             if mean[i].any():

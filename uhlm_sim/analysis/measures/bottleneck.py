@@ -170,16 +170,11 @@ def _estimate(name: str, estimate: Sequence[Any]) -> dict[str, float]:
 
 
 def _answering(requests: pd.DataFrame, warmup_s: float, duration_s: float) -> pd.DataFrame:
-    """Return by simulation the mean number of phones that answer in the window, and a finished answer's tokens.
-
-    A phone answers one request at a time, in order: it begins one when that is there and the one before is finished.
-    """
+    """Return by simulation the mean number of phones that answer in the window, and a finished answer's tokens."""
     keys = ["point", "policy", "replication"]
     one = requests.sort_values([*keys, "device", "request"])
-    before = one.groupby([*keys, "device"], observed=True, sort=False)["finished_s"].shift()
-    begun_s = one["arrived_s"].where(one["request"] == 0, np.maximum(one["arrived_s"], before))
     until_s = one["finished_s"].fillna(duration_s).clip(warmup_s, duration_s)
-    held_s = (until_s - begun_s.clip(warmup_s, duration_s)).fillna(0.0)
+    held_s = (until_s - begun_s(one).clip(warmup_s, duration_s)).fillna(0.0)
     tokens = one["tokens"].where(one["finished_s"].notna())
     by_simulation = one.assign(held_s=held_s, tokens=tokens).groupby(keys, observed=True)
     return pd.DataFrame(
@@ -188,3 +183,13 @@ def _answering(requests: pd.DataFrame, warmup_s: float, duration_s: float) -> pd
             "tokens_per_answer": by_simulation["tokens"].mean(),
         }
     )
+
+
+def begun_s(requests: pd.DataFrame) -> pd.Series:
+    """Return when phones began each request, null if they haven't; `requests` in order by simulation and device.
+
+    A phone answers one request at a time: it begins one when that is there and the one before is finished.
+    """
+    before = requests.groupby(["point", "policy", "replication", "device"], observed=True, sort=False)["finished_s"]
+    free_s = np.maximum(requests["arrived_s"], before.shift())
+    return requests["arrived_s"].where(requests["request"] == 0, free_s)

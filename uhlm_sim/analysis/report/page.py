@@ -23,6 +23,7 @@ from uhlm_sim.analysis.measures.budget import ALL, delay_budget
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import METRICS
+from uhlm_sim.analysis.measures.queues import MEASURES, queues
 from uhlm_sim.analysis.report.headline import ANSWERS, GLANCE, HEADLINE, OVER_SWEEP, Column, cell
 from uhlm_sim.analysis.report.points import (
     Points,
@@ -61,6 +62,7 @@ PARTS = {  # anchor -> title, those that every page has and those that some have
     "result": "Result",
     "stability": "Did the cell keep up?",
     "bottleneck-table": "What limits the cell?",
+    "queue-table": "How long are the queues?",
     "figures": "More figures",
     "assumptions": "Assumptions",
     "scenario": "The scenario as run",
@@ -99,7 +101,13 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     bottlenecks = bottleneck_table(tables) if len(points) <= UNFOLDED else pd.DataFrame()
     stations = _stations(points, bottlenecks) if len(bottlenecks) else []
     references = tables.provenance.get("references", [])
-    present = {"bottleneck-table": bool(stations), "figures": len(figures) > 1, "references": bool(references)}
+    waiting = _queues(queues(tables)) if len(points) == 1 else []
+    present = {
+        "bottleneck-table": bool(stations),
+        "queue-table": bool(waiting),
+        "figures": len(figures) > 1,
+        "references": bool(references),
+    }
     present |= {"points": len(points) > 1, "metrics": len(points) == 1}
     text = template.render(
         scenario=tables.scenario,
@@ -140,6 +148,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         stations=stations,
         legs=[LEG_COLOURS[leg][0] for leg in LEGS],
         budget=_budget(delay_budget(tables)) if len(points) == 1 else [],
+        queues=waiting,
         glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
         parts=[(name, title) for name, title in PARTS.items() if present.get(name, True)],
         is_open=is_open,
@@ -221,6 +230,20 @@ def _budget(table: pd.DataFrame) -> list[tuple[str, str, list[str], bool]]:
     for row in table.to_dict("records"):
         cells = [f"{1e3 * row[name]:.1f}" for name in ("delay_s", *LEGS)]
         rows.append((row["policy"], row["tokens_at"], cells, row["tokens_at"] == ALL))
+    return rows
+
+
+def _queues(table: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Lay `queues` of one point out: policy, station, and cells of (text, interval)."""
+    rows = []
+    for row in table.to_dict("records"):
+        most = [(f"{row[name]:.0f}" if math.isfinite(row[name]) else "–", "") for name in ("seen.p95", "present.p95")]
+        shown = [
+            number(row[name], row[f"{name}_low"], row[f"{name}_high"], factor)
+            for factor, names in ((100.0, MEASURES[:1]), (1e3, MEASURES[1:-2]), (1.0, MEASURES[-2:]))
+            for name in names
+        ]
+        rows.append((row["policy"], row["station"], [*shown[:-1], most[0], shown[-1], most[1]]))
     return rows
 
 
