@@ -32,6 +32,7 @@ from uhlm_sim.analysis.figures import (
     winner_map,
 )
 from uhlm_sim.analysis.figures.axes import swept_keys
+from uhlm_sim.analysis.figures.marks import is_marked
 from uhlm_sim.analysis.figures.wording import ASKED, MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import Run
@@ -110,7 +111,10 @@ class Plots:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A drawn figure: where its PNG lies (its PDF beside it) and its data, its title, what is seen and how counted."""
+    """A drawn figure: where its PNG lies (its PDF beside it) and its data, its title, what is seen and how counted.
+
+    The first of a report has its `svg` too, if its artists are marked (`marks.mark`).
+    """
 
     name: str
     title: str
@@ -118,6 +122,7 @@ class ReportFigure:
     png: Path
     data: Path
     width_in: float
+    svg: str = ""
 
     @property
     def narrow(self) -> bool:
@@ -154,5 +159,6 @@ def write_figures(run: Run, folder: Path | str) -> list[ReportFigure]:
         data = folder / f"{drawing.name}.csv"
         write_table(drawing.table, data, run.source)
         width_in = float(drawing.figure.get_figwidth())
-        written.append(ReportFigure(drawing.name, drawing.title, drawing.caption, png, data, width_in))
+        svg = style.svg(drawing.figure) if not written and is_marked(drawing.figure) else ""
+        written.append(ReportFigure(drawing.name, drawing.title, drawing.caption, png, data, width_in, svg))
     return written

@@ -13,6 +13,7 @@ from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import is_threshold, varied
+from uhlm_sim.analysis.figures.marks import Point, Value, mark
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
 from uhlm_sim.analysis.figures.style import INK, QUIET, Look, looks, new_panels
 from uhlm_sim.analysis.figures.wording import ASKED, Drawing, View
@@ -111,12 +112,17 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         ax.plot(course["speed"], course["mean"], color=QUIET, linestyle=line, linewidth=1.0, zorder=1)
     for row in rows.to_dict("records"):
         colour = styles[str(row["policy"])].colour
-        ax.hlines(row["mean"], row["speed_low"], row["speed_high"], color=colour, linewidth=0.7, zorder=2)
-        ax.vlines(row["speed"], row["ci95_low"], row["ci95_high"], color=colour, linewidth=0.7, zorder=2)
+        lines = (
+            ax.hlines(row["mean"], row["speed_low"], row["speed_high"], color=colour, linewidth=0.7, zorder=2),
+            ax.vlines(row["speed"], row["ci95_low"], row["ci95_high"], color=colour, linewidth=0.7, zorder=2),
+        )
         face = "white" if row["kind"] == "rand-hlm" else colour
         size = 6.5 if row["kind"] in ENDS else 4.2  # an end is seen under a rule that has come to it
         at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
-        ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
+        point = ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
+        values = [Value(SPEED, *(row[name] for name in _SPEEDS)), Value(metric, *(row[name] for name in _COSTS))]
+        setting = f"setting {row['setting']}" if row["setting"] else ""
+        mark([*point, *lines], str(row["policy"]), [Point(setting, values)])
     rungs = rows[rows["kind"].str.startswith(U_HLM)]
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
