@@ -44,8 +44,8 @@ def draw_bars(ax: Axes, summary: pd.DataFrame, metrics: Sequence[str], styles: M
                 end = np.fmax(mean, high)
                 furthest = max(furthest, end)
                 text = f"{mean:.1f}" if mean < 100 else f"{mean:.0f}"
-                offset = {"xytext": (3, 0), "textcoords": "offset points"}
-                artists.append(ax.annotate(text, (end, where), va="center", fontsize=6, **offset))
+                label = ax.annotate(text, (end, where), (3, 0), textcoords="offset points", va="center", fontsize=6)
+                artists.append(label)
             mark(artists, policy, [Point("", [Value(metric, mean, low, high)])])
     ax.set_xlim(0, 1.13 * furthest or 1)
     set_rows(ax, policies)

@@ -153,7 +153,7 @@ def write_figures(run: Run, folder: Path | str) -> list[ReportFigure]:
     others are drawn for its middle point.
     """
     folder = Path(folder)
-    written = []
+    written: list[ReportFigure] = []
     for drawing in drawings(run):
         png = style.save(drawing.figure, folder, drawing.name, run.source)
         data = folder / f"{drawing.name}.csv"

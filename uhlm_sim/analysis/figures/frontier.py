@@ -121,8 +121,9 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
         point = ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
         values = [Value(SPEED, *(row[name] for name in _SPEEDS)), Value(metric, *(row[name] for name in _COSTS))]
-        setting = f"setting {row['setting']}" if row["setting"] else ""
-        mark([*point, *lines], str(row["policy"]), [Point(setting, values)])
+        policy, setting = str(row["policy"]), str(row["setting"])
+        mark(lines, policy)
+        mark(point, policy, [Point("" if setting in policy else f"setting {setting}", values)])
     rungs = rows[rows["kind"].str.startswith(U_HLM)]
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))

@@ -16,8 +16,8 @@ REACH = "4"  # points: how near the pointer must come to a point of a line
 def inline(svg: str, title: str, first: str) -> Markup:
     """Return a figure's SVG as an element for HTML, with a group of class `mark` for each marked artist.
 
-    A bar has a `title`; so has each point of a line, in a circle that is easier to hit. Browsers show it on hover and
-    screen readers read it, once for a bar with its interval and its label. Ids are left only where they are referred to.
+    A bar has a `title`; so has each point of a line, in a circle that is easier to hit. Browsers show it on hover.
+    Screen readers read it, once for a bar with its interval and its label. Only ids that are referred to are left.
     """
     root = ElementTree.fromstring(svg)
     kept = root.findall(".//{*}defs/*[@id]")
@@ -28,8 +28,7 @@ def inline(svg: str, title: str, first: str) -> Markup:
             element.set(name.rpartition("}")[2], element.attrib.pop(name))
         gid = element.attrib.get("id", "") if element in kept else element.attrib.pop("id", "")
         if gid.startswith("["):
-            _name(element, gid, first, is_new=gid not in seen)
-            seen.add(gid)
+            _name(element, gid, first, seen)
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag in ("metadata", "style")]:
             parent.remove(child)  # rules of a style element would hold for the whole page
@@ -57,25 +56,26 @@ def _value(value: Value, first: str) -> str:
     return f"{metric} {text}{f' {unit}' if unit != '1' else ''}"
 
 
-def _name(group: ElementTree.Element, gid: str, first: str, *, is_new: bool) -> None:
-    """Give a marked group its policy and its titles."""
+def _name(group: ElementTree.Element, gid: str, first: str, seen: set[str]) -> None:
+    """Give a marked group its policy and its titles; those that were `seen` before aren't read again."""
     policy, points = json.loads(gid)
     group.attrib |= {"class": "mark", "data-policy": policy}
     titles = [words(policy, Point(*point), first) for point in points]
     places = [(parent, child) for parent in group.iter() for child in parent if child.tag.endswith("use")]
-    if len(places) == len(titles) and places:
+    if places and len(places) == len(titles):
         for (parent, place), text in zip(places, titles, strict=True):
-            where = {"cx": place.get("x", ""), "cy": place.get("y", ""), "r": REACH, "class": "point"}
-            _entitle(ElementTree.SubElement(parent, "circle", where), text, is_new=is_new)
+            where = {"cx": place.get("x", ""), "cy": place.get("y", ""), "r": REACH}
+            _entitle(ElementTree.SubElement(parent, "circle", where), text, seen)
     elif len(titles) == 1:
-        _entitle(group, titles[0], is_new=is_new)
-    else:
-        _entitle(group, policy, is_new=False)
+        _entitle(group, titles[0], seen)
+    else:  # a band, or a line of which an axis shows only some points
+        _entitle(group, policy, {policy})
 
 
-def _entitle(element: ElementTree.Element, text: str, *, is_new: bool) -> None:
+def _entitle(element: ElementTree.Element, text: str, seen: set[str]) -> None:
     title = ElementTree.Element("title")
     title.text = text
     element.insert(0, title)
-    if is_new:
+    if text not in seen:
         element.set("role", "img")
+    seen.add(text)

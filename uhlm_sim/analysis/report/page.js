@@ -1,7 +1,7 @@
 // What the page can do where scripts run: sort tables, hide policies and metrics, read the first figure by keyboard.
 // It loads nothing and keeps nothing; without it the page reads the same.
-"use strict";
 (() => {
+"use strict";
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
 function make(tag, properties, ...children) {
@@ -22,20 +22,18 @@ function compare(a, b) {
   return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
 }
 
-const columnsOf = (table) => all("thead th:not(.group)", table); // those of groups stand above several
-
-// A header's first click sorts upwards, the second downwards, the third goes back to the first order; nulls come last.
+const columnsOf = (table) => all("thead th:not(.group)", table); // a group stands above several
+// The first click on a header sorts upwards, the second downwards, the third restores the first order; nulls are last.
 const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 for (const table of all("table.sortable")) {
   const body = table.tBodies[0], rows = [...body.rows], heads = columnsOf(table);
   heads.forEach((head, column) => {
     const button = make("button", { type: "button" }, ...head.childNodes);
     head.append(button);
-    head.ariaSort = "none";
+    head.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
-      const order = NEXT[head.ariaSort], sign = order === "ascending" ? 1 : -1;
-      for (const other of heads) other.ariaSort = "none";
-      head.ariaSort = order;
+      const order = NEXT[head.getAttribute("aria-sort")], sign = order === "ascending" ? 1 : -1;
+      for (const other of heads) other.setAttribute("aria-sort", other === head ? order : "none");
       const keyed = rows.map((row) => [valueOf(row.cells[column]), row]);
       if (order !== "none") {
         keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * compare(a, b)));
@@ -45,76 +43,57 @@ for (const table of all("table.sortable")) {
   });
 }
 
-// Return a row of checkboxes, all on; `show` is called with a name and whether it is on.
-function choices(legend, names, show) {
-  const boxes = names.map((name) => {
+// Make a row of checkboxes, all on: each shows and hides the elements that a map has under its name.
+function choices(legend, elements) {
+  const labels = [...elements].map(([name, some]) => {
     const box = make("input", { type: "checkbox", checked: true, autocomplete: "off" });
-    box.addEventListener("change", () => show(name, box.checked));
+    box.addEventListener("change", () => some.forEach((element) => element.classList.toggle("off", !box.checked)));
     return make("label", {}, box, ` ${name}`);
   });
-  return make("fieldset", { className: "choices" }, make("legend", {}, legend), ...boxes);
+  return elements.size > 1 ? make("fieldset", { className: "choices" }, make("legend", {}, legend), ...labels) : "";
 }
 
-const setShown = (element, on) => element?.classList.toggle("off", !on);
-const distinct = (elements, name) => [...new Set(elements.map(name))];
-const partOf = (element) => element.closest("details.part").querySelector("span[id]");
+const put = (map, name, some) => map.set(name, (map.get(name) ?? []).concat(some));
+const startOf = (element) => element?.closest("details.part").querySelector("span[id]");
+const policies = new Map(), groups = new Map(), families = new Map();
+for (const row of all("tr[data-policy]")) put(policies, row.dataset.policy, row);
+for (const head of all("th[data-policy]")) { // a column of a table whose rows aren't policies; some rows are one cell
+  put(policies, head.dataset.policy, [...head.closest("table").rows].flatMap((row) => row.cells[head.cellIndex] ?? []));
+}
+for (const mark of all(".mark")) if (policies.has(mark.dataset.policy)) put(policies, mark.dataset.policy, mark);
+document.querySelector("#answers ~ .scroll, #answers ~ figure")?.before(choices("Policies shown", policies));
 
-const owned = all("[data-policy]");
-const policies = distinct(owned.filter((e) => e.matches("tr, th")), (e) => e.dataset.policy);
-const start = document.querySelector("#answers ~ .scroll, #answers ~ figure");
-if (policies.length > 1) {
-  start?.before(choices("Policies shown", policies, (policy, on) => {
-    for (const element of owned.filter((e) => e.dataset.policy === policy)) {
-      const column = element.matches("th") && element.cellIndex; // a header's whole column, else a row or a mark
-      if (column) for (const row of element.closest("table").rows) setShown(row.cells[column], on);
-      else setShown(element, on);
-    }
-  }));
+for (const table of all("table.wide:has(th.group)")) {
+  const heads = columnsOf(table), rows = [heads, ...[...table.tBodies[0].rows].map((row) => [...row.cells])];
+  let end = heads.length; // backwards: the columns that no group is above are the first
+  for (const group of all("th.group", table).reverse()) {
+    put(groups, group.textContent, [group, ...rows.flatMap((cells) => cells.slice(end - group.colSpan, end))]);
+    end -= group.colSpan;
+  }
 }
+startOf(document.querySelector("th.group"))?.after(choices("Columns shown", new Map([...groups].reverse())));
 
-const groups = all("th.group");
-if (groups.length) {
-  partOf(groups[0]).after(choices("Columns shown", distinct(groups, (e) => e.textContent), (title, on) => {
-    for (const group of groups.filter((e) => e.textContent === title)) {
-      setShown(group, on);
-      const table = group.closest("table"), heads = columnsOf(table), before = all("th.group", table);
-      const width = (some) => some.reduce((sum, e) => sum + e.colSpan, 0);
-      const first = heads.length - width(before.slice(before.indexOf(group)));
-      for (const cells of [heads, ...[...table.tBodies[0].rows].map((row) => [...row.cells])]) {
-        for (const cell of cells.slice(first, first + group.colSpan)) setShown(cell, on);
-      }
-    }
-  }));
+let family;
+for (const row of all(".full tbody tr")) {
+  if (row.matches(".family")) family = row.textContent.trim();
+  put(families, family, row);
 }
-const families = all("tr.family");
-if (families.length) {
-  partOf(families[0]).after(choices("Metrics shown", distinct(families, (e) => e.textContent.trim()), (title, on) => {
-    for (const family of families.filter((e) => e.textContent.trim() === title)) {
-      setShown(family, on);
-      for (let row = family.nextElementSibling; row && !families.includes(row); row = row.nextElementSibling) {
-        setShown(row, on);
-      }
-    }
-  }));
-}
+startOf(document.querySelector(".full"))?.after(choices("Metrics shown", families));
 
 const figure = document.querySelector("figure svg");
 if (figure) {
-  const hint = "Point at a mark to read its value here, or reach the figure with Tab and go through it with the arrow keys.";
-  const line = make("p", { className: "readout", ariaHidden: "true" }, hint);
-  figure.parentNode.after(line);
-  const read = (event) => {
-    line.textContent = event.target.closest(":is(g, circle):has(> title)")?.querySelector("title").textContent ?? hint;
-  };
-  for (const happens of ["mouseover", "focusin"]) figure.addEventListener(happens, read);
-  const marks = all("[role=img]", figure);
-  figure.setAttribute("tabindex", "0");
-  for (const mark of marks) mark.setAttribute("tabindex", "-1");
+  const hint = "Point at a mark to read its value here, or reach the figure with Tab and its marks with arrow keys.";
+  const line = make("p", { className: "readout" }, hint), marks = all("[role=img]", figure);
+  figure.closest(".scroll").after(line);
+  for (const element of [figure, ...marks]) element.setAttribute("tabindex", element === figure ? "0" : "-1");
+  for (const happening of ["mouseover", "focusin"]) figure.addEventListener(happening, (event) => {
+    line.textContent = event.target.closest(":has(> title)")?.querySelector("title").textContent ?? hint;
+  });
   figure.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const shown = marks.filter((mark) => !mark.closest(".off")), at = shown.indexOf(document.activeElement);
     if (!step) return;
     event.preventDefault();
-    const shown = marks.filter((mark) => !mark.closest(".off")), at = shown.indexOf(document.activeElement);
     shown.at(at < 0 ? (step > 0 ? 0 : -1) : (at + step) % shown.length)?.focus();
   });
 }

@@ -83,7 +83,8 @@ UNFOLDED = 60  # points of a sweep whose every metric still fits into a page tha
 def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> None:
     """Write the report: one HTML file with its figures inside, nothing loaded; same tables, same bytes.
 
-    Its script adds controls, and what is read doesn't need it. Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.
+    Its script only adds controls: without it all is shown. Beside each figure stand links to its files, relative to
+    the report; they work where the folder is kept whole.
     """
     path = Path(path)
     start_s, end_s = tables.window_words
