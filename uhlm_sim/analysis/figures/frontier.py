@@ -129,12 +129,14 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
     labelled: list[tuple[float, float]] = []
     # Backwards: a label stands where the next rung may be.
-    for setting, speed, mean in rungs[["setting", "speed", "mean"]].iloc[::-1].itertuples(index=False, name=None):
+    columns = ["policy", "setting", "speed", "mean"]
+    for policy, setting, speed, mean in rungs[columns].iloc[::-1].itertuples(index=False, name=None):
         if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled):
             labelled.append((speed, mean))
             halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
             text = ax.annotate(setting, labelled[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
             text.set(color=INK, path_effects=halo, zorder=2.5)
+            mark([text], str(policy))
     if metric in ("distribution_error", "rejection_risk"):
         ax.set_ylim(bottom=-0.09 * max(rows[["mean", "ci95_high"]].max().max(), 1e-9))  # one replication: no interval
     ax.margins(x=0.1, y=0.1)

@@ -1,6 +1,6 @@
-"""Marks: which policy an artist belongs to and which values it shows, written at it for who puts the figure on a page.
+"""Marks: an artist carries its policy and the values that it shows, for a page that names and hides it.
 
-They are an SVG's ids, as JSON; PNG and PDF don't have them.
+An SVG has them as ids, in JSON; PNG and PDF don't.
 """
 
 import json
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 def mark(artists: Iterable[Artist], policy: str, points: Sequence[Point] = ()) -> None:
-    """Write at artists whose they are and what they show: a line one point for each of its own, in their order."""
+    """Give artists a policy and the points that they show: a line's in the order in which it goes through them."""
     # With the digits of summary.csv: a run in memory and its folder give the same bytes.
     shown = [(at, [(v.metric, *(float(f"{x:.9g}") for x in v[1:])) for v in values]) for at, values in points]
     for artist in artists:
