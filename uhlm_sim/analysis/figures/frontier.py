@@ -109,7 +109,9 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         if rungs.empty:
             continue
         course = pd.concat([rungs, ends]).sort_values("skip_rate", kind="stable")
-        ax.plot(course["speed"], course["mean"], color=QUIET, linestyle=line, linewidth=1.0, zorder=1)
+        rule = ax.plot(course["speed"], course["mean"], color=QUIET, linestyle=line, linewidth=1.0, zorder=1)
+        if rungs["policy"].nunique() == 1:
+            mark(rule, str(rungs["policy"].iloc[0]))
     for row in rows.to_dict("records"):
         colour = styles[str(row["policy"])].colour
         lines = (
