@@ -54,10 +54,10 @@ RENDER = Figure.savefig
 
 
 def save_blank(_figure: Figure, file: Path | str | IO[bytes], *, format: str = "", **_how: Any) -> None:
-    """Save a picture of one pixel, or a PDF that says so, in place of a figure."""
+    """Save a picture of one pixel, or an empty PDF or SVG, in place of a figure."""
     is_path = isinstance(file, Path | str)
     kind = format or (Path(file).suffix[1:] if is_path else "png")  # type: ignore[arg-type]
-    blank = base64.b64decode(BLANK_PNG) if kind == "png" else b"%PDF-1.4"
+    blank = {"png": base64.b64decode(BLANK_PNG), "svg": b"<svg/>"}.get(kind, b"%PDF-1.4")
     Path(file).write_bytes(blank) if is_path else file.write(blank)  # type: ignore[arg-type, union-attr]
 
 

@@ -50,7 +50,8 @@ def test_bars_are_as_long_as_the_means_and_lines_as_the_intervals():
     ax = axes()
     bars.draw_metric(ax, summary({"token_throughput": [100, 150, 180]}), "token_throughput", looks(POLICIES))
     assert [bar.get_width() for bar in ax.patches] == [100, 150, 180]
-    assert [list(line[:, 0]) for line in ax.collections[-1].get_segments()] == [[99, 101], [149, 151], [179, 181]]
+    intervals = [list(line[:, 0]) for lines in ax.collections for line in lines.get_segments()]
+    assert intervals == [ends for ends in ([99, 101], [149, 151], [179, 181]) for _ in range(2)], "white behind black"
     assert [label.get_text() for label in ax.get_yticklabels()] == POLICIES
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first policy is on top"
     assert ax.get_xlabel() == "tokens/s"

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from uhlm_sim.analysis.figures.marks import Point, Value, mark
 from uhlm_sim.analysis.figures.style import INK, PAGE_IN, Look, new_figure, policies_of
 
 Floats = NDArray[np.float64]
@@ -29,17 +31,22 @@ def draw_bars(ax: Axes, summary: pd.DataFrame, metrics: Sequence[str], styles: M
     furthest = 0.0
     for j, metric in enumerate(metrics):
         rows = summary[summary["metric"] == metric].set_index("policy").reindex(policies)
+        estimates = rows[["mean", "ci95_low", "ci95_high"]].astype(np.float64)
         y = np.arange(len(policies)) + (j - (len(metrics) - 1) / 2) * height
-        mean, low, high = (rows[name].to_numpy(dtype=np.float64) for name in ("mean", "ci95_low", "ci95_high"))
-        colours = [styles[name].colour for name in policies]
-        ax.barh(y, mean, height=0.92 * height, color=colours, alpha=SHADES[j], linewidth=0)
-        ax.hlines(y, low, high, color="white", linewidth=2.2)
-        ax.hlines(y, low, high, color=INK, linewidth=0.9)
-        for where, value, end in zip(y, mean, np.fmax(mean, high), strict=True):
-            if np.isfinite(value):
+        for where, (policy, mean, low, high) in zip(y, estimates.itertuples(name=None), strict=True):
+            colour = styles[policy].colour
+            artists: list[Artist] = [
+                *ax.barh(where, mean, height=0.92 * height, color=colour, alpha=SHADES[j], linewidth=0),
+                ax.hlines([where], [low], [high], color="white", linewidth=2.2),
+                ax.hlines([where], [low], [high], color=INK, linewidth=0.9),
+            ]
+            if np.isfinite(mean):
+                end = np.fmax(mean, high)
                 furthest = max(furthest, end)
-                text = f"{value:.1f}" if value < 100 else f"{value:.0f}"
-                ax.annotate(text, (end, where), (3, 0), textcoords="offset points", va="center", fontsize=6)
+                text = f"{mean:.1f}" if mean < 100 else f"{mean:.0f}"
+                label = ax.annotate(text, (end, where), (3, 0), textcoords="offset points", va="center", fontsize=6)
+                artists.append(label)
+            mark(artists, policy, [Point("", [Value(metric, mean, low, high)])])
     ax.set_xlim(0, 1.13 * furthest or 1)
     set_rows(ax, policies)
 

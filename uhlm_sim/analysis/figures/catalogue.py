@@ -33,6 +33,7 @@ from uhlm_sim.analysis.figures import (
     winner_map,
 )
 from uhlm_sim.analysis.figures.axes import swept_keys
+from uhlm_sim.analysis.figures.marks import is_marked
 from uhlm_sim.analysis.figures.wording import ASKED, MAP, MIDDLE, OVER, PART, POINT, Drawing, View, views
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import Run
@@ -112,7 +113,10 @@ class Plots:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A drawn figure: where its PNG lies (its PDF beside it) and its data, its title, what is seen and how counted."""
+    """A drawn figure: where its PNG lies (its PDF beside it) and its data, its title, what is seen and how counted.
+
+    The first of a report has its `svg` too, if its artists are marked (`marks.mark`).
+    """
 
     name: str
     title: str
@@ -120,6 +124,7 @@ class ReportFigure:
     png: Path
     data: Path
     width_in: float
+    svg: str = ""
 
     @property
     def narrow(self) -> bool:
@@ -150,11 +155,12 @@ def write_figures(run: Run, folder: Path | str) -> list[ReportFigure]:
     others are drawn for its middle point.
     """
     folder = Path(folder)
-    written = []
+    written: list[ReportFigure] = []
     for drawing in drawings(run):
         png = style.save(drawing.figure, folder, drawing.name, run.source)
         data = folder / f"{drawing.name}.csv"
         write_table(drawing.table, data, run.source)
         width_in = float(drawing.figure.get_figwidth())
-        written.append(ReportFigure(drawing.name, drawing.title, drawing.caption, png, data, width_in))
+        svg = style.svg(drawing.figure) if not written and is_marked(drawing.figure) else ""
+        written.append(ReportFigure(drawing.name, drawing.title, drawing.caption, png, data, width_in, svg))
     return written

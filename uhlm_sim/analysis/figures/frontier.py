@@ -13,6 +13,7 @@ from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.figures import wording
 from uhlm_sim.analysis.figures.axes import is_threshold, varied
+from uhlm_sim.analysis.figures.marks import Point, Value, mark
 from uhlm_sim.analysis.figures.over_sweep import joined, joined_policies
 from uhlm_sim.analysis.figures.style import INK, QUIET, Look, looks, new_panels
 from uhlm_sim.analysis.figures.wording import ASKED, Drawing, View
@@ -108,26 +109,36 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         if rungs.empty:
             continue
         course = pd.concat([rungs, ends]).sort_values("skip_rate", kind="stable")
-        ax.plot(course["speed"], course["mean"], color=QUIET, linestyle=line, linewidth=1.0, zorder=1)
+        rule = ax.plot(course["speed"], course["mean"], color=QUIET, linestyle=line, linewidth=1.0, zorder=1)
+        if rungs["policy"].nunique() == 1:
+            mark(rule, str(rungs["policy"].iloc[0]))
     for row in rows.to_dict("records"):
         colour = styles[str(row["policy"])].colour
-        ax.hlines(row["mean"], row["speed_low"], row["speed_high"], color=colour, linewidth=0.7, zorder=2)
-        ax.vlines(row["speed"], row["ci95_low"], row["ci95_high"], color=colour, linewidth=0.7, zorder=2)
+        lines = (
+            ax.hlines(row["mean"], row["speed_low"], row["speed_high"], color=colour, linewidth=0.7, zorder=2),
+            ax.vlines(row["speed"], row["ci95_low"], row["ci95_high"], color=colour, linewidth=0.7, zorder=2),
+        )
         face = "white" if row["kind"] == "rand-hlm" else colour
         size = 6.5 if row["kind"] in ENDS else 4.2  # an end is seen under a rule that has come to it
         at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
-        ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
+        point = ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
+        values = [Value(SPEED, *(row[name] for name in _SPEEDS)), Value(metric, *(row[name] for name in _COSTS))]
+        policy, setting = str(row["policy"]), str(row["setting"])
+        mark(lines, policy)
+        mark(point, policy, [Point("" if setting in policy else f"setting {setting}", values)])
     rungs = rows[rows["kind"].str.startswith(U_HLM)]
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
     wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
     labelled: list[tuple[float, float]] = []
     # Backwards: a label stands where the next rung may be.
-    for setting, speed, mean in rungs[["setting", "speed", "mean"]].iloc[::-1].itertuples(index=False, name=None):
+    columns = ["policy", "setting", "speed", "mean"]
+    for policy, setting, speed, mean in rungs[columns].iloc[::-1].itertuples(index=False, name=None):
         if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled):
             labelled.append((speed, mean))
             halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
             text = ax.annotate(setting, labelled[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
             text.set(color=INK, path_effects=halo, zorder=2.5)
+            mark([text], str(policy))
     if metric in ("distribution_error", "rejection_risk"):
         ax.set_ylim(bottom=-0.09 * max(rows[["mean", "ci95_high"]].max().max(), 1e-9))  # one replication: no interval
     ax.margins(x=0.1, y=0.1)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from uhlm_sim.analysis.figures.axes import DECADE, is_numeric, key_words, places, set_swept
+from uhlm_sim.analysis.figures.marks import mark, points_over
 from uhlm_sim.analysis.figures.style import INK, QUIET, Look, legend_below, line_widths, looks, new_panels, policies_of
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.verdicts import verdicts
@@ -119,18 +120,21 @@ def draw_over(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[str, L
             continue
         if not is_numeric(table[x]):
             at = at + 0.6 * (everyone.index(name) - (len(everyone) - 1) / 2) / len(everyone)
-            ax.vlines(at, low, high, color=look.colour, linewidth=0.9)
-            ax.plot(at, mean, "o", color=look.colour, markersize=3.6, label=name)
+            mark([ax.vlines(at, low, high, color=look.colour, linewidth=0.9)], name)
+            line = ax.plot(at, mean, "o", color=look.colour, markersize=3.6, label=name)
         else:
-            ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
-            ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)
+            line = ax.plot(at, mean, color=look.colour, linestyle=look.line, linewidth=width, marker=".", label=name)
+            mark([ax.fill_between(at, low, high, color=look.colour, alpha=0.18, linewidth=0)], name)
+        mark(line, name, points_over(one, x))
         hollow = one["verdict"].isin(PARTIAL).to_numpy() if "verdict" in one else np.zeros(len(one), dtype=bool)
         if hollow.any():
             (points,) = ax.plot(at[hollow], mean[hollow], "o", color=look.colour, markersize=3.4, zorder=2.5)
             points.set_markerfacecolor("white")
+            mark([points], name, points_over(one[hollow], x))
         unsure = without_interval(one).to_numpy()
         if unsure.any():
-            ax.plot(at[unsure], mean[unsure], "x", color=look.colour, markersize=6, zorder=2.6)
+            cross = ax.plot(at[unsure], mean[unsure], "x", color=look.colour, markersize=6, zorder=2.6)
+            mark(cross, name, points_over(one[unsure], x))
     _set_values(ax, rows, metric)
     cut_bands(ax)
     set_swept(ax.xaxis, table.loc[~table["policy"].isin(GUIDES), x])

@@ -39,6 +39,7 @@ ENERGY_COLOURS = (
     ("base station, share of the GPUs", LEG_COLOURS["verify_s"][1]),
 )
 
+FONTS = ["DejaVu Sans", "Verdana"]  # of an SVG: the second, of the same widths, is where the first is not
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -200,9 +201,23 @@ def save(figure: Figure, folder: Path, name: str, source: str = "") -> Path:
     note_source(figure, source)
     folder.mkdir(parents=True, exist_ok=True)
     png = folder / f"{name}.png"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+    with _any_glyph():
         figure.savefig(png, metadata={"Software": None})
         figure.set_layout_engine("none")  # laid out once: the two are alike, and the second is cheaper
         figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     return png
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG without a date, its text as text: same figure, same string."""
+    written = BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "uhlm-sim", "font.sans-serif": FONTS}), _any_glyph():
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return written.getvalue().decode("utf-8")
+
+
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield

@@ -25,6 +25,7 @@ from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import METRICS
 from uhlm_sim.analysis.measures.queues import MEASURES, queues
 from uhlm_sim.analysis.report.headline import ANSWERS, GLANCE, HEADLINE, OVER_SWEEP, Column, cell
+from uhlm_sim.analysis.report.inline_figure import inline
 from uhlm_sim.analysis.report.points import (
     Points,
     alarms,
@@ -82,17 +83,22 @@ UNFOLDED = 60  # points of a sweep whose every metric still fits into a page tha
 
 
 def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> None:
-    """Write the report: one HTML file with its figures inside, no script, nothing loaded; same tables, same bytes.
+    """Write the report: one HTML file with its figures inside, nothing loaded; same tables, same bytes.
 
-    Beside each figure stand links to its files, relative to the report; they work where the folder is kept whole.
+    Its script only adds controls: without it all is shown. Beside each figure stand links to its files, relative to
+    the report; they work where the folder is kept whole.
     """
     path = Path(path)
     start_s, end_s = tables.window_words
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["code"] = _code
-    template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
+    template = environment.get_template("report.html.j2")
     first = tables.policies[0]
     is_open = tables.is_open
     points = Points.of(tables)
@@ -152,7 +158,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
         parts=[(name, title) for name, title in PARTS.items() if present.get(name, True)],
         is_open=is_open,
-        figures=[(f, base64.b64encode(f.png.read_bytes()).decode(), _files(f, path.parent)) for f in figures],
+        figures=[(f, _picture(f, first), _files(f, path.parent)) for f in figures],
         settings=_settings(_with_swept(tables.scenario, tables.sweep)),
         origin=_origin(tables.provenance),
         references=references,
@@ -318,6 +324,11 @@ def _warmup(tables: Run, points: Points, proposed: Mapping[tuple[int, str], tupl
     clauses += [f"finds no steady state (its cut lies past half of the run) under {unsteady}"] if unsteady else []
     no_more = f"would cut no more than the {tables.window_words[0]} s of warm-up"
     return f"MSER-5 {'; it '.join(clauses) if clauses else no_more}."
+
+
+def _picture(figure: ReportFigure, first: str) -> str:
+    """Return a figure for the page: its SVG if it has one, else its PNG in base64."""
+    return inline(figure.svg, figure.title, first) if figure.svg else base64.b64encode(figure.png.read_bytes()).decode()
 
 
 def _files(figure: ReportFigure, folder: Path) -> list[tuple[str, str]]:
