@@ -246,7 +246,7 @@ def test_a_similarity_that_is_known_at_some_points_is_said_to_be_of_these():
         "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.3, "quality_cosine": [np.nan, 0.6, np.nan]},
     }
     sentence = said(results(users(1, 10, 80), policies, noise=0.0), "rand-hlm: ")
-    assert "similarity to the LLM's answers (known only at 10 phones)." in sentence
+    assert "similarity to the LLM's answers at 10 phones." in sentence
     policies["rand-hlm"]["quality_cosine"] = 0.6
     assert "known only" not in said(results(users(1, 10, 80), policies, noise=0.0), "rand-hlm: ")
 
