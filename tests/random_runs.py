@@ -16,7 +16,7 @@ SWEEPS = {
     "uplink.allocator": ["equal-share", "max-rate"],
 }
 KINDS = {
-    **dict.fromkeys(("hlm", "llm", "slm", "rand-hlm"), {}),
+    **{key: {} for key in ("hlm", "llm", "slm", "rand-hlm")},
     **{f"u-hlm({level})": {"threshold": level} for level in (0.2, 0.43, "risk-prone")},
 }
 RATES = ("token_throughput", "token_throughput_per_device", "mean_token_rate")

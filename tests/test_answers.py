@@ -303,7 +303,7 @@ def test_near_and_far_phones_are_compared_in_pairs():
     swept = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(point=1, mean_snr_db=10.0)])
     assert said(results(users(8, 9), {"hlm": {"token_throughput": 50.0}}, requests=swept), "For a token").endswith(
         "the quarter of the phones with the lowest SNR takes this many times as long as the quarter with the highest: "
-        "hlm 3.000 (3.000 to 3.000)."
+        "hlm 3.000 (3.000 to 3.000) at 8 phones."
     )
     classes = {"device_class": [{"name": "slow"}, {"name": "fast"}]}
     of_class = pd.DataFrame(rows).assign(device_class=[("fast", "slow")[row["device"] >= 4] for row in rows])

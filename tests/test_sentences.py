@@ -29,7 +29,8 @@ def says(pattern):
 
 @says(r"More requests arrive than are answered \(OVERLOADED\) under (REST)\.")
 def overloaded(run, where):
-    assert run.is_open and run.under(where) == run.holding(lambda *key: run.words[key] == "OVERLOADED")
+    assert run.is_open
+    assert run.under(where) == run.holding(lambda *key: run.words[key] == "OVERLOADED")
 
 
 @says("Arrivals are open: a cell that keeps up commits .*")
@@ -61,7 +62,8 @@ def fastest(run, text):
     ):
         here = run.where(where)
         leads = sorted(run.ratio(point, policy, RATE, near(run, point)[1]) for point in here)
-        assert agrees(low, "plain", leads[0]) and agrees(high or low, "plain", leads[-1])
+        assert agrees(low, "plain", leads[0])
+        assert agrees(high or low, "plain", leads[-1])
         assert {near(run, point)[1] for point in here} <= ({whose} if whose else set(run.policies))
         leading |= {(point, policy) for point in here}
     alone = {(point, near(run, point)[0]) for point in run.points if len(near(run, point)) > 1}
@@ -81,7 +83,8 @@ def rows_at(run, where, *stations):
     table = run.stations[[key in where for key in zip(run.stations["point"], run.stations["policy"], strict=True)]]
     names = [{"the phones themselves": "phones"}.get(name, name.removeprefix("the ")) for name in stations]
     limiting = table[table["limits"]].groupby(["point", "policy"])["station"].apply(set)
-    assert set(limiting.index) == where and all(names_here == set(names) for names_here in limiting)
+    assert set(limiting.index) == where
+    assert all(names_here == set(names) for names_here in limiting)
     return table[table["station"].isin(names)], table[~table["station"].isin([*names, "phones"])]
 
 
@@ -96,7 +99,8 @@ def limited_by_several(run, _, names, where, loads):
 @says("As arrivals grow, (.+) would be the first to limit (REST): (?:it is|they are) at (REST) of what .* can carry.")
 def would_limit(run, name, where, loads):
     its, _ = rows_at(run, run.under(where), name)
-    assert run.is_open and (its["load"] < 0.95).all()
+    assert run.is_open
+    assert (its["load"] < 0.95).all()
     run.span(loads, its["load"])
 
 
@@ -141,7 +145,8 @@ def kept(run):
 def equals_first(run, policy, first):
     for point in run.points:
         its, others = (run.of(point, name, RATE if run.is_open else CELL) for name in (policy, first))
-        assert np.allclose(its, others, rtol=1e-9) and len(its) > 1
+        assert np.allclose(its, others, rtol=1e-9)
+        assert len(its) > 1
 
 
 @says(
@@ -151,7 +156,8 @@ def equals_first(run, policy, first):
     r"\.(?P<costs> It .*\.)?"
 )
 def against_first(run, policy, does, values, first, places, chance, sides, mean, rate, costs):
-    assert does.startswith("an") == run.is_open and first == run.policies[0]
+    assert does.startswith("an") == run.is_open
+    assert first == run.policies[0]
     ratios = run.all(run.ratio, policy, RATE if run.is_open else CELL)
     run.course(
         f"{values} times {first}'s tokens a second{places}", "times", ratios, f" times {first}'s tokens a second"
@@ -216,7 +222,8 @@ def fastest_threshold(run, first, policy, place, similarity, speed):
         for key in product(run.points, thresholds)
         if run.ratio(*key, "quality_cosine")[1] >= 0.95 - 1e-9
     }
-    assert first == run.policies[0] and fit[point, policy] == np.nanmax(list(fit.values()))
+    assert first == run.policies[0]
+    assert fit[point, policy] == np.nanmax(list(fit.values()))
     assert agrees(similarity, "times", run.ratio(point, policy, "quality_cosine"))
     assert agrees(speed, "times", run.ratio(point, policy, RATE))
 
@@ -229,9 +236,11 @@ def fastest_threshold(run, first, policy, place, similarity, speed):
 def beside_random(run, alike, rates, its, metric, less, random, more, place, where):
     point, name = run.place(place) if place else 0, "rejection_risk" if "risk" in metric else "distribution_error"
     show = "percent" if "risk" in metric else "plain"
-    assert agrees(less, show, run.mean(point, its, name)) and agrees(more, show, run.mean(point, random, name))
+    assert agrees(less, show, run.mean(point, its, name))
+    assert agrees(more, show, run.mean(point, random, name))
     lower = {at for at in run.points if run.mean(at, its, name)[2] < run.mean(at, random, name)[1]}
-    assert point in lower and (run.where(where) if where else {0}) == lower
+    assert point in lower
+    assert (run.where(where) if where else {0}) == lower
     one, other = run.mean(point, its, "skip_rate"), run.mean(point, random, "skip_rate")
     assert bool(alike) == (one[1] <= other[2] + 1e-9 and other[1] <= one[2] + 1e-9)
     shown = (alike or rates).removesuffix(" of the tokens").split(" and ")
@@ -299,7 +308,8 @@ def widest_choice(run, share, text):
         most, least = values[values.mean(axis=1).argmax()], values[values.mean(axis=1).argmin()]
         gaps.append(100 * (most - least).mean() if share else most.mean() / least.mean())
         assert is_printed(shown.partition(" ")[0], gaps[-1])
-    assert len(found) > 1 and np.all(np.diff(gaps) <= 1e-9 * np.abs(gaps[1:]))
+    assert len(found) > 1
+    assert np.all(np.diff(gaps) <= 1e-9 * np.abs(gaps[1:]))
 
 
 @says(r"Tokens a second of an answering phone, 1/mean\(delay\): (REST)\.")
