@@ -24,6 +24,8 @@ UNITS = {
     "uplink.payload.bits_per_probability": (1, "", r" bits? a probability"),
     "policy.u-hlm(0.2).threshold": (1, "threshold ", ""),
 }
+CLAIMS = {}  # pattern -> the check of what it claims; POLICY and LIST stand for labels of the run, REST for any words
+ENERGY = {"the phone's computing": "device", "its radio": "radio", "the base station's share": "base_station"}
 CHANCE, EXACT = 1e-6, 1e-9  # of a value: what nine digits of summary.csv leave
 
 
@@ -193,3 +195,34 @@ def agrees(text, show, truth):
     if found[4]:
         return is_printed(found[4], low) and is_printed(found[5], high)
     return show != "times" or not math.isfinite(mean) or high - low <= CHANCE * abs(mean)
+
+
+def says(pattern):
+    def keep(check):
+        CLAIMS[pattern] = check
+        return check
+
+    return keep
+
+
+@says(r"Energy of a token: (REST)\.")
+def energy_by_part(run, text):
+    for clause in text.split("; "):
+        policy, rest = re.fullmatch(rf"under ({run.names}) (.*)", clause).groups()
+        words = "|".join(ENERGY)
+        for part, shown in re.findall(rf"(?:^|, | and )({words}) (.*?)(?=$|(?:, | and )(?:{words}))", rest):
+            run.course(shown, "plain", run.all(run.mean, policy, f"energy_per_token_j.{ENERGY[part]}"), " J")
+
+
+@says(r"The power of (REST) isn't known, so neither is the whole energy of a token\.")
+def energy_unknown(run, parts):
+    known = {metric for _, _, metric in run.values if metric.startswith("energy_per_token_j.")}
+    assert {f"energy_per_token_j.{ENERGY[part]}" for part in re.split(", | and ", parts)} & known == set()
+
+
+@says(r"The whole energy of a token, as a multiple of (POLICY)'s: (REST)\.")
+def energy_against_first(run, first, text):
+    assert first == run.policies[0]
+    for clause in text.split("; "):
+        policy, shown = re.fullmatch(rf"({run.names}) (.*)", clause).groups()
+        run.course(shown, "times", run.all(run.ratio, policy, "energy_per_token_j"))

@@ -8,23 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from random_runs import random_run
-from sentence_checks import TIMES, Reader, agrees, is_printed
+from sentence_checks import CLAIMS, TIMES, Reader, agrees, is_printed, says
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.report.points import Points
 
-CLAIMS = {}  # pattern -> the check of what it claims; POLICY and LIST stand for labels of the run, REST for any words
 RATE, CELL = "token_throughput_per_device", "token_throughput"
-ENERGY = {"the phone's computing": "device", "its radio": "radio", "the base station's share": "base_station"}
 METRIC_WORDS = {"tokens a second": CELL, "TPOT p95": "tpot_s.p95", "TTFT p95": "ttft_s.p95"}
-
-
-def says(pattern):
-    def keep(check):
-        CLAIMS[pattern] = check
-        return check
-
-    return keep
 
 
 @says(r"More requests arrive than are answered \(OVERLOADED\) under (REST)\.")
@@ -365,29 +355,6 @@ def class_of_phones(run, name, text):
             shown, chance = re.fullmatch(r"(.*) times that(, no difference beyond chance)?", rest).groups()
             run.course(shown, "times", ratios)
             assert bool(chance) == all(low <= 1 <= high for _, low, high in ratios)
-
-
-@says(r"Energy of a token: (REST)\.")
-def energy_by_part(run, text):
-    for clause in text.split("; "):
-        policy, rest = re.fullmatch(rf"under ({run.names}) (.*)", clause).groups()
-        words = "|".join(ENERGY)
-        for part, shown in re.findall(rf"(?:^|, | and )({words}) (.*?)(?=$|(?:, | and )(?:{words}))", rest):
-            run.course(shown, "plain", run.all(run.mean, policy, f"energy_per_token_j.{ENERGY[part]}"), " J")
-
-
-@says(r"The power of (REST) isn't known, so neither is the whole energy of a token\.")
-def energy_unknown(run, parts):
-    known = {metric for _, _, metric in run.values if metric.startswith("energy_per_token_j.")}
-    assert {f"energy_per_token_j.{ENERGY[part]}" for part in re.split(", | and ", parts)} & known == set()
-
-
-@says(r"The whole energy of a token, as a multiple of (POLICY)'s: (REST)\.")
-def energy_against_first(run, first, text):
-    assert first == run.policies[0]
-    for clause in text.split("; "):
-        policy, shown = re.fullmatch(rf"({run.names}) (.*)", clause).groups()
-        run.course(shown, "times", run.all(run.ratio, policy, "energy_per_token_j"))
 
 
 @says("Where it says too few replications, the 95 % interval is wider than the ratio itself: .*")

@@ -49,7 +49,7 @@ TABLES = ("requests", "rounds", "tokens", "stations")
 METRICS = "metrics.json"
 PARENT = "UHLM_SIM_PARENT"  # the process that started a worker, in its environment
 SEAL = 64  # bytes before a part
-TRIAL_TOKENS = 1000.0  # some 0.1 s
+TRIAL_TOKENS = 20e3  # at most, as `tokens_about` counts them: less than a second
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _part(task: Task) -> bytes:
 
 
 def try_own(scenario: Scenario, policies: Sequence[ReadyPolicy], tokens: TokenSet, functions: NamedFunctions) -> None:
-    """Simulate about TRIAL_TOKENS tokens of each policy, so that a user's own code is called before a run is begun.
+    """Simulate at most TRIAL_TOKENS tokens of each policy, so that a user's own code is called before a run is begun.
 
     Raises ScenarioError with the keys of that code and what went wrong. Left out: what it does only later or under
     more load, and models that run live, which take long.
