@@ -152,13 +152,15 @@ class Reader:
         lows = [truths[point][1] for point in points if math.isfinite(truths[point][1])]
         highs = [truths[point][2] for point in points if math.isfinite(truths[point][1])]
         for point in known if lows else ():  # none is beyond all that are named, and beyond chance
-            assert not truths[point][1] > max(highs) and not truths[point][2] < min(lows), (point, truths)
+            assert not truths[point][1] > max(highs), (point, truths)
+            assert not truths[point][2] < min(lows), (point, truths)
 
     def span(self, text, shares):
         """Check "42 %" or "42 to 77 %" against the least and most of some shares."""
         ends = [float(end) for end in text.removesuffix(" %").split(" to ")]
         least, most = 100 * np.nanmin(shares), 100 * np.nanmax(shares)
-        assert abs(ends[0] - least) <= 0.5 + EXACT and abs(ends[-1] - most) <= 0.5 + EXACT, (text, shares)
+        assert abs(ends[0] - least) <= 0.5 + EXACT, (text, shares)
+        assert abs(ends[-1] - most) <= 0.5 + EXACT, (text, shares)
 
 
 def scale(show):

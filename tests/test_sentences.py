@@ -96,7 +96,8 @@ def would_limit(run, name, where, loads):
 
 @says(
     r"The phones themselves limit (REST): they wait for a station ([\d to]+ %) of the time"
-    r"(?:, and no station is above (\d+) % of what it could carry in full batches(?: \(the GPUs are busy up to (\d+ %) of the time\))?)?\."
+    r"(?:, and no station is above (\d+) % of what it could carry in full batches(?: \(the GPUs are"
+    r" busy up to (\d+ %) of the time\))?)?\."
 )
 def phones_limit(run, where, waits, most, busy):
     its, others = rows_at(run, run.under(where), "the phones themselves")
@@ -110,7 +111,8 @@ def phones_limit(run, where, waits, most, busy):
 
 @says(
     r"The (uplink|downlink|GPUs) limits? (REST): (?:it is|they are) busy ([\d to]+ %) of the time"
-    r"(?: at ([\d to]+ %) of a full batch's pace)?(?:, and ([\d to]+ %) of a token's time is waiting for (?:it|them))?\."
+    r"(?: at ([\d to]+ %) of a full batch's pace)?(?:, and ([\d to]+ %) of a token's time is waiting"
+    r" for (?:it|them))?\."
 )
 def station_limits(run, name, where, busy, pace, waits):
     its, _ = rows_at(run, run.under(where), name)
@@ -141,8 +143,10 @@ def equals_first(run, policy, first):
 
 @says(
     rf"(POLICY): (commits|an answering phone gets) (?P<values>.*) times (?P<first>POLICY)'s tokens a second"
-    rf"(?P<places>(?: at .*?)?)(?P<chance>, no difference beyond chance)?(?:; (?P<sides>(?:more|less|faster|slower)[^;]*?))?"
-    rf"(?:; an answering phone is (?P<mean>{TIMES}) times as fast by 1/mean\(delay\), (?P<rate>{TIMES}) by mean\(1/delay\))?"
+    rf"(?P<places>(?: at .*?)?)(?P<chance>, no difference beyond chance)?(?:;"
+    rf" (?P<sides>(?:more|less|faster|slower)[^;]*?))?"
+    rf"(?:; an answering phone is (?P<mean>{TIMES}) times as fast by 1/mean\(delay\),"
+    rf" (?P<rate>{TIMES}) by mean\(1/delay\))?"
     r"\.(?P<costs> It .*\.)?"
 )
 def against_first(run, policy, does, values, first, places, chance, sides, mean, rate, costs):
@@ -202,7 +206,8 @@ def unbeaten_drafts(run, where):
 
 @says(
     r"The fastest threshold that keeps at least 95 % of (POLICY)'s similarity to the LLM's answers, beyond chance: "
-    rf"(POLICY)(?: at (.+?))?, with ({TIMES}) times the similarity and ({TIMES}) times the tokens a second of an answering phone\."
+    rf"(POLICY)(?: at (.+?))?, with ({TIMES}) times the similarity and ({TIMES}) times the tokens a"
+    rf" second of an answering phone\."
 )
 def fastest_threshold(run, first, policy, place, similarity, speed):
     point = run.place(place) if place else 0
@@ -288,7 +293,8 @@ def ratio_of(one, other):
 
 
 @says(
-    "Between the best and the worst .+ (?:the (share) of requests that meet the SLO differs by|TPOT p95 differs) (REST)\\."
+    "Between the best and the worst .+ (?:the (share) of requests that meet the SLO differs by|TPOT"
+    " p95 differs) (REST)\\."
 )
 def widest_choice(run, share, text):
     found = re.findall(rf"(?:^|, | and )({TIMES}) (?:times|percentage points) under ({run.names})", text)
