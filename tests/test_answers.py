@@ -246,7 +246,7 @@ def test_a_similarity_that_is_known_at_some_points_is_said_to_be_of_these():
         "rand-hlm": {"token_throughput": 60.0, "skip_rate": 0.3, "quality_cosine": [np.nan, 0.6, np.nan]},
     }
     sentence = said(results(users(1, 10, 80), policies, noise=0.0), "rand-hlm: ")
-    assert "similarity to the LLM's answers (known only at 10 phones)." in sentence
+    assert "similarity to the LLM's answers at 10 phones." in sentence
     policies["rand-hlm"]["quality_cosine"] = 0.6
     assert "known only" not in said(results(users(1, 10, 80), policies, noise=0.0), "rand-hlm: ")
 
@@ -303,7 +303,7 @@ def test_near_and_far_phones_are_compared_in_pairs():
     swept = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(point=1, mean_snr_db=10.0)])
     assert said(results(users(8, 9), {"hlm": {"token_throughput": 50.0}}, requests=swept), "For a token").endswith(
         "the quarter of the phones with the lowest SNR takes this many times as long as the quarter with the highest: "
-        "hlm 3.000 (3.000 to 3.000)."
+        "hlm 3.000 (3.000 to 3.000) at 8 phones."
     )
     classes = {"device_class": [{"name": "slow"}, {"name": "fast"}]}
     of_class = pd.DataFrame(rows).assign(device_class=[("fast", "slow")[row["device"] >= 4] for row in rows])

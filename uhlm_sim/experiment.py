@@ -36,7 +36,7 @@ from uhlm_sim.provenance import provenance
 from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario
 from uhlm_sim.scenario_file import Point, sweep_points, write_scenario
 from uhlm_sim.seams import Named, NamedFunctions, own_modules
-from uhlm_sim.simulations import Failure, Parts, Task, cluster_of, find_tokens, portable, simulate_missing
+from uhlm_sim.simulations import Failure, Parts, Task, cluster_of, find_tokens, portable, simulate_missing, try_own
 from uhlm_sim.tables import OUTPUT_LAW, ROUND_COLUMNS, TOKEN_COLUMNS
 from uhlm_sim.tokens.live import Live
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
@@ -75,6 +75,11 @@ def run(
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
     named = [named for point in ready for named in point.functions.values()]
     modules = own_modules(named)
+    own_at: dict[tuple[str, ...], int] = {}  # what is the user's own -> the first point that names it
+    for number, of_point in enumerate(ready):
+        own_at.setdefault(tuple(function.name for function in of_point.functions.values() if function.is_own), number)
+    for number in own_at.values():
+        try_own(points[number].scenario, ready[number].policies, ready[number].tokens, ready[number].functions)
     parts = Parts(None if out is None else out / PARTS)
     identity = _identity(scenario, [point.tokens for point in ready], named)
     with cluster_of(cluster, [str(module.__file__) for module in modules]):
@@ -100,6 +105,8 @@ def _finish(
     """Make tables, figures and report of what the simulations left. Raises SimulationError if no point is left."""
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
+        if out is not None and len(failures) == len(tasks):
+            shutil.rmtree(out, ignore_errors=True)  # nothing to go on with stands in the way of the next try
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""
         raise SimulationError(f"{ready[0].policies[failures[0].task.policy].label}: {failures[0].reason}{others}")
     progress("tables, figures, report", 0, 1)

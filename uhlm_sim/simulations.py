@@ -30,12 +30,13 @@ from uhlm_sim.analysis.measures.energy import powers_of
 from uhlm_sim.analysis.measures.metrics import replication_metrics
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import find_names
-from uhlm_sim.cell.phones.policies import class_policies, ready_policy
+from uhlm_sim.cell.phones.policies import ReadyPolicy, class_policies, ready_policy
 from uhlm_sim.cell.phones.population import population
 from uhlm_sim.cell.radio.mean_snr import transmit_power_w
-from uhlm_sim.errors import InputError, SimulationError, UhlmError, in_words_with_place
+from uhlm_sim.errors import InputError, ScenarioError, SimulationError, UhlmError, in_words_with_place
 from uhlm_sim.progress import Progress
 from uhlm_sim.scenario import LiveTokens, ModelsTokens, Scenario, SyntheticTokens, TraceTokens
+from uhlm_sim.seams import NamedFunctions
 from uhlm_sim.tokens.live import Live, open_live
 from uhlm_sim.tokens.recording_settings import RecordingSettings
 from uhlm_sim.tokens.synthetic import Synthetic
@@ -48,6 +49,7 @@ TABLES = ("requests", "rounds", "tokens", "stations")
 METRICS = "metrics.json"
 PARENT = "UHLM_SIM_PARENT"  # the process that started a worker, in its environment
 SEAL = 64  # bytes before a part
+TRIAL_TOKENS = 20e3  # at most, as `tokens_about` counts them: less than a second
 
 
 @dataclass(frozen=True)
@@ -299,6 +301,28 @@ def _part(task: Task) -> bytes:
                 keyed["source"] = pd.Categorical(["synthetic"] * len(keyed), ["synthetic"])
             part.writestr(f"{name}.parquet", keyed.to_parquet(index=False, compression="zstd"))
     return written.getvalue()
+
+
+def try_own(scenario: Scenario, policies: Sequence[ReadyPolicy], tokens: TokenSet, functions: NamedFunctions) -> None:
+    """Simulate at most TRIAL_TOKENS tokens of each policy, so that a user's own code is called before a run is begun.
+
+    Raises ScenarioError with the keys of that code and what went wrong. Left out: what it does only later or under
+    more load, and models that run live, which take long.
+    """
+    own = [f"{named.key} = '{named.name}'" for named in functions.values() if named.is_own]
+    if not own or isinstance(tokens, Live):
+        return
+    short_s = scenario.duration_s * min(1.0, TRIAL_TOKENS / max(scenario.tokens_about, 1.0))
+    short = scenario.model_copy(update={"duration_s": short_s, "warmup_s": 0.0})
+    try:
+        of_class = class_policies(short, tokens, functions)
+        for policy in policies:
+            simulate(short, policy, 0, of_class=of_class, functions=functions)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        why = str(error) if isinstance(error, UhlmError) else in_words_with_place(error)
+        raise ScenarioError(f"{', '.join(own)}: {why}") from None
 
 
 def find_tokens(settings: TraceTokens | ModelsTokens | LiveTokens | SyntheticTokens) -> TokenSet:

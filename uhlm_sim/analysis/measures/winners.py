@@ -16,8 +16,8 @@ def winners(
 ) -> pd.DataFrame:
     """Return a row a point: its ``point`` and keys, and which policy has the largest mean of a metric there.
 
-    Only policies take part whose mean distribution_error is at most ``most_error``; one whose distance isn't known has
-    no part. ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by
+    Only policies take part whose mean distribution_error is at most ``most_error``; one whose distance or rate isn't
+    known has no part. ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by
     replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that
     ``best`` doesn't lead beyond chance. Points without such a policy are left out; where there is one alone ``second``
     is "" and its lead NaN.
@@ -27,9 +27,9 @@ def winners(
         errors = at[at["metric"] == "distribution_error"].groupby("policy", sort=False)["value"].mean()
         near = [str(policy) for policy in errors.index[errors <= most_error]]
         table = at[(at["metric"] == metric) & at["policy"].isin(near)]
-        rates = table.pivot(index="replication", columns="policy", values="value")
+        rates = table.pivot(index="replication", columns="policy", values="value").dropna(axis="columns", how="all")
         order = [str(policy) for policy in rates.mean().sort_values(ascending=False, kind="stable").index]
-        if not order or rates.mean().isna().all():
+        if not order:
             continue
         leads = {policy: [float(x) for x in paired_ratio(rates[order[0]], rates[policy])[:3]] for policy in order[1:]}
         unbeaten = (order[0], *(policy for policy, (_, low, _) in leads.items() if not low > 1))

@@ -125,11 +125,12 @@ def _costs(points: Points, first: str, policy: str) -> str:
         clauses.append(f"has a total variation distance from the LLM of {level(points, error, plain, ' a token')}")
     kept = points.all(policy, f"quality_cosine{RATIO}")
     if any(np.isfinite(mean) for mean, _, _ in kept):
-        of = f" of {first}'s similarity to the LLM's answers"
+        similarity = level(points, kept, times, f" of {first}'s similarity to the LLM's answers")
         known = [bool(np.isfinite(mean)) for mean, _, _ in kept]
         some = any(np.isfinite(share) and not is_known for (share, _, _), is_known in zip(skipped, known, strict=True))
-        only = f" (known only{points.where(known)})" if some else ""
-        clauses.append(f"has {level(points, kept, times, of)}{only}")
+        is_placed = all(points.place(point) in similarity for point, is_known in enumerate(known) if is_known)
+        only = f" (known only{points.where(known)})" if some and not is_placed else ""
+        clauses.append(f"has {similarity}{only}")
     solved = points.all(policy, "task_accuracy")
     if any(np.isfinite(mean) for mean, _, _ in solved):
         clauses.append(f"writes programs of which {level(points, solved, percent, ' pass their checks')}")
@@ -149,11 +150,13 @@ def _fastest_that_draft(results: Run, points: Points, *, is_open: bool) -> Itera
         return
     unbeaten = set()
     for point, number in enumerate(numbers):
-        here = rates[number][drafting]
-        best = here[here.mean().idxmax()]
-        unbeaten |= {(point, policy) for policy in drafting if not paired_ratio(best, here[policy])[1] > 1}
+        here = rates[number][drafting].dropna(axis="columns", how="all")
+        for policy in here:
+            if not paired_ratio(here[here.mean().idxmax()], here[policy])[1] > 1:
+                unbeaten.add((point, policy))
     names = points.by_policy(drafting, lambda *key: key in unbeaten)
-    yield f"Of the policies that send drafts, none beyond chance faster than these: {names}."
+    if names:
+        yield f"Of the policies that send drafts, none beyond chance faster than these: {names}."
 
 
 def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
@@ -164,11 +167,12 @@ def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
     chosen = [str(entry["label"]) for entry in results.provenance["policies"] if entry["kind"] == "u-hlm"]
     rungs = [(point, policy) for point in range(len(points)) for policy in chosen]
     kept = {rung: points.get(rung[0], rung[1], f"quality_cosine{RATIO}") for rung in rungs}
-    fit = [rung for rung, (_, low, _) in kept.items() if low >= PROMISE]
+    rate = "token_throughput_per_device"  # the cell's would rise with the length of the answers, too
+    speeds = {rung: points.get(*rung, rate)[0] for rung, (_, low, _) in kept.items() if low >= PROMISE}
+    fit = [rung for rung, speed in speeds.items() if np.isfinite(speed)]
     if len(rungs) < FEWEST_THRESHOLDS or not fit:
         return
-    rate = "token_throughput_per_device"  # the cell's would rise with the length of the answers, too
-    point, policy = best = max(fit, key=lambda rung: points.get(rung[0], rung[1], rate)[0])
+    point, policy = best = max(fit, key=speeds.__getitem__)
     speed = points.get(point, policy, f"{rate}{RATIO}")
     yield (
         f"The fastest threshold that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, "

@@ -51,8 +51,15 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
     sentence = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
     if not stations:
         sentence += f": they wait for a station {_span(its['wait_share'])} of the time"
-        most = f", and no station is above {100 * others['load'].max():.0f} % of what it could carry in full batches."
-        return f"{sentence}{most if len(others) else '.'}"
+        if others.empty:
+            return f"{sentence}."
+        sentence += (
+            f", and no station is above {100 * others['load'].max():.0f} % of what it could carry in full batches"
+        )
+        gpus = others[others["station"] == "GPUs"]
+        is_busier = len(gpus) and gpus["utilisation"].max() > others["load"].max()
+        busy = f" (the GPUs are busy up to {100 * gpus['utilisation'].max():.0f} % of the time)" if is_busier else ""
+        return f"{sentence}{busy}."
     pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
     sentence += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
     waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
