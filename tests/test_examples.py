@@ -36,7 +36,7 @@ def test_skipping_pays_where_the_uplink_limits_hlm(capsys: pytest.CaptureFixture
 def test_a_policy_of_ones_own_sends_the_start_of_every_answer(capsys: pytest.CaptureFixture[str]) -> None:
     results = executed("own_policy_and_channel")["results"]
     tokens = results.tokens
-    first = tokens[tokens["position"] < 16].groupby("policy", observed=True)["decision"]
+    first = tokens[tokens["position"] < 32].groupby("policy", observed=True)["decision"]
     kept = first.agg(lambda decisions: (decisions == "skip").mean())
     assert kept["careful"] == kept["hlm"] == 0
     assert kept["all"] > 0.1

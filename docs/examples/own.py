@@ -1,7 +1,7 @@
 """A policy and a channel of one's own, which a scenario names as `own:careful_start` and `own:blocked`."""
 
 
-def careful_start(nodes, level=0.9, checked=16):
+def careful_start(nodes, level=0.9, checked=32):
     """Keep no draft among the first `checked` tokens, later those whose largest probability is at least `level`."""
     return (nodes.position >= checked) & (nodes.top1_probability >= level)
 

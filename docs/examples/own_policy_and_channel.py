@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A policy and a channel of one's own
 #
-# A policy that sends the first 16 drafts of an answer whatever the phone thinks of them, since what comes later hangs
+# A policy that sends the first 32 drafts of an answer whatever the phone thinks of them, since what comes later hangs
 # on them; on a channel that is blocked for a fifth of the time. Both are functions in `own.py` beside this file: a
 # scenario names them `module:object`, and runs them only with `allow_plugins`.
 
@@ -12,7 +12,7 @@ cell = {"traffic.devices": 10, "uplink.bandwidth_hz": 20e6, "replications": 4, "
 policies = [
     {"kind": "hlm"},
     {"kind": "own:careful_start", "name": "all", "params": {"level": 0.9, "checked": 0}},
-    {"kind": "own:careful_start", "name": "careful", "params": {"level": 0.9, "checked": 16}},
+    {"kind": "own:careful_start", "name": "careful", "params": {"level": 0.9, "checked": 32}},
 ]
 channels = {"channel.kind": ["rayleigh", "own:blocked"]}
 results = run(load("quickstart", {**cell, "policy": policies, "sweep": channels}), allow_plugins=True)
