@@ -21,6 +21,7 @@ from uhlm_sim.cell.named import SEAMS
 from uhlm_sim.keys import keys_of_a_scenario
 from uhlm_sim.names import load_presets
 from uhlm_sim.search.capacities import Capacity
+from uhlm_sim.search.plans import Plan
 
 FOLDER = Path(__file__).parent / "reference"
 Section = tuple[str, str, Mapping[str, Any]]  # heading, words below it, what is listed: text makes a table
@@ -53,7 +54,7 @@ def pages() -> dict[str, tuple[str, list[Section]]]:
     found["metrics.md"] = ("Metrics", [("Metrics", words, {"metric": "unit | family | meaning", **metrics})])
     front = {name: getattr(uhlm_sim, name) for name in uhlm_sim.__all__}
     calls = {name: each for name, each in front.items() if inspect.isroutine(each)}
-    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Run, Capacity)]
+    classes = [(owner.__name__, "", members(owner)) for owner in (Results, Run, Capacity, Plan)]
     station = (bottleneck.__name__, inspect.getdoc(bottleneck) or "", public(bottleneck))
     found["python.md"] = ("Python", [("uhlm_sim", "", calls), *classes, station])
     files = [import_module(f"{figures.__name__}.{file.name}") for file in iter_modules(figures.__path__)]
