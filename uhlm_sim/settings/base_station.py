@@ -79,8 +79,8 @@ class BaseStation(Section):
         None,
         ge=1,
         le=MOST_POSITIONS,
-        description="positions that each GPU remembers, those behind one queue together; if unset what the preset's GPU "
-        "has room for, and all where no preset says",
+        description="positions that each GPU remembers, those behind one queue together; if unset what the preset's "
+        "GPU has room for, and all where no preset says",
     )
     kv_bytes: Positive | None = Field(None, description="the same in bytes of memory")
     kv_bytes_per_token: Positive | None = Field(None, description="for kv_bytes; the preset's if unset")

@@ -15,15 +15,14 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from uhlm_sim.analysis.digits import number
 from uhlm_sim.analysis.figures.catalogue import ReportFigure
 from uhlm_sim.analysis.figures.style import LEG_COLOURS
 from uhlm_sim.analysis.measures.bottleneck import bottleneck_table
-from uhlm_sim.analysis.measures.budget import ALL, delay_budget
+from uhlm_sim.analysis.measures.budget import delay_budget
 from uhlm_sim.analysis.measures.energy import ENERGY
 from uhlm_sim.analysis.measures.intervals import RATIO
 from uhlm_sim.analysis.measures.metrics import METRICS
-from uhlm_sim.analysis.measures.queues import MEASURES, queues
+from uhlm_sim.analysis.measures.queues import queues
 from uhlm_sim.analysis.report.headline import ANSWERS, GLANCE, HEADLINE, OVER_SWEEP, Column, cell
 from uhlm_sim.analysis.report.inline_figure import inline
 from uhlm_sim.analysis.report.points import (
@@ -38,6 +37,7 @@ from uhlm_sim.analysis.report.points import (
 )
 from uhlm_sim.analysis.report.sentences import first_answers, further_answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
+from uhlm_sim.analysis.report.station_tables import budget_rows, queue_rows, station_rows
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.scenario import READ_BY, Policy
 from uhlm_sim.tables import LEGS
@@ -105,9 +105,9 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
     judged, warmups = verdicts_of(tables), warmups_of(tables)
     counts = tables.replications.groupby("point")["replication"].nunique()
     bottlenecks = bottleneck_table(tables) if len(points) <= UNFOLDED else pd.DataFrame()
-    stations = _stations(points, bottlenecks) if len(bottlenecks) else []
+    stations = station_rows(points, bottlenecks) if len(bottlenecks) else []
     references = tables.provenance.get("references", [])
-    waiting = _queues(queues(tables)) if len(points) == 1 else []
+    waiting = queue_rows(queues(tables)) if len(points) == 1 else []
     present = {
         "bottleneck-table": bool(stations),
         "queue-table": bool(waiting),
@@ -153,7 +153,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         warmup=_warmup(tables, points, warmups),
         stations=stations,
         legs=[LEG_COLOURS[leg][0] for leg in LEGS],
-        budget=_budget(delay_budget(tables)) if len(points) == 1 else [],
+        budget=budget_rows(delay_budget(tables)) if len(points) == 1 else [],
         queues=waiting,
         glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
         parts=[(name, title) for name, title in PARTS.items() if present.get(name, True)],
@@ -228,44 +228,6 @@ def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame) 
         f"to {policies[0]}" if c.metric.endswith(RATIO) else title for c, title in zip(columns, titles, strict=True)
     ]
     return {"titles": titles, "rows": rows}
-
-
-def _budget(table: pd.DataFrame) -> list[tuple[str, str, list[str], bool]]:
-    """Lay a `delay_budget` of one point out: policy, which tokens, their delay and its legs in ms, a policy's first."""
-    rows = []
-    for row in table.to_dict("records"):
-        cells = [f"{1e3 * row[name]:.1f}" for name in ("delay_s", *LEGS)]
-        rows.append((row["policy"], row["tokens_at"], cells, row["tokens_at"] == ALL))
-    return rows
-
-
-def _queues(table: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Lay `queues` of one point out: policy, station, and cells of (text, interval)."""
-    rows = []
-    for row in table.to_dict("records"):
-        most = [(f"{row[name]:.0f}" if math.isfinite(row[name]) else "–", "") for name in ("seen.p95", "present.p95")]
-        shown = [
-            number(row[name], row[f"{name}_low"], row[f"{name}_high"], factor)
-            for factor, names in ((100.0, MEASURES[:1]), (1e3, MEASURES[1:-2]), (1.0, MEASURES[-2:]))
-            for name in names
-        ]
-        rows.append((row["policy"], row["station"], [*shown[:-1], most[0], shown[-1], most[1]]))
-    return rows
-
-
-def _stations(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
-    """Lay a `bottleneck_table` out for the template, point by point; cells are (text, interval)."""
-
-    def cells(row: dict[Any, Any]) -> dict[Any, Any]:
-        wait_ms, demand_ms, full_ms = (1e3 * row[name] for name in ("wait_s", "demand_s", "full_demand_s"))
-        shown = ["–" if math.isnan(ms) else f"{ms:.3g}" if ms > 1e-6 else "0" for ms in (wait_ms, demand_ms)]
-        shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
-        bound = number(row["bound"], row["bound_low"], row["bound_high"])
-        used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
-        return row | {"cells": [(used, ""), *((text, "") for text in shown), bound, (reached, "")]}
-
-    rows = [cells(row) for row in table.to_dict("records")]
-    return [(points.words(point), [row for row in rows if row["point"] == point]) for point in points.in_order()]
 
 
 def _classes(points: Points, number: int, policies: Sequence[str], classes: Sequence[str]) -> dict[str, Any] | None:

@@ -1,0 +1,50 @@
+"""The page's tables of stations and legs: what waits where, what limits, and what slow tokens spend their time on."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from uhlm_sim.analysis.digits import number
+from uhlm_sim.analysis.measures.budget import ALL
+from uhlm_sim.analysis.measures.queues import MEASURES
+from uhlm_sim.analysis.report.points import Points
+from uhlm_sim.tables import LEGS
+
+
+def budget_rows(table: pd.DataFrame) -> list[tuple[str, str, list[str], bool]]:
+    """Lay a `delay_budget` of one point out: policy, which tokens, their delay and its legs in ms, a policy's first."""
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [f"{1e3 * row[name]:.1f}" for name in ("delay_s", *LEGS)]
+        rows.append((row["policy"], row["tokens_at"], cells, row["tokens_at"] == ALL))
+    return rows
+
+
+def queue_rows(table: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Lay `queues` of one point out: policy, station, and cells of (text, interval)."""
+    rows = []
+    for row in table.to_dict("records"):
+        most = [(f"{row[name]:.0f}" if math.isfinite(row[name]) else "–", "") for name in ("seen.p95", "present.p95")]
+        shown = [
+            number(row[name], row[f"{name}_low"], row[f"{name}_high"], factor)
+            for factor, names in ((100.0, MEASURES[:1]), (1e3, MEASURES[1:-2]), (1.0, MEASURES[-2:]))
+            for name in names
+        ]
+        rows.append((row["policy"], row["station"], [*shown[:-1], most[0], shown[-1], most[1]]))
+    return rows
+
+
+def station_rows(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
+    """Lay a `bottleneck_table` out for the template, point by point; cells are (text, interval)."""
+
+    def cells(row: dict[Any, Any]) -> dict[Any, Any]:
+        wait_ms, demand_ms, full_ms = (1e3 * row[name] for name in ("wait_s", "demand_s", "full_demand_s"))
+        shown = ["–" if math.isnan(ms) else f"{ms:.3g}" if ms > 1e-6 else "0" for ms in (wait_ms, demand_ms)]
+        shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
+        bound = number(row["bound"], row["bound_low"], row["bound_high"])
+        used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
+        return row | {"cells": [(used, ""), *((text, "") for text in shown), bound, (reached, "")]}
+
+    rows = [cells(row) for row in table.to_dict("records")]
+    return [(points.words(point), [row for row in rows if row["point"] == point]) for point in points.in_order()]
