@@ -15,6 +15,7 @@ from uhlm_sim.analysis.results import Results
 from uhlm_sim.analysis.run_folder import DIGESTS
 from uhlm_sim.cell.engine import simulate
 from uhlm_sim.cell.named import SEAMS
+from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import _identity, run
 from uhlm_sim.scenario import Scenario
 from uhlm_sim.scenario_file import load
@@ -154,6 +155,19 @@ def test_a_closed_loop_of_ones_own_is_reported_as_one(scenario_file: Path, tmp_p
     assert not Results.read(tmp_path / "mine").is_open
     unsaid = run(load(scenario_file, {"traffic.kind": "own_seams:pauses"}), jobs=1, allow_plugins=True)
     assert unsaid.is_open
+
+
+@pytest.mark.parametrize("key", [key for key in OPEN if not key.startswith("policy.")])
+def test_code_of_ones_own_that_raises_is_named_before_there_is_a_folder(
+    key: str, scenario_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"raises_{key.replace('.', '_')}"
+    (tmp_path / f"{module}.py").write_text("def mine(*given):\n    return [][1]\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {key: f"{module}:mine"} | ({"downlink.kind": "shared"} if key.startswith("downlink") else {})
+    with pytest.raises(InputError, match=f"{key}.*{module}:mine"):
+        run(load(scenario_file, values), jobs=1, out=tmp_path / "run", allow_plugins=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_does_not_tell_whether_its_loop_is_closed_tells_it_by_its_traffic(

@@ -31,6 +31,8 @@ def calibration_text(name: str, trace: Trace, law: Calibration, gates: pd.DataFr
         lines.append(f"{rule:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
     bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0)).drop(columns="level")
     risk = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
+    lows = [name for name in risk if name.endswith("low")]
+    risk[lows] = risk[lows].clip(lower=0.0)  # a mean of probabilities
     answers = answer_quality(trace)
     columns = ["path", "cosine", "cosine_to_hlm", "cosine_to_hlm.low", "cosine_to_hlm.high", "reference"]
     programs = ["task", "task.low", "task.high"] if answers["task"].notna().any() else []
@@ -66,7 +68,7 @@ def _of_gates(risks: pd.DataFrame) -> str:
     for gate, curve in risks.groupby("gate", sort=False):
         nearest = [curve.iloc[int((curve["share_kept"] - share).abs().argmin())] for share in SHARES]
         rows[str(gate)] = [
-            f"{row.rejection_risk:.3f} ({row.low:.3f}-{row.high:.3f})"
+            f"{row.rejection_risk:.3f} ({max(row.low, 0.0):.3f}-{row.high:.3f})"
             + (f" at {row.share_kept:.0%}" if round(100 * row.share_kept) != round(100 * share) else "")
             for row, share in zip(nearest, SHARES, strict=True)
         ]

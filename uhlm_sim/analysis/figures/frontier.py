@@ -27,7 +27,7 @@ COSTS = {
     "rejection_risk": "rejection risk of a skipped token",
     "quality_cosine": "cosine to the LLM's answer",
     "quality_cosine_reference": "cosine to the reference answer",
-    "task_accuracy": "share of programs that pass their checks",
+    "task_accuracy": "programs that pass their checks",
 }
 MEANINGS = {
     "distribution_error": "The distribution error is the total variation distance between the law of a token and the "
