@@ -21,8 +21,7 @@ FIRST = """# Gallery
 
 What each built-in scenario asks, the first figure of its report, and its report's first answers. Every entry is made
 by the command above its figure, with nothing changed; the report has the other figures, all intervals and the
-assumptions. Tokens are recorded from two models unless an entry says otherwise. `python docs/gallery.py` makes this
-page.
+assumptions. `python docs/gallery.py` makes this page.
 
 """
 SENTENCES = 3
@@ -33,12 +32,17 @@ def entry(name: str, results: Results, pictures: Path) -> str:
     first = drawings(results)[0]
     first.figure.savefig(pictures / f"{name}.png", dpi=120)
     answers = [*first_answers(results), *further_answers(results)][:SENTENCES]
-    described = results.scenario["description"]
-    return (
-        f"## {name}\n\n{described}\n\n```sh\nuhlm-sim run {name}\n```\n\n![{first.title}](gallery/{name}.png)\n\n"
-        + "".join(f"- {answer}\n" for answer in answers)
-        + f"\n*Tokens: {results.source}. [The scenario](../scenarios/{name}.toml).*\n\n"
-    )
+    scenario = results.scenario
+    tokens = results.source or f"recorded, `{Path(scenario['tokens']['path']).stem}`"
+    lines = [
+        f"## {name}",
+        scenario["description"],
+        f"```sh\nuhlm-sim run {name}\n```",
+        f"![{first.title}](gallery/{name}.png)",
+        "\n".join(f"- {answer}" for answer in answers),
+        f"*Tokens: {tokens}. [The scenario](../scenarios/{name}.toml).*",
+    ]
+    return "".join(f"{line}\n\n" for line in lines)
 
 
 def entries(page: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from uhlm_sim.cell.phones.request_file import rows_of
 from uhlm_sim.cell.radio.fading import recording_of
 from uhlm_sim.citations import citations
 from uhlm_sim.names import load_presets
-from uhlm_sim.scenario import Payload, Scenario
+from uhlm_sim.scenario import Payload, Scenario, SyntheticTokens
 from uhlm_sim.seams import Named
 from uhlm_sim.settings.device_class import class_sizes
 from uhlm_sim.tokens.messages import upload_bits
@@ -113,7 +113,12 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
     payload, own_vocabulary = uplink.payload, policies[0].source.vocabulary_size
     vocabulary = scenario.tokens.vocabulary_size or own_vocabulary
     matched = any(policy.skip_rate == "matched" for policy in scenario.policy)
+    of_preset = load_presets()["llm"].get(station.llm or "", {}).get("vocabulary_size", own_vocabulary)
     sentences = [
+        f"Verification times are those of {station.llm}, a model of {of_preset:,} tokens; the recorded models have "
+        f"{own_vocabulary:,}: times and tokens are of different pairs, so compare policies, not machines."
+    ] * (of_preset != own_vocabulary and not isinstance(scenario.tokens, SyntheticTokens))
+    sentences += [
         f"Metrics are cut by time: tokens count by when they are committed, requests by when they arrive, both "
         f"in [{scenario.warmup_s:g}, {scenario.duration_s:g}] s; the tables hold the whole run, which stops "
         f"hard at its end. The warm-up of {scenario.warmup_s:g} s is the scenario's, not estimated.",

@@ -29,6 +29,7 @@ def calibration_text(name: str, trace: Trace, law: Calibration, gates: pd.DataFr
     for rule, key, paper in (("risk-averse", "risk_averse", "0.073"), ("risk-prone", "risk_prone", "0.43")):
         value = law.threshold(rule)
         lines.append(f"{rule:<20} {value:>7.3f} {interval(key):<20}   {paper:<6} here it {law.words(value)}")
+    is_flat = not law.intervals["a"][0] > 0.0
     bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0)).drop(columns="level")
     risk = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
     lows = [name for name in risk if name.endswith("low")]
@@ -38,6 +39,7 @@ def calibration_text(name: str, trace: Trace, law: Calibration, gates: pd.DataFr
     programs = ["task", "task.low", "task.high"] if answers["task"].notna().any() else []
     what = "; programs that pass their checks" if programs else ""
     lines += [
+        *(["the interval of the slope a holds 0: on this pair u doesn't tell the risk"] if is_flat else []),
         "",
         f"mean rejection probability {law.mean_rejection:.3f}, correlation with u {law.correlation:.3f}",
         "",

@@ -1,0 +1,32 @@
+"""The gallery shows every built-in scenario: its question, its command, its figure and what its report answers."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from uhlm_sim import load, run
+from uhlm_sim.analysis.report.sentences import first_answers
+from uhlm_sim.names import scenario_folder
+
+DOCS = Path(__file__).parent.parent / "docs"
+GALLERY = runpy.run_path(str(DOCS / "gallery.py"))
+PARTS = GALLERY["entries"]((DOCS / "gallery.md").read_text(encoding="utf-8"))
+NAMES = sorted(file.stem for file in scenario_folder().glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_scenario_has_its_question_command_and_figure(name: str) -> None:
+    part = PARTS[name]
+    assert f"\n\n{load(name).description}\n\n```sh\nuhlm-sim run {name}\n```\n\n![" in part
+    assert f"(gallery/{name}.png)" in part
+    assert (DOCS / "gallery" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert 1 <= part.count("\n- ") <= GALLERY["SENTENCES"]
+
+
+def test_an_entry_says_what_the_runs_report_answers(scenario_file: Path, tmp_path: Path) -> None:
+    results = run(load(scenario_file), jobs=1)
+    part = GALLERY["entry"]("mine", results, tmp_path)
+    assert f"- {first_answers(results)[0]}\n" in part
+    assert (tmp_path / "mine.png").stat().st_size > 5000
+    assert list(GALLERY["entries"](part)) == ["mine"]
