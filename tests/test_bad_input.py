@@ -269,11 +269,14 @@ def test_of_a_mistyped_file_the_one_beside_it_is_suggested(tmp_path: Path) -> No
 
 
 def test_what_a_preset_fills_in_beside_given_numbers_and_values_of_a_wrong_unit_are_told() -> None:
-    given = {"device.slm_token_s": 0.01, "uplink.bandwidth_hz": 20, "sweep": {"base_station.downlink_s": [0.005, 50.0]}}
+    given = {"device.slm_token_s": 0.01, "uplink.bandwidth_hz": 20, "channel.coherence_s": 7200.0}
+    given["sweep"] = {"base_station.downlink_s": [0.005, 50.0]}
     assert cautions(load("quickstart", given)) == [
         "device: slm_token_s = 0.01 is given, slm_prefill_token_s = 0.00399 comes from the preset "
         "'phone-qwen-500m-8bit'",
         "uplink.bandwidth_hz = 20 is outside 10000 to 1e+10, what radio systems use, in Hz: is its unit right?",
+        "channel.coherence_s = 7200 is outside 0.0001 to 10, what channels keep a gain for, in seconds: is its unit "
+        "right?",
         "base_station.downlink_s = 50 is outside 1e-05 to 2, what the way back takes, in seconds: is its unit right?",
     ]
     both = {"device.slm_token_s": 0.01, "device.slm_prefill_token_s": 0.001}

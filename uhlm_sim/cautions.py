@@ -17,6 +17,8 @@ USUAL: dict[str, tuple[float, float, str]] = {
     "uplink.bandwidth_hz": (1e4, 1e10, "radio systems use, in Hz"),
     "uplink.access_s": (1e-5, 2.0, "an access takes, in seconds"),
     "channel.mean_snr_db": (-20.0, 60.0, "links have, in dB"),
+    "channel.coherence_s": (1e-4, 10.0, "channels keep a gain for, in seconds"),
+    "uplink.tti_s": (1e-5, 0.1, "a slot takes, in seconds"),
     "device.slm_token_s": (1e-4, 5.0, "a phone takes for a token, in seconds"),
     "device.slm_prefill_token_s": (1e-6, 1.0, "a phone takes for a token of the prompt, in seconds"),
     "base_station.service.c_s": (1e-5, 5.0, "a GPU takes for a step, in seconds"),
