@@ -62,6 +62,7 @@ def closed_cell(trace_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "base_station": {
                 "service": {"kind": "own_exponential:exponential", "c_s": VERIFY_S},
                 "max_batch": 1,
+                "order": "first-come",
                 "sync": "free",
                 "downlink_s": DOWNLINK_S,
             },

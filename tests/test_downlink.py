@@ -232,7 +232,7 @@ def test_every_run_keeps_the_laws_and_repeats_itself(data):
         "base_station": {
             "downlink_s": data.draw(st.sampled_from([0.0, 0.003])),
             "gpus": 2,
-            **data.draw(st.sampled_from([{}, {"kv_tokens": 100}, {"chunk_tokens": 16}])),
+            **data.draw(st.sampled_from([{}, {"kv_tokens": 100}, {"chunk_tokens": 16, "max_batch": 16}])),
         },
         "duration_s": 3.0,
         "warmup_s": 1.0,

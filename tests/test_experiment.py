@@ -7,7 +7,7 @@ import pytest
 
 from uhlm_sim.analysis.measures.precision import FEWEST
 from uhlm_sim.analysis.run_folder import PARTIAL
-from uhlm_sim.errors import InputError, ScenarioError, SimulationError
+from uhlm_sim.errors import InputError, ScenarioError, UhlmError
 from uhlm_sim.experiment import PARTS, run
 from uhlm_sim.scenario_file import read_scenario
 
@@ -147,7 +147,7 @@ def test_a_point_that_fails_is_told_and_takes_no_other_down(
     alone = run(scenario.model_copy(update={"sweep": {}}), jobs=1, allow_plugins=True).summary
     pd.testing.assert_frame_equal(results.summary.drop(columns="channel.params.worst"), alone)
     impossible = scenario.model_copy(update={"sweep": {"channel.params.worst": [2.0]}})
-    with pytest.raises(SimulationError, match="hlm: ValueError: not with me"):
+    with pytest.raises(ScenarioError, match="channel.kind = .*: ValueError: not with me"):
         run(impossible, jobs=1, allow_plugins=True)
 
 
@@ -203,5 +203,5 @@ def test_own_code_that_returns_nonsense_is_refused_by_name(
         "channel": f"channel.kind={module}:{name}",
         "policy": f'policy=[{{kind="{module}:{name}"}}]',
     }[kind]
-    with pytest.raises(SimulationError, match="channel must" if kind == "channel" else name):
+    with pytest.raises(UhlmError, match="channel must" if kind == "channel" else name):
         run(read_scenario(scenario_file, [setting]), jobs=1, allow_plugins=True)

@@ -119,6 +119,7 @@ def both_cells(
             "service": {"c_s": BASE_S, "s_s_per_token": PER_TOKEN_S, "free_tokens": FREE_TOKENS},
             "gpus": gpus,
             "max_batch": max_batch,
+            "order": "first-come",
             "downlink_s": DOWNLINK_S,
         },
     )
