@@ -19,7 +19,7 @@ DOCS = Path(__file__).parent
 RUNS = DOCS.parent / "results" / "gallery"
 FIRST = """# Gallery
 
-What each built-in scenario asks, the first figure of its report, and its report's first answers. Every entry is made
+What built-in scenarios ask, the first figure of each one's report, and its report's first answers. Every entry is made
 by the command above its figure, with nothing changed; the report has the other figures, all intervals and the
 assumptions. `python docs/gallery.py` makes this page.
 

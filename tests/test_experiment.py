@@ -147,7 +147,7 @@ def test_a_point_that_fails_is_told_and_takes_no_other_down(
     alone = run(scenario.model_copy(update={"sweep": {}}), jobs=1, allow_plugins=True).summary
     pd.testing.assert_frame_equal(results.summary.drop(columns="channel.params.worst"), alone)
     impossible = scenario.model_copy(update={"sweep": {"channel.params.worst": [2.0]}})
-    with pytest.raises(ScenarioError, match="channel.kind = .*: ValueError: not with me"):
+    with pytest.raises(ScenarioError, match=r"channel.kind = .*: ValueError: not with me"):
         run(impossible, jobs=1, allow_plugins=True)
 
 
