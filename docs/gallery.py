@@ -19,26 +19,26 @@ DOCS = Path(__file__).parent
 RUNS = DOCS.parent / "results" / "gallery"
 FIRST = """# Gallery
 
-What built-in scenarios ask, the first figure of each one's report, and its report's first answers. Every entry is made
-by the command above its figure, with nothing changed; the report has the other figures, all intervals and the
-assumptions. `python docs/gallery.py` makes this page.
+What built-in scenarios ask, the first figure of each one's report, and answers that its report gives. Every
+entry is made by the command above its figure, with nothing changed; the report has the other figures, all intervals
+and the assumptions. `python docs/gallery.py` makes this page.
 
 """
-SENTENCES = 3
+SENTENCES = 5
 
 
 def entry(name: str, results: Results, pictures: Path) -> str:
     """Return a scenario's part of the page, and draw its picture into the folder `pictures`."""
     first = drawings(results)[0]
     first.figure.savefig(pictures / f"{name}.png", dpi=120)
-    answers = [*first_answers(results), *further_answers(results)][:SENTENCES]
+    answers = [*first_answers(results)[:1], *further_answers(results)][:SENTENCES]
     scenario = results.scenario
     tokens = results.source or f"recorded, `{Path(scenario['tokens']['path']).stem}`"
     lines = [
         f"## {name}",
         scenario["description"],
         f"```sh\nuhlm-sim run {name}\n```",
-        f"![{first.title}](gallery/{name}.png)",
+        f"![{first.title}](gallery/{name}.png)\n\n*{first.caption}*",
         "\n".join(f"- {answer}" for answer in answers),
         f"*Tokens: {tokens}. [The scenario](../scenarios/{name}.toml).*",
     ]

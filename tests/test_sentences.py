@@ -207,9 +207,9 @@ def unbeaten_drafts(run, where):
 @says(
     r"The fastest threshold that keeps at least 95 % of (POLICY)'s similarity to the LLM's answers, beyond chance: "
     rf"(POLICY)(?: at (.+?))?, with ({TIMES}) times the similarity and ({TIMES}) times the tokens a"
-    rf" second of an answering phone\."
+    rf" second of an answering phone\.(?: Of the programs that pass under POLICY it keeps ({TIMES})\.)?"
 )
-def fastest_threshold(run, first, policy, place, similarity, speed):
+def fastest_threshold(run, first, policy, place, similarity, speed, programs):
     point = run.place(place) if place else 0
     thresholds = [name for name in run.policies if run.results.kinds[name] == "u-hlm"]
     fit = {
@@ -221,6 +221,8 @@ def fastest_threshold(run, first, policy, place, similarity, speed):
     assert fit[point, policy] == np.nanmax(list(fit.values()))
     assert agrees(similarity, "times", run.ratio(point, policy, "quality_cosine"))
     assert agrees(speed, "times", run.ratio(point, policy, RATE))
+    assert (programs is None) == np.isnan(run.ratio(point, policy, "task_accuracy")[0])
+    assert programs is None or agrees(programs, "times", run.ratio(point, policy, "task_accuracy"))
 
 
 @says(

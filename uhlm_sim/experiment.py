@@ -75,11 +75,8 @@ def run(
     ready = [_get_ready(point.scenario, allow_plugins, progress) for point in points]
     named = [named for point in ready for named in point.functions.values()]
     modules = own_modules(named)
-    own_at: dict[tuple[str, ...], int] = {}  # what is the user's own -> the first point that names it
-    for number, of_point in enumerate(ready):
-        own_at.setdefault(tuple(function.name for function in of_point.functions.values() if function.is_own), number)
-    for number in own_at.values():
-        try_own(points[number].scenario, ready[number].policies, ready[number].tokens, ready[number].functions)
+    if not (resume and out is not None and (out / SUMMARY).is_file()):
+        _try_own_code(points, ready)
     parts = Parts(None if out is None else out / PARTS)
     identity = _identity(scenario, [point.tokens for point in ready], named)
     with cluster_of(cluster, [str(module.__file__) for module in modules]):
@@ -89,6 +86,15 @@ def run(
         with nullcontext() if out is None else locked(out / PARTS):
             tasks, failures = _simulate(points, ready, parts, jobs, progress)
             return _finish(scenario, points, ready, tasks, failures, parts, out, began_s, progress)
+
+
+def _try_own_code(points: Sequence[Point], ready: Sequence["Ready"]) -> None:
+    """Call the user's own code at the first point that names it, see `try_own`."""
+    first: dict[tuple[str, ...], int] = {}
+    for number, point in enumerate(ready):
+        first.setdefault(tuple(function.name for function in point.functions.values() if function.is_own), number)
+    for number in first.values():
+        try_own(points[number].scenario, ready[number].policies, ready[number].tokens, ready[number].functions)
 
 
 def _finish(
@@ -105,8 +111,6 @@ def _finish(
     """Make tables, figures and report of what the simulations left. Raises SimulationError if no point is left."""
     failed = {failure.task.point for failure in failures}
     if len(failed) == len(points):
-        if out is not None and len(failures) == len(tasks):
-            shutil.rmtree(out, ignore_errors=True)  # nothing to go on with stands in the way of the next try
         others = f" (and {len(failures) - 1} other simulations)" if len(failures) > 1 else ""
         raise SimulationError(f"{ready[0].policies[failures[0].task.policy].label}: {failures[0].reason}{others}")
     progress("tables, figures, report", 0, 1)

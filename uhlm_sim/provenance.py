@@ -115,8 +115,9 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
     matched = any(policy.skip_rate == "matched" for policy in scenario.policy)
     of_preset = load_presets()["llm"].get(station.llm or "", {}).get("vocabulary_size", own_vocabulary)
     sentences = [
-        f"Verification times are those of {station.llm}, a model of {of_preset:,} tokens; the recorded models have "
-        f"{own_vocabulary:,}: times and tokens are of different pairs, so compare policies, not machines."
+        f"Verification times are those of {station.llm}, whose vocabulary has {of_preset:,} tokens; that of the models "
+        f"whose tokens are played has {own_vocabulary:,}. Times and tokens are of different pairs: compare policies, not "
+        "machines."
     ] * (of_preset != own_vocabulary and not isinstance(scenario.tokens, SyntheticTokens))
     sentences += [
         f"Metrics are cut by time: tokens count by when they are committed, requests by when they arrive, both "
@@ -246,8 +247,8 @@ def _of_the_gpus(scenario: Scenario) -> list[str]:
         )
     if station.kv_capacity_tokens is not None:
         together = ", and they share them" if station.gpus > 1 and station.queue == "shared" else ""
-        whose = "" if station.limits_memory else f", what {station.llm} leaves beside its weights"
-        unless = "" if station.limits_memory else " Where the phones can't fill that, it isn't simulated."
+        whose = "" if station.limits_memory else " (0.9 of its memory less the weights)"
+        unless = "" if station.limits_memory else " Where the phones can't fill that, memory isn't simulated."
         sentences.append(
             f"Each GPU remembers {station.kv_capacity_tokens:,} positions{whose}{together}; whoever is evicted is "
             f"processed again from the prompt on with its next job.{unless}"

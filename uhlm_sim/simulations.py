@@ -307,7 +307,7 @@ def try_own(scenario: Scenario, policies: Sequence[ReadyPolicy], tokens: TokenSe
     """Simulate at most TRIAL_TOKENS tokens of each policy, so that a user's own code is called before a run is begun.
 
     Raises ScenarioError with the keys of that code and what went wrong. Left out: what it does only later or under
-    more load, and models that run live, which take long.
+    more load, traffic so rare that no request comes, and models that run live, which take long.
     """
     own = [f"{named.key} = '{named.name}'" for named in functions.values() if named.is_own]
     if not own or isinstance(tokens, Live):

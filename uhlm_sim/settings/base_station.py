@@ -80,7 +80,7 @@ class BaseStation(Section):
         ge=1,
         le=MOST_POSITIONS,
         description="positions that each GPU remembers, those behind one queue together; if unset what the preset's "
-        "GPU has room for, and all where no preset says",
+        'GPU has room for (a larger number lifts that); all without a preset, or with sync = "free"',
     )
     kv_bytes: Positive | None = Field(None, description="the same in bytes of memory")
     kv_bytes_per_token: Positive | None = Field(None, description="for kv_bytes; the preset's if unset")

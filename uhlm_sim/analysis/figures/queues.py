@@ -32,7 +32,8 @@ def queue_table(rounds: pd.DataFrame, duration_s: float, bins: int = 60) -> pd.D
     policy, names = pd.factorize(sent["policy"])
     replication, numbers = pd.factorize(sent["replication"])
     run = policy * len(numbers) + replication
-    spans = dict(zip(STATIONS, visits(sent).values(), strict=False))
+    of_station = visits(sent)
+    spans = {"uplink": of_station["uplink"], "base_station": of_station["GPUs"]}
     edges_s = np.linspace(0.0, duration_s, bins + 1)
     parts = []
     for station, (there, since_s, until_s) in spans.items():

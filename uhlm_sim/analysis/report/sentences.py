@@ -174,10 +174,12 @@ def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
         return
     point, policy = best = max(fit, key=speeds.__getitem__)
     speed = points.get(point, policy, f"{rate}{RATIO}")
+    solved = points.get(point, policy, f"task_accuracy{RATIO}")
+    programs = f" Of the programs that pass under {first} it keeps {times(solved)}." if np.isfinite(solved[0]) else ""
     yield (
         f"The fastest threshold that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, "
         f"beyond chance: {policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
-        f"{times(speed)} times the tokens a second of an answering phone."
+        f"{times(speed)} times the tokens a second of an answering phone.{programs}"
     )
 
 

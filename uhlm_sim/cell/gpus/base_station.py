@@ -28,7 +28,7 @@ class BaseStation:
 
     With `join_shortest` each GPU has a queue of its own, and a job goes to the one with the fewest jobs waiting or in
     service, of equals to the first. With `kv_tokens` each GPU remembers so many positions, and those behind one queue
-    share theirs (see `gpus/kv_cache.py`): whoever is first in the queue and doesn't fit waits, nobody overtakes,
+    share theirs (see `gpus/kv_cache.py`): whoever is first in the queue and doesn't fit waits, and all behind it,
     and until `end_request` a request stays in the queue that its first job joined. Without, every GPU remembers all.
 
     With `chunk_tokens` a step processes at most so many positions, and a job takes as many steps as it needs (see

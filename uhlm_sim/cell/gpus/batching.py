@@ -67,7 +67,7 @@ def oldest_request(job: Job) -> float:
 
     key = arrived_s of the request (first come, first served by request, as serving engines fill their batches: Kwon et
     al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Left out: swaps
-    to the host's memory, priorities.
+    to the host's memory, priorities; where memory is short the least recently used is evicted, not the youngest.
     """
     return _request_of(job).arrived_s
 

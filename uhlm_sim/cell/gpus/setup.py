@@ -50,6 +50,7 @@ def kv_tokens(scenario: Scenario, policy: ReadyPolicy, rows: Requests | None) ->
 
     A limit that the scenario gives is always simulated. The one that a preset's GPU brings is where all phones at once,
     each with the longest prompt and answer, would go beyond it: below, no request is ever evicted and no job waits.
+    With a queue each, GPUs always have theirs, since then a request stays where it began.
     """
     station, traffic = scenario.base_station, scenario.traffic
     capacity = station.kv_capacity_tokens
@@ -61,7 +62,7 @@ def kv_tokens(scenario: Scenario, policy: ReadyPolicy, rows: Requests | None) ->
         prompt_tokens = int(rows.prompt_tokens.max())
     most = traffic.devices * (scenario.tokens.context_tokens + prompt_tokens + traffic.max_tokens)
     queues = station.gpus if station.queue == "join-shortest" else 1
-    return capacity if most > capacity * station.gpus // queues else None
+    return capacity if queues > 1 or most > capacity * station.gpus else None
 
 
 def bind_rule(scenario: Scenario, named: Named) -> BatchRule | None:
@@ -107,7 +108,7 @@ def check_base_station(
             continue
         capacity, most = of_a_gpu * station.gpus // queues, _most_positions(scenario, policy, rows)
         if most > capacity:
-            key = "kv_bytes" if station.kv_tokens is None else "kv_tokens"
+            key = "kv_tokens" if station.kv_tokens else "kv_bytes" if station.kv_bytes else f"llm = '{station.llm}'"
             raise ScenarioError(
                 f"base_station.{key}: the LLM remembers {capacity} positions, and a request of {policy.label} up to "
                 f"{most}: each must fit alone"
