@@ -116,8 +116,8 @@ def assumptions(scenario: Scenario, tokens: TokenSet, policies: list[ReadyPolicy
     of_preset = load_presets()["llm"].get(station.llm or "", {}).get("vocabulary_size", own_vocabulary)
     sentences = [
         f"Verification times are those of {station.llm}, whose vocabulary has {of_preset:,} tokens; that of the models "
-        f"whose tokens are played has {own_vocabulary:,}. Times and tokens are of different pairs: compare policies, not "
-        "machines."
+        f"whose tokens are played has {own_vocabulary:,}. Times and tokens are of different pairs: compare policies, "
+        "not machines."
     ] * (of_preset != own_vocabulary and not isinstance(scenario.tokens, SyntheticTokens))
     sentences += [
         f"Metrics are cut by time: tokens count by when they are committed, requests by when they arrive, both "
