@@ -92,6 +92,7 @@ def test_the_memory_of_a_presets_gpu_is_simulated_where_its_phones_could_fill_it
     assert few.base_station.kv_capacity_tokens == int((0.9 * 48e9 - 2 * 6.74e9) // 524288) == 56686
     assert kv_tokens(few, ready(), None) is None
     assert kv_tokens(many, ready(), None) == 56686
+    assert kv_tokens(busy_cell(gpus=2, queue="join-shortest"), ready(), None) == 56686, "a request stays where it began"
     limited = simulate(busy_cell(kv_tokens=56686), ready(), 0)
     pd.testing.assert_frame_equal(simulate(few, ready(), 0).rounds, limited.rounds)
 

@@ -32,7 +32,7 @@ def calibration_text(name: str, trace: Trace, law: Calibration, gates: pd.DataFr
     is_flat = not law.intervals["a"][0] > 0.0
     bins = law.bins.assign(ci95_low=law.bins["ci95_low"].clip(lower=0.0)).drop(columns="level")
     risk = law.risk[law.risk["level"] >= 0].drop(columns=["level", "own_path", "rejection_risk"])
-    lows = [name for name in risk if name.endswith("low")]
+    lows = [str(name) for name in risk if str(name).endswith("low")]
     risk[lows] = risk[lows].clip(lower=0.0)  # a mean of probabilities
     answers = answer_quality(trace)
     columns = ["path", "cosine", "cosine_to_hlm", "cosine_to_hlm.low", "cosine_to_hlm.high", "reference"]
