@@ -66,6 +66,7 @@ def simulate(
         scenario,
         replication,
         policy=policy,
+        rows=rows,
         functions=functions,
         send_down=None if downlink is None else downlink.send,
     )

@@ -25,6 +25,7 @@ def make_base_station(
     replication: int,
     *,
     policy: ReadyPolicy,
+    rows: Requests | None,
     functions: NamedFunctions,
     send_down: Callable[[Job], None] | None = None,
 ) -> BaseStation:
@@ -38,7 +39,7 @@ def make_base_station(
         join_shortest=station.queue == "join-shortest",
         rule=bind_rule(scenario, functions["base_station.batch_rule"]),
         order=bind_order(scenario, functions["base_station.order"]),
-        kv_tokens=kv_tokens(scenario, policy, requests_of(scenario, functions["traffic.kind"])),
+        kv_tokens=kv_tokens(scenario, policy, rows),
         chunk_tokens=station.chunk_tokens,
         s_s_per_context=station.s_s_per_context,
         send_down=send_down,
