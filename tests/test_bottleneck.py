@@ -133,7 +133,7 @@ def test_the_uplink_is_named_in_the_cell_that_it_limits():
     )
     said = list(limits(tables, Points.of(tables)))
     assert said[0].startswith("The uplink limits hlm, u-hlm(0.43) and rand-hlm: it is busy")
-    assert said[1].startswith("The phones themselves limit slm and llm: they wait for a station 0 % of the time")
+    assert said[1].startswith("No station limits slm and llm: tokens wait for one 0 % of their time")
     assert not any("GPUs limit" in text for text in said)
 
 
@@ -217,7 +217,7 @@ def test_gpus_busy_with_small_batches_do_not_limit():
     gpus = row(bottleneck_table(made_up([{}], small)), station="GPUs")
     assert (gpus["demand_s"], gpus["full_demand_s"], gpus["bound"], gpus["load"]) == (0.02, 0.005, 400.0, 0.25)
     assert said(made_up([{}], small)) == [
-        "The phones themselves limit llm: they wait for a station 10 % of the time, and no station is above 50 % of "
+        "No station limits llm: tokens wait for one 10 % of their time, and none is above 50 % of "
         "what it could carry in full batches (the GPUs are busy up to 100 % of the time)."
     ]
     assert said(made_up([{}], full)) == [
@@ -247,9 +247,7 @@ def test_a_station_limits_from_where_it_is_nearest_to_its_bound():
 def test_what_chance_may_have_made_is_not_called_the_limit():
     near = {"hlm": {"uplink_utilisation": 0.9, "bs_utilisation": 0.1}}
     (sentence,) = said(made_up([{}], near, noise=0.05))
-    assert sentence.startswith(
-        "The bottleneck is the uplink or the phones themselves, too close to tell apart, under hlm: they are at"
-    )
+    assert sentence == "Chance leaves open whether the uplink limits hlm, at 89 % of what could be carried."
 
 
 def test_gpus_whose_batches_cost_in_proportion_limit_with_small_ones():
@@ -289,7 +287,7 @@ def test_a_policy_that_uses_no_station_is_limited_by_its_phones():
     idle = dict.fromkeys(("uplink_utilisation", "bs_utilisation", "uplink_wait_s", "bs_wait_s"), 0.0)
     tables = made_up([{}], {"slm": {**idle, "batch_jobs": math.nan}})
     assert list(bottleneck_table(tables)["station"]) == [PHONES]
-    assert said(tables) == ["The phones themselves limit slm: they wait for a station 0 % of the time."]
+    assert said(tables) == ["No station limits slm: tokens wait for one 0 % of their time."]
 
 
 def test_a_cell_that_committed_nothing_has_no_demands():

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from conftest import rendering
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from uhlm_sim.analysis.figures.catalogue import FIGURES, write_figures
 from uhlm_sim.analysis.figures.wording import OVER, POINT
@@ -163,6 +164,23 @@ def test_what_a_run_has_not_is_said_in_one_sentence(single, ask, message):
     with pytest.raises(InputError, match=message) as caught:
         ask(single)
     assert "\n" not in str(caught.value)
+
+
+def test_policies_take_the_names_that_a_paper_gives_them(single):
+    names = {"u-hlm(0.43)": "U-HLM (0.43)", "hlm": "HLM"}
+    renamed = single.renamed(names)
+    assert renamed.policies == [names.get(label, label) for label in single.policies]
+    new, old = renamed.mean("U-HLM (0.43)", "token_throughput"), single.mean("u-hlm(0.43)", "token_throughput")
+    assert new == old
+    shown = {text.get_text() for text in renamed.plot.token_time().findobj(Text)}
+    assert {"HLM", "U-HLM (0.43)"} <= shown
+    assert not shown & set(names)
+
+
+@pytest.mark.parametrize("names", [{"hml": "HLM"}, {"hlm": "slm"}])
+def test_a_name_of_no_policy_or_of_two_is_refused(single, names):
+    with pytest.raises(InputError, match=r"hml.*did you mean|two policies would have one name"):
+        single.renamed(names)
 
 
 def test_points_that_are_not_there_are_refused(swept):

@@ -95,18 +95,33 @@ def would_limit(run, name, where, loads):
 
 
 @says(
-    r"The phones themselves limit (REST): they wait for a station ([\d to]+ %) of the time"
-    r"(?:, and no station is above (\d+) % of what it could carry in full batches(?: \(the GPUs are"
+    r"No station limits (REST): tokens wait for one ([\d to]+ %) of their time"
+    r"(?:, and none is above (\d+) % of what it could carry in full batches(?: \(the GPUs are"
     r" busy up to (\d+ %) of the time\))?)?\."
 )
-def phones_limit(run, where, waits, most, busy):
-    its, others = rows_at(run, run.under(where), "the phones themselves")
+def no_station_limits(run, where, waits, most, busy):
+    its, others = rows_at(run, run.under(where), "phones")
+    assert not run.is_open
     run.span(waits, its["wait_share"])
     if most:
         assert 100 * others["load"].max() <= int(most) + 0.5
     gpus = others.loc[others["station"] == "GPUs", "utilisation"]
     if len(gpus) and gpus.max() > others["load"].max():
         run.span(busy, [gpus.max()])
+
+
+@says(r"Chance leaves open whether (the [^,]+?) limits? (REST), at ([\d to]+ %) of what could be carried\.")
+def perhaps_limits(run, names, where, loads):
+    names = names.split(" or ")
+    its, _ = rows_at(run, run.under(where), *names, "phones")
+    run.span(loads, its.loc[its["station"] != "phones", "load"])
+
+
+@says(r"The phones themselves limit (REST): each answers one request at a time, and they are at (REST) of what .*")
+def phones_limit(run, where, loads):
+    its, _ = rows_at(run, run.under(where), "the phones themselves")
+    assert run.is_open
+    run.span(loads, its["load"])
 
 
 @says(

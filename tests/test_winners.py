@@ -1,9 +1,12 @@
 """Who is fastest: the policy with the most tokens a second among those near enough to the LLM's law."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from uhlm_sim.analysis.figures.winner_map import draw_winners
 from uhlm_sim.analysis.measures.winners import RATE, winners
@@ -59,6 +62,10 @@ def test_each_cell_of_the_map_has_the_colour_of_its_fastest_and_its_lead() -> No
     ax = Figure().subplots()
     draw_winners(ax, winners(pd.concat(tables), KEYS), {"llm": "#000000", "hlm": "#0072b2"})
     assert [text.get_text() for text in ax.texts] == ["2.00", "2.00"]
-    shown = ax.images[0].get_array()
-    assert shown is not None
-    assert shown.tolist() == [[1.0], [0.0]], "numbers grow upwards: hlm wins at 50 phones"
+    shown = [(cell.get_y(), cell.get_gid()) for cell in ax.patches if isinstance(cell, Rectangle)]
+    assert [y for y, _ in shown] == [-0.5, 0.5]
+    assert ax.yaxis_inverted()
+    upper, lower = (json.loads(str(mark)) for _, mark in shown)
+    policy, [[at, [[metric, rate, *_]]]] = upper
+    assert (policy, at, metric, rate) == ("hlm", "0 dB and 50 phones", "token_throughput_per_device", 20.0)
+    assert lower[0] == "llm", "numbers grow upwards"

@@ -149,6 +149,29 @@ class Run:
             raise InputError(f"policy '{name}': {wrong}; its policies are {', '.join(labels)}{hint}")
         return meant
 
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the run with other labels for its policies, for figures and tables in the words of a paper.
+
+        ``names`` goes from labels, or kinds that one policy has, to new labels: {"u-hlm(0.43)": "U-HLM (0.43)"}. The sentences of
+        the assumptions keep the labels that the run was given. Raises InputError for a label that the run hasn't got,
+        and where two policies would have one name.
+        """
+        names = {label: name for old, name in names.items() for label in self.named(old)}
+        labels = list(self.kinds)
+        if len({names.get(label, label) for label in labels}) < len(labels):
+            raise InputError(f"{', '.join(names.values())}: two policies would have one name")
+
+        def new(table: pd.DataFrame) -> pd.DataFrame:
+            return table.assign(policy=table["policy"].astype(object).replace(names))
+
+        tables: dict[str, Any] = {
+            name: new(table) for name, table in vars(self).items() if isinstance(table, pd.DataFrame)
+        }
+        entries = [
+            {**entry, "label": names.get(entry["label"], entry["label"])} for entry in self.provenance["policies"]
+        ]
+        return replace(self, **tables, provenance={**self.provenance, "policies": entries})
+
     def middle_point(self) -> Self:
         """Return the tables of the sweep's middle point alone; of a run without a sweep, all.
 

@@ -144,7 +144,11 @@ def drawings(run: Run) -> list[Drawing]:
                         name, title = f"{drawing.name}_{view.number}", f"{drawing.title}, {view.word}"
                         drawing = replace(drawing, name=name, title=title)
                     drawn.append(drawing)
-    return sorted(drawn, key=lambda drawing: drawing.name != "frontier") if frontier.swept_threshold(run) else drawn
+    winner = next((drawing.table["best"].nunique() for drawing in drawn if drawing.name == "winner_map"), 0)
+    first = (
+        "frontier" if frontier.swept_threshold(run) else "ratio_map" if winner == 1 else ""
+    )  # one colour shows little
+    return sorted(drawn, key=lambda drawing: drawing.name != first)
 
 
 def write_figures(run: Run, folder: Path | str) -> list[ReportFigure]:

@@ -46,7 +46,8 @@ LADDERS: dict[str, LineStyleType] = {
     "periodic-hlm": (0.0, (1.0, 2.0)),
 }
 ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, everything skipped
-MARKERS = {"hlm": "s", "slm": "D"} | dict(zip(LADDERS, "ovpPX^<", strict=True))
+LLM = "llm"  # drafts nothing: on no ladder, but what a reader compares with
+MARKERS = {"hlm": "s", "slm": "D", LLM: "*"} | dict(zip(LADDERS, "ovpPX^<", strict=True))
 LADDER_LENGTH = 3
 APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the last has a label
 
@@ -56,8 +57,8 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
 
     Speed is a phone's token rate, 1/mean(delay), as a ratio to the first policy's, paired: the cell's throughput also
     depends on think times and on how long a policy's answers are. `kinds` tells each label's kind (one of
-    LADDERS, hlm, slm; others are left out). Settings are the policies of one point or, with `sweep` columns, those of
-    all points, each only once. Columns: policy, kind, setting (the swept value, or what stands in the label's
+    LADDERS, hlm, slm, llm; others are left out). Settings are the policies of one point or, with `sweep` columns, those
+    of all points, each only once. Columns: policy, kind, setting (the swept value, or what stands in the label's
     parenthesis), skip_rate, speed with speed_low and speed_high, metric (one of COSTS), mean, ci95_low, ci95_high,
     replications. Along a kind rows are ordered by skip_rate.
     """
@@ -69,7 +70,7 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     costs = summary[summary["metric"].isin(COSTS) & summary["mean"].notna()]
     table = costs.join(fast, on=keys).join(skipped, on=keys).reset_index(drop=True)
     table["kind"] = table["policy"].map(kinds)
-    table = table[table["kind"].isin([*LADDERS, *ENDS]) & table["speed"].notna()]
+    table = table[table["kind"].isin([*LADDERS, *ENDS, LLM]) & table["speed"].notna()]
     setting = table["policy"].astype(str).str.extract(r"\((?:entropy |top1 |price )?(.*)\)$", expand=False).fillna("")
     if sweep:
         moves = table.groupby(["policy", "metric"])["skip_rate"].transform("nunique") > 1
@@ -79,7 +80,7 @@ def frontier_table(summary: pd.DataFrame, kinds: Mapping[str, str], sweep: Seque
     table = table.assign(setting=setting)[[*columns, "metric", *estimates, "replications"]]
     once = table.drop_duplicates(["policy", "metric", "skip_rate", "speed", "mean"])
     order = [list(COSTS).index(metric) for metric in once["metric"]]
-    kind = [[*ENDS, *LADDERS].index(word) for word in once["kind"]]
+    kind = [[*ENDS, LLM, *LADDERS].index(word) for word in once["kind"]]
     return once.iloc[np.lexsort((once["skip_rate"].to_numpy(), np.array(kind), np.array(order)))].reset_index(drop=True)
 
 
@@ -119,7 +120,7 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
             ax.vlines(row["speed"], row["ci95_low"], row["ci95_high"], color=colour, linewidth=0.7, zorder=2),
         )
         face = "white" if row["kind"] == "rand-hlm" else colour
-        size = 6.5 if row["kind"] in ENDS else 4.2  # an end is seen under a rule that has come to it
+        size = 6.5 if row["kind"] in (*ENDS, LLM) else 4.2  # an end is seen under a rule that has come to it
         at, marker = (row["speed"], row["mean"]), MARKERS[row["kind"]]
         point = ax.plot(*at, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
         values = [Value(SPEED, *(row[name] for name in _SPEEDS)), Value(metric, *(row[name] for name in _COSTS))]
@@ -161,7 +162,7 @@ def frontier_figure(table: pd.DataFrame, policies: Sequence[str] = ()) -> Figure
 
 def _legend(figure: Figure, table: pd.DataFrame, styles: Mapping[str, Look]) -> None:
     entries = []
-    for kind in (*ENDS, *LADDERS):
+    for kind in (*ENDS, LLM, *LADDERS):
         line = LADDERS.get(kind, "")
         colours = {styles[str(name)].colour for name in table.loc[table["kind"] == kind, "policy"]}
         if not colours:
@@ -169,7 +170,7 @@ def _legend(figure: Figure, table: pd.DataFrame, styles: Mapping[str, Look]) -> 
         colour = colours.pop() if len(colours) == 1 else QUIET
         face = "white" if kind == "rand-hlm" else colour
         entry = Line2D([], [], color=colour, linestyle=line, linewidth=1.0, marker=MARKERS[kind], label=kind)
-        entry.set(markersize=4.2, markerfacecolor=face)
+        entry.set(markersize=6.5 if kind == LLM else 4.2, markerfacecolor=face)
         entries.append(entry)
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), handlelength=2.8)
 
@@ -201,13 +202,15 @@ def drawing(view: View, ax: Axes | None = None, cost: str = "distribution_error"
     elif view.kind != ASKED and not is_frontier(table):
         raise InputError(f"fewer than {LADDER_LENGTH} thresholds make no ladder")
     at = "" if swept_threshold(run) else wording.drawn_for(view.run.summary, run.sweep)
+    alone = " llm stands alone: it drafts nothing." if table["kind"].eq(LLM).any() else ""
     meanings = " ".join(MEANINGS[metric] for metric in MEANINGS if table["metric"].eq(metric).any())
     return Drawing(
         "frontier",
         "Accuracy against token rate",
         f"A phone's token rate, 1/mean(delay), as a ratio to {run.policies[0]}, against what each setting costs; "
         f"U-HLM's threshold stands beside it. {meanings} Each rule's line starts at hlm, which keeps nothing, "
-        f"and ends at slm, which keeps everything.{wording.intervals(run, 'Thin lines')}{at}{wording.forced(run)}",
+        f"and ends at slm, which keeps everything.{alone}{wording.intervals(run, 'Thin lines')}{at}"
+        f"{wording.forced(run)}",
         table,
         frontier_figure(table, policies) if ax is None else ax,
     )

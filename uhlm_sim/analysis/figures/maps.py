@@ -13,6 +13,7 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 
 from uhlm_sim.analysis.figures.axes import is_numeric, key_words, value_words
+from uhlm_sim.analysis.figures.marks import Value, mark_cell
 from uhlm_sim.analysis.figures.style import PAGE_IN, new_figure, policies_of
 from uhlm_sim.analysis.figures.wording import View
 from uhlm_sim.analysis.measures.intervals import RATIO
@@ -46,7 +47,8 @@ def draw_map(ax: Axes, table: pd.DataFrame, policy: str, reach: float = TELLABLE
     rows = table[table["policy"] == policy]
     grids = [grid(rows, x, y, column) for column in ("mean", "ci95_low", "ci95_high")]
     mean, low, high = (grid.to_numpy(dtype=np.float64) for grid in grids)
-    is_ratio = str(table["metric"].iloc[0]).endswith(RATIO)
+    metric = str(table["metric"].iloc[0])
+    is_ratio = metric.endswith(RATIO)
     if is_ratio:
         level, colours = 0.0, {"cmap": "vlag", "vmin": -reach, "vmax": reach}
         shown = np.log2(np.where(mean > 0, mean, np.nan))
@@ -70,6 +72,11 @@ def draw_map(ax: Axes, table: pd.DataFrame, policy: str, reach: float = TELLABLE
     for text in ax.texts:  # they stay readable where the contour passes behind them
         column, row = (int(at) for at in text.get_position())
         text.set_path_effects([Stroke(linewidth=1.6, foreground=scale.to_rgba(shown[row, column])), Normal()])
+    for (row, column), value in np.ndenumerate(mean):
+        if not np.isnan(value):
+            at = {x: grids[0].columns[column], y: grids[0].index[row]}
+            estimate = Value(metric, float(value), float(low[row, column]), float(high[row, column]))
+            mark_cell(ax, (column, row), at, policy, estimate, alpha=0.0)
     ax.tick_params(axis="both", length=0, rotation=0)
     ax.set_xlabel(key_words(x))
     ax.set_ylabel(key_words(y))

@@ -4,12 +4,14 @@ An SVG has them as ids, in JSON; PNG and PDF don't.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from uhlm_sim.analysis.digits import in_words
 
@@ -42,6 +44,18 @@ def points_over(rows: pd.DataFrame, x: str) -> list[Point]:
     """Return the points of rows with a metric, its estimate and its place on a swept key."""
     columns = [x, "metric", "mean", "ci95_low", "ci95_high"]
     return [Point(in_words(x, [at]), [Value(*rest)]) for at, *rest in rows[columns].itertuples(index=False, name=None)]
+
+
+def mark_cell(
+    ax: Axes, corner: tuple[float, float], at: Mapping[str, Any], policy: str, value: Value, **look: Any
+) -> None:
+    """Draw a map's cell, a square of side 1, that carries its policy, its swept values and its value.
+
+    ``look`` is what `Rectangle` takes; alpha=0 leaves it unseen.
+    """
+    words = " and ".join(in_words(key, [swept]) for key, swept in at.items())
+    cell = Rectangle(corner, 1, 1, linewidth=0.0, **look)
+    mark([ax.add_patch(cell)], policy, [Point(words, [value])])
 
 
 def is_marked(figure: Figure) -> bool:

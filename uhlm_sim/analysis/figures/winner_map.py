@@ -1,19 +1,21 @@
 """Which policy is fastest over two swept values, among those near enough to the LLM."""
 
 from collections.abc import Mapping
+from math import nan
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from uhlm_sim.analysis.figures import style, wording
 from uhlm_sim.analysis.figures.axes import key_words, value_words
 from uhlm_sim.analysis.figures.maps import grid
+from uhlm_sim.analysis.figures.marks import Value, mark_cell
 from uhlm_sim.analysis.figures.wording import Drawing, View
-from uhlm_sim.analysis.measures.winners import MOST_ERROR, winners
+from uhlm_sim.analysis.measures.winners import MOST_ERROR, RATE, winners
 from uhlm_sim.errors import InputError
 
 DARK = 0.5  # luminance below which text is white
@@ -28,23 +30,15 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
     x, y = (str(name) for name in table.columns[1:3])
     best = grid(table, x, y, "best")
     lead, low = (grid(table, x, y, name).to_numpy(dtype=np.float64) for name in ("lead", "lead_low"))
+    rate = grid(table, x, y, "rate").to_numpy(dtype=np.float64)
     second = grid(table, x, y, "second").to_numpy(dtype=object)
     names = [name for name in colours if name in {*table["best"], *table["second"]}]
-    number = {name: place for place, name in enumerate(names)}
     fills = {name: _lighter(colours[name]) for name in names}
-    codes = best.map(lambda name: number.get(name, np.nan)).to_numpy(dtype=np.float64)
-    ax.imshow(
-        np.ma.masked_invalid(codes),
-        cmap=ListedColormap([fills[name] for name in names]),
-        vmin=-0.5,
-        vmax=len(names) - 0.5,
-        aspect="auto",
-        interpolation="none",
-    )
-    for (row, column), code in np.ndenumerate(codes):
-        if np.isnan(code):
+    for (row, column), name in np.ndenumerate(best.to_numpy(dtype=object)):
+        if name not in names:
             continue
-        name = names[int(code)]
+        at, value = {x: best.columns[column], y: best.index[row]}, Value(RATE, float(rate[row, column]), nan, nan)
+        mark_cell(ax, (column - 0.5, row - 0.5), at, name, value, facecolor=fills[name])
         ratio, is_open, other = lead[row, column], not low[row, column] > 1, str(second[row, column])
         if is_open and other in names:
             corner = (column - 0.5, row - 0.5)
@@ -61,6 +55,8 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
             color="white" if luminance < DARK else "black",
             bbox={"facecolor": fills[name], "edgecolor": "none", "pad": 1.0} if is_open else None,
         )
+    ax.set_xlim(-0.5, best.shape[1] - 0.5)
+    ax.set_ylim(best.shape[0] - 0.5, -0.5)
     ax.set_xticks(range(best.shape[1]), [value_words(x, value) for value in best.columns])
     ax.set_yticks(range(best.shape[0]), [value_words(y, value) for value in best.index])
     ax.tick_params(axis="both", length=0)

@@ -13,8 +13,9 @@ from uhlm_sim.analysis.run import Run
 def limits(results: Run, points: Points) -> Iterator[str]:
     """Name the station that limits each policy, where it does, and how near it is to its bound.
 
-    In a closed loop something always limits: a station, or the phones themselves, their thinking included. With open
-    arrivals the load limits a cell that keeps up; then the station that fills first as arrivals grow is named.
+    In a closed loop a station limits, or none does: then the phones' own work and thinking take the time. With open
+    arrivals the load limits a cell that keeps up; then the station that fills first as arrivals grow is named, which
+    may be the phones themselves, for each answers one request at a time.
     """
     table = bottleneck_table(results)
     is_open = [terms.is_open for terms in results.terms.values()]
@@ -31,13 +32,34 @@ def limits(results: Run, points: Points) -> Iterator[str]:
             here = set(zip(its["point"], its["policy"], strict=True))
             where = points.by_policy(results.policies, lambda *key, here=here: key in here)
             rows = rows[[key in here for key in zip(rows["point"], rows["policy"], strict=True)]]
-            if where:
+            if where and PHONES in names and not its["point"].map(is_open.__getitem__).all():
+                yield _no_station(names, where, rows)
+            elif where:
                 yield _sentence(names, where, rows, would_be=would_be)
+
+
+def _no_station(names: Sequence[str], where: str, rows: pd.DataFrame) -> str:
+    """Say that none limits a closed loop, or that chance leaves open whether the others of `names` do."""
+    phones, others = rows[rows["station"] == PHONES], rows[rows["station"] != PHONES]
+    if len(names) > 1:
+        near = _span(others.loc[others["station"].isin(names), "load"])
+        stations = [station for station in STATIONS if station.name in names]
+        which = " or ".join(f"the {station.name}" for station in stations)
+        limit = "limit" if stations[-1].are == "are" else "limits"
+        return f"Chance leaves open whether {which} {limit} {where}, at {near} of what could be carried."
+    sentence = f"No station limits {where}: tokens wait for one {_span(phones['wait_share'])} of their time"
+    if others.empty:
+        return f"{sentence}."
+    sentence += f", and none is above {100 * others['load'].max():.0f} % of what it could carry in full batches"
+    gpus = others[others["station"] == "GPUs"]
+    is_busier = len(gpus) and gpus["utilisation"].max() > others["load"].max()
+    busy = f" (the GPUs are busy up to {100 * gpus['utilisation'].max():.0f} % of the time)" if is_busier else ""
+    return f"{sentence}{busy}."
 
 
 def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be: bool) -> str:
     stations = [station for station in STATIONS if station.name == names[0]]
-    its, others = rows[rows["station"] == names[0]], rows[~rows["station"].isin([*names, PHONES])]
+    its = rows[rows["station"] == names[0]]
     is_many = len(names) > 1 or not stations or stations[0].are == "are"
     subject = listed([f"the {name}" if name != PHONES else "the phones themselves" for name in names])
     it, it_is = ("they", "they are") if is_many else ("it", "it is")
@@ -50,16 +72,7 @@ def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be:
         return f"As arrivals grow, {subject} would be the first to limit {where}: {near}"
     sentence = f"{subject[0].upper()}{subject[1:]} {'limit' if is_many else 'limits'} {where}"
     if not stations:
-        sentence += f": they wait for a station {_span(its['wait_share'])} of the time"
-        if others.empty:
-            return f"{sentence}."
-        sentence += (
-            f", and no station is above {100 * others['load'].max():.0f} % of what it could carry in full batches"
-        )
-        gpus = others[others["station"] == "GPUs"]
-        is_busier = len(gpus) and gpus["utilisation"].max() > others["load"].max()
-        busy = f" (the GPUs are busy up to {100 * gpus['utilisation'].max():.0f} % of the time)" if is_busier else ""
-        return f"{sentence}{busy}."
+        return f"{sentence}: each answers one request at a time, and {near}"
     pace = f" at {_span(its['load'] / its['utilisation'])} of a full batch's pace" if stations[0].batch else ""
     sentence += f": {it_is} busy {_span(its['utilisation'])} of the time{pace}"
     waits = f", and {_span(its['wait_share'])} of a token's time is waiting for {'them' if is_many else 'it'}."
