@@ -152,9 +152,9 @@ class Run:
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the run with other labels for its policies, for figures and tables in the words of a paper.
 
-        ``names`` goes from labels, or kinds that one policy has, to new labels: {"u-hlm(0.43)": "U-HLM (0.43)"}. The sentences of
-        the assumptions keep the labels that the run was given. Raises InputError for a label that the run hasn't got,
-        and where two policies would have one name.
+        ``names`` goes from labels, or kinds that one policy has, to new labels: {"u-hlm(0.43)": "U-HLM (0.43)"}. The
+        sentences of the assumptions keep the labels that the run was given. Raises InputError for a label that the run
+        hasn't got, and where two policies would have one name.
         """
         names = {label: name for old, name in names.items() for label in self.named(old)}
         labels = list(self.kinds)
