@@ -10,10 +10,14 @@ import re
 import sys
 from pathlib import Path
 
-from uhlm_sim import Results, load, run
+from uhlm_sim import Results, Scenario, load, run
 from uhlm_sim.analysis.figures.catalogue import drawings
+from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
 from uhlm_sim.analysis.report.sentences import first_answers, further_answers
 from uhlm_sim.names import scenario_folder
+from uhlm_sim.tokens.calibration import calibrate_trace, gate_risks
+from uhlm_sim.tokens.calibration_text import calibration_text
+from uhlm_sim.tokens.trace import Trace
 
 DOCS = Path(__file__).parent
 RUNS = DOCS.parent / "results" / "gallery"
@@ -45,6 +49,26 @@ def entry(name: str, results: Results, pictures: Path) -> str:
     return "".join(f"{line}\n\n" for line in lines)
 
 
+def pair_entry(name: str, scenario: Scenario, pictures: Path) -> str:
+    """Return the part of a scenario that records a model pair, from the shipped trace: to record it takes hours."""
+    shipped = Path(scenario.tokens.path).stem
+    trace = Trace.read(shipped)
+    law, risks = calibrate_trace(trace), gate_risks(trace)
+    thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "paper": 0.43}
+    uncertainty_figure(law.bins, law.a, law.b, thresholds).savefig(pictures / f"{name}.png", dpi=120)
+    first, *_ = calibration_text(shipped, trace, law, risks).split("\n\nThe law, bin by bin")
+    lines = [
+        f"## {name}",
+        scenario.description,
+        f"```sh\nuhlm-sim calibrate {shipped}\n```",
+        f"![The law of the pair](gallery/{name}.png)\n\n*The probability that the LLM would refuse a draft against the "
+        "phone's uncertainty: fitted on calibration prompts, judged on others. A marker's area grows with its tokens.*",
+        f"```text\n{first}\n```",
+        f"*Tokens: recorded, `{shipped}`. [The scenario](../scenarios/{name}.toml), which records them.*",
+    ]
+    return "".join(f"{line}\n\n" for line in lines)
+
+
 def entries(page: str) -> dict[str, str]:
     """Return a page's parts by the scenarios' names."""
     return {text.split("\n", 1)[0]: f"## {text}" for text in re.split(r"^## ", page, flags=re.MULTILINE)[1:]}
@@ -55,8 +79,12 @@ def main(names: list[str]) -> None:
     pictures.mkdir(exist_ok=True)
     parts = entries(page.read_text(encoding="utf-8")) if page.exists() else {}
     for name in names or sorted(file.stem for file in scenario_folder().glob("*.toml")):
-        folder = RUNS / name
-        parts[name] = entry(name, run(load(name), out=folder, resume=folder.exists()), pictures)
+        scenario, folder = load(name), RUNS / name
+        parts[name] = (
+            pair_entry(name, scenario, pictures)
+            if scenario.tokens.kind == "models"
+            else entry(name, run(scenario, out=folder, resume=folder.exists()), pictures)
+        )
         page.write_text(FIRST + "".join(parts[name] for name in sorted(parts)).rstrip() + "\n", encoding="utf-8")
 
 

@@ -15,14 +15,24 @@ PARTS = GALLERY["entries"]((DOCS / "gallery.md").read_text(encoding="utf-8"))
 BUILT_IN = {file.stem for file in scenario_folder().glob("*.toml")}
 
 
+def test_every_built_in_scenario_is_in_it() -> None:
+    assert set(PARTS) == BUILT_IN
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_each_scenario_has_its_question_command_and_figure(name: str) -> None:
-    assert name in BUILT_IN
-    part = PARTS[name]
-    assert f"\n\n{load(name).description}\n\n```sh\nuhlm-sim run {name}\n```\n\n![" in part
+    part, scenario = PARTS[name], load(name)
+    is_pair = scenario.tokens.kind == "models"
+    command = f"calibrate {Path(scenario.tokens.path).stem}" if is_pair else f"run {name}"
+    assert f"\n\n{scenario.description}\n\n```sh\nuhlm-sim {command}\n```\n\n![" in part
     assert f"(gallery/{name}.png)" in part
     assert (DOCS / "gallery" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert 1 <= part.count("\n- ") <= GALLERY["SENTENCES"]
+    assert is_pair or 1 <= part.count("\n- ") <= GALLERY["SENTENCES"]
+
+
+def test_a_pairs_entry_is_what_its_command_prints(tmp_path: Path) -> None:
+    name = "smollm2_pair"
+    assert GALLERY["pair_entry"](name, load(name), tmp_path).strip() == PARTS[name].strip()
 
 
 def test_an_entry_says_what_the_runs_report_answers(scenario_file: Path, tmp_path: Path) -> None:
