@@ -49,7 +49,7 @@ def world(folders: list[str], tmp_path: Path) -> Any:
     def made(kind: str, *policies: Mapping[str, Any]) -> Scenario:
         tokens = {
             "kind": kind, "path": str(tmp_path / f"{kind}.parquet"), "slm": folders[0], "llm": folders[0],
-            "slm_drop_layers": [1], "prompts": prompts, "encoder": "none", "max_tokens": 12,
+            "slm_drop_layers": [1], "dtype": "float32", "prompts": prompts, "encoder": "none", "max_tokens": 12,
         }  # fmt: skip
         values = {
             "name": "live", "tokens": tokens, "policy": list(policies), "duration_s": 20.0, "warmup_s": 0.0,

