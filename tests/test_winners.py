@@ -40,6 +40,18 @@ def test_a_policy_too_far_from_the_llm_or_of_unknown_distance_has_no_part() -> N
     assert alone.empty
 
 
+def test_a_floor_on_task_accuracy_is_a_share_of_what_the_llms_law_gives() -> None:
+    """The LLM solves 0.60 and HLM 0.64, so 0.9 of their law's 0.62 is 0.558."""
+    solved = {"llm": 0.60, "hlm": 0.64, "near": 0.56, "far": 0.50, "unknown": np.nan}
+    rates = {name: [10.0 * place, 11.0 * place] for place, name in enumerate(solved, 1)}
+    tables = replications(rates, {"llm": 0.0, "hlm": 0.0, "near": 0.1, "far": 0.1, "unknown": 0.1})
+    accuracy = tables[tables["metric"] == RATE].assign(metric="task_accuracy")
+    accuracy["value"] = accuracy["policy"].map(solved)
+    both = pd.concat([tables, accuracy])
+    best = [winners(both, most_error=1.0, least_shares=floor).loc[0, "best"] for floor in ({}, {"task_accuracy": 0.9})]
+    assert best == ["unknown", "near"]
+
+
 def test_a_lead_that_chance_may_have_made_is_told_as_open() -> None:
     rng = np.random.default_rng(1)
     opens = 0

@@ -64,12 +64,22 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
     ax.set_ylabel(key_words(y))
 
 
-def drawing(view: View, ax: Axes | None = None, most_error: float = MOST_ERROR) -> Drawing:
-    """Draw the fastest policy within ``most_error`` of the LLM's law over two swept values, and its lead."""
+def drawing(
+    view: View,
+    ax: Axes | None = None,
+    most_error: float = MOST_ERROR,
+    least_shares: Mapping[str, float] | None = None,
+) -> Drawing:
+    """Draw the fastest policy over two swept values, and its lead, among those whose answers are good enough.
+
+    Within a total variation distance of ``most_error`` of the LLM's law, and with ``least_shares`` of what that law
+    gives, by metric: {"task_accuracy": 0.95}. See `measures.winners`.
+    """
     run, (x, y) = view.run, view.keys
-    table = winners(run.replications, (x, y), most_error=most_error)
+    table = winners(run.replications, (x, y), most_error=most_error, least_shares=least_shares)
+    floors = "".join(f", with at least {share:g} of its {name}" for name, share in (least_shares or {}).items())
     if table.empty or len(run.policies) < 2:
-        raise InputError(f"no policy is known to be within {most_error:g} of the LLM's law")
+        raise InputError(f"no policy is known to be within {most_error:g} of the LLM's law{floors}")
     colours = {name: look.colour for name, look in style.looks(run.policies).items()}
     figure: Axes | Figure
     if ax is not None:
@@ -86,8 +96,8 @@ def drawing(view: View, ax: Axes | None = None, most_error: float = MOST_ERROR) 
         "winner_map",
         f"The fastest policy over {key_words(x)} and {key_words(y)}",
         "The policy with the most tokens a second of an answering phone, among those whose tokens are known to be "
-        f"within a total variation distance of {most_error:g} of the LLM's law, and its lead over the next one, a "
-        f"ratio of means over {wording.over(run)}, paired. Hatched: a lead whose interval holds 1.{view.note}",
+        f"within a total variation distance of {most_error:g} of the LLM's law{floors}, and its lead over the next "
+        f"one, a ratio of means over {wording.over(run)}, paired. Hatched: a lead whose interval holds 1.{view.note}",
         table.assign(unbeaten=table["unbeaten"].map("; ".join)),
         figure,
     )

@@ -1,7 +1,8 @@
 """Which policy is fastest at each point of a sweep, among those whose answers are near enough to the LLM's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio
@@ -12,20 +13,31 @@ COLUMNS = ["best", "rate", "second", "lead", "lead_low", "lead_high", "unbeaten"
 
 
 def winners(
-    replications: pd.DataFrame, keys: Sequence[str] = (), *, metric: str = RATE, most_error: float = MOST_ERROR
+    replications: pd.DataFrame,
+    keys: Sequence[str] = (),
+    *,
+    metric: str = RATE,
+    most_error: float = MOST_ERROR,
+    least_shares: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Return a row a point: its ``point`` and keys, and which policy has the largest mean of a metric there.
 
-    Only policies take part whose mean distribution_error is at most ``most_error``; one whose distance or rate isn't
-    known has no part. ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by
-    replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that
-    ``best`` doesn't lead beyond chance. Points without such a policy are left out; where there is one alone ``second``
-    is "" and its lead NaN.
+    Only policies take part whose mean distribution_error is at most ``most_error``, and whose mean of each metric of
+    ``least_shares``, such as task_accuracy, is at least that share of what the LLM's law gives: the mean of the
+    policies whose distribution_error is 0. One of which something of this, or the rate, isn't known has no part.
+    ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by replication, with
+    its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that ``best`` doesn't lead
+    beyond chance. Points without such a policy are left out; where there is one alone ``second`` is "" and its lead
+    NaN.
     """
     rows = []
     for number, at in replications.groupby("point", sort=False):
         errors = at[at["metric"] == "distribution_error"].groupby("policy", sort=False)["value"].mean()
         near = [str(policy) for policy in errors.index[errors <= most_error]]
+        for name, share in (least_shares or {}).items():
+            means = at[at["metric"] == name].groupby("policy", sort=False)["value"].mean()
+            of_law = means.reindex(errors.index[errors == 0.0]).mean()
+            near = [policy for policy in near if means.get(policy, np.nan) >= share * of_law]
         table = at[(at["metric"] == metric) & at["policy"].isin(near)]
         rates = table.pivot(index="replication", columns="policy", values="value").dropna(axis="columns", how="all")
         order = [str(policy) for policy in rates.mean().sort_values(ascending=False, kind="stable").index]

@@ -30,7 +30,7 @@ __all__ = ["GATE", "POLICIES", "POLICY", "ReadyPolicy", "Scheme", "class_policie
 
 
 UNCERTAINTY = "uncertainty"
-# What of a scenario a built-in scheme's walks may hang on: replications, and points with other loads, share the verdict.
+# What a built-in scheme's walks may hang on: replications, and points that differ in their load, share the verdict.
 SEEN_BY_SCHEMES = {"policy", "tokens", "device", "uplink", "downlink", "base_station", "channel"}
 _EXACT: dict[tuple[str, int, str], bool] = {}  # to walk every answer takes as long as many a simulation
 
