@@ -13,7 +13,10 @@ from pathlib import Path
 from uhlm_sim import Results, Scenario, load, run
 from uhlm_sim.analysis.figures.catalogue import drawings
 from uhlm_sim.analysis.figures.uncertainty_law import uncertainty_figure
+from uhlm_sim.analysis.report.points import Points
 from uhlm_sim.analysis.report.sentences import first_answers, further_answers
+from uhlm_sim.analysis.report.sentences_of_choices import of_choices
+from uhlm_sim.analysis.report.sentences_of_classes import of_classes, of_near_and_far
 from uhlm_sim.names import scenario_folder
 from uhlm_sim.tokens.calibration import calibrate_trace, gate_risks
 from uhlm_sim.tokens.calibration_text import calibration_text
@@ -35,7 +38,10 @@ def entry(name: str, results: Results, pictures: Path) -> str:
     """Return a scenario's part of the page, and draw its picture into the folder `pictures`."""
     first = drawings(results)[0]
     first.figure.savefig(pictures / f"{name}.png", dpi=120)
-    answers = [*first_answers(results)[:1], *further_answers(results)][:SENTENCES]
+    points = Points.of(results)
+    asked = [*of_near_and_far(results, points), *of_classes(results, points), *of_choices(results, points)]
+    answers = [*first_answers(results)[:2], *asked[:2], *further_answers(results)]
+    answers = list(dict.fromkeys(answers))[:SENTENCES]
     scenario = results.scenario
     tokens = results.source or f"recorded, `{Path(scenario['tokens']['path']).stem}`"
     lines = [

@@ -1,9 +1,10 @@
-"""How many digits a number and a ratio are shown with."""
+"""How many digits a number and a ratio are shown with, and in which unit a swept value is told."""
 
 import math
 
 import pytest
 
+from uhlm_sim.analysis.digits import in_words
 from uhlm_sim.analysis.digits import number as shown
 from uhlm_sim.analysis.digits import ratio as shown_ratio
 
@@ -42,3 +43,22 @@ def test_a_number_has_the_digits_that_its_interval_gives(estimate, text):
 )
 def test_a_ratio_has_both_ends_of_its_interval(estimate, text):
     assert shown_ratio(*estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("channel.geometry.radius_m", 500.0, "500 m"),
+        ("device.transmit_power_dbm", 23.0, "23 dBm"),
+        ("device.power_w", 4.5, "4.5 W"),
+        ("base_station.service.peak_flop_per_s", 312e12, "312 TFLOP/s"),
+        ("base_station.service.memory_byte_per_s", 2039e9, "2039 GB/s"),
+        ("base_station.kv_bytes", 16e9, "16 GB"),
+        ("base_station.service.s_s_per_context", 1e-9, "s_s_per_context 1e−09"),
+        ("uplink.bandwidth_hz", 20e6, "20 MHz"),
+        ("traffic.rate_per_s", 1.0, "1 requests/s"),
+        ("base_station.gpus", 1, "1 GPU"),
+    ],
+)
+def test_a_swept_value_is_told_in_the_unit_that_its_key_ends_with(key: str, value: float, words: str) -> None:
+    assert in_words(key, [value]) == words

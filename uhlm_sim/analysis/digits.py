@@ -8,10 +8,17 @@ from typing import Any
 SMALL = 1e-4  # below it, numbers are written with an exponent
 NOISE = 1e-12  # what times and shares that add up to nothing leave by rounding
 # Suffix of a swept key -> factor, unit after the value 1, unit after others.
-KEY_UNITS = {
+KEY_UNITS = {  # by how a key ends; the first that fits is taken
     "_hz": (1e-6, "MHz", "MHz"),
     "_db": (1.0, "dB", "dB"),
+    "_dbm": (1.0, "dBm", "dBm"),
+    "_dbi": (1.0, "dBi", "dBi"),
+    "_m": (1.0, "m", "m"),
+    "_w": (1.0, "W", "W"),
+    "kv_bytes": (1e-9, "GB", "GB"),
     "rate_per_s": (1.0, "requests/s", "requests/s"),
+    "flop_per_s": (1e-12, "TFLOP/s", "TFLOP/s"),
+    "byte_per_s": (1e-9, "GB/s", "GB/s"),
     "_s": (1.0, "s", "s"),
     "devices": (1.0, "phone", "phones"),
     "gpus": (1.0, "GPU", "GPUs"),
