@@ -126,7 +126,7 @@ def test_a_few_numbers_and_one_figure_come_first_and_the_rest_is_folded(tables, 
     mean = tables.summary.set_index(["policy", "metric"])["mean"]
     for policy, row in zip(POLICIES, rows, strict=True):
         assert float(row[1].partition("±")[0]) == pytest.approx(mean[policy, "token_throughput"], rel=1e-3)
-        assert row[-1].partition(" (")[0] in ("uplink", "phones")
+        assert row[-1].partition(" (")[0] in ("uplink", "no station")
     opened = text.index('<details class="part">')
     assert text.index("</table>") < text.index("Figure 1.") < opened < text.index("Figure 2.")
     assert text[opened:].count('<details class="part">') == text[opened:].count("<h2>"), "nothing stands outside"

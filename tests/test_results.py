@@ -12,8 +12,10 @@ from conftest import rendering
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from uhlm_sim.analysis.digits import ratio
 from uhlm_sim.analysis.figures.catalogue import FIGURES, write_figures
 from uhlm_sim.analysis.figures.wording import OVER, POINT
+from uhlm_sim.analysis.report.station_tables import limit_words, pair_rows
 from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
@@ -361,3 +363,29 @@ def test_simulations_that_failed_are_named(single):
     broken = replace(single, provenance={**single.provenance, "failed": [failure]})
     assert broken.failed == [failure]
     assert "Failed simulations: 1" in broken._repr_html_()
+
+
+def test_any_two_policies_stand_beside_each_other_as_the_ratio_of_the_results(trace_file):
+    run_of_four = simulated(trace_file, replications=4)
+    rows = dict(pair_rows(run_of_four))
+    assert list(rows) == run_of_four.policies
+    for policy, other in (("slm", "u-hlm(0.9)"), ("u-hlm(0.1)", "hlm")):
+        shown = rows[policy][run_of_four.policies.index(other)]
+        estimate = run_of_four.ratio(policy, other, "token_throughput_per_device")
+        assert shown == ratio(estimate.mean, estimate.ci95_low, estimate.ci95_high)
+    assert all(row[place] == ("1", "") for place, row in enumerate(rows.values()))
+    assert pair_rows(simulated(trace_file, POLICIES[:2], replications=4)) == [], "the first one is beside each already"
+
+
+def test_what_limits_is_a_station_none_or_perhaps_one():
+    table = pd.DataFrame(
+        {
+            "policy": ["a", "a", "b", "b", "c", "c"],
+            "station": ["uplink", "phones"] * 3,
+            "load": [0.97, 0.2, 0.1, 1.0, 0.9, 0.91],
+            "limits": [True, False, False, True, True, True],
+        }
+    )
+    words = [[limit_words(table, policy, is_open=is_open) for policy in "abc"] for is_open in (False, True)]
+    assert words[0] == ["uplink (97 %)", "no station", "perhaps uplink (90 %)"]
+    assert words[1] == ["uplink (97 %)", "phones (100 %)", "uplink or phones (91 %)"]

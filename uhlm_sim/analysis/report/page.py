@@ -37,7 +37,7 @@ from uhlm_sim.analysis.report.points import (
 )
 from uhlm_sim.analysis.report.sentences import first_answers, further_answers
 from uhlm_sim.analysis.report.sentences_of_classes import classes_of, of_class
-from uhlm_sim.analysis.report.station_tables import budget_rows, queue_rows, station_rows
+from uhlm_sim.analysis.report.station_tables import budget_rows, limit_words, pair_rows, queue_rows, station_rows
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.scenario import READ_BY, Policy
 from uhlm_sim.tables import LEGS
@@ -74,6 +74,7 @@ PARTS = {  # anchor -> title, those that every page has and those that some have
 }
 ELSEWHERE = ("policies", "assumptions", "presets", "failed", "references")  # of the provenance: in parts of their own
 # What a verdict means for who reads the numbers.
+RECORDED = ("quality_cosine", "task_accuracy")  # of answers that were recorded once
 MEANING = {
     "OVERLOADED": "more requests come than are answered, so latencies grow with the length of the run",
     "CUT SHORT": "many requests were unfinished at the end, so latencies miss the long ones; throughput doesn't",
@@ -155,7 +156,8 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         legs=[LEG_COLOURS[leg][0] for leg in LEGS],
         budget=budget_rows(delay_budget(tables)) if len(points) == 1 else [],
         queues=waiting,
-        glance=_glance(points, tables.policies, bottlenecks) if len(points) == 1 else None,
+        pairs=pair_rows(tables) if len(points) == 1 else [],
+        glance=_glance(points, tables.policies, bottlenecks, is_open=is_open) if len(points) == 1 else None,
         parts=[(name, title) for name, title in PARTS.items() if present.get(name, True)],
         is_open=is_open,
         figures=[(f, _picture(f, first), _files(f, path.parent)) for f in figures],
@@ -212,17 +214,17 @@ def _point(points: Points, number: int, policies: Sequence[str], classes: Sequen
     }
 
 
-def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame) -> dict[str, Any]:
+def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame, *, is_open: bool) -> dict[str, Any]:
     """Lay the few numbers out that are seen first: titles, and for each policy its cells and what limits it."""
     known = _known(points)
     metrics = [next((name for name in names if name in known), "") for names in GLANCE]
     columns = [column for metric in metrics for column in HEADLINE if column.metric == metric]
     rows = []
     for policy in policies:
-        limits = bottlenecks[(bottlenecks["policy"] == policy) & bottlenecks["limits"]]
-        station = " or ".join(limits["station"])
-        full = f" ({100 * limits['load'].max():.0f} %)" if station else ""
-        rows.append((policy, [_cell(points, 0, policy, c.metric, c.factor) for c in columns], station + full))
+        shown = [(c.metric, *_cell(points, 0, policy, c.metric, c.factor)) for c in columns]
+        # What other prompts would change isn't in an interval over replications of the same ones.
+        cells = [(text, "" if metric in RECORDED else interval) for metric, text, interval in shown]
+        rows.append((policy, cells, limit_words(bottlenecks, policy, is_open=is_open)))
     titles = [c.page if c.group == ANSWERS else c.notebook or c.page for c in columns]
     titles = [
         f"to {policies[0]}" if c.metric.endswith(RATIO) else title for c, title in zip(columns, titles, strict=True)

@@ -1,14 +1,18 @@
-"""The page's tables of stations and legs: what waits where, what limits, and what slow tokens spend their time on."""
+"""The page's tables of stations, legs and pairs of policies: what waits where, what limits, who is how much faster."""
 
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from uhlm_sim.analysis.digits import number
+from uhlm_sim.analysis.digits import number, ratio
+from uhlm_sim.analysis.measures.bottleneck import PHONES
 from uhlm_sim.analysis.measures.budget import ALL
+from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.measures.queues import MEASURES
 from uhlm_sim.analysis.report.points import Points
+from uhlm_sim.analysis.run import Run
 from uhlm_sim.tables import LEGS
 
 
@@ -33,6 +37,37 @@ def queue_rows(table: pd.DataFrame) -> list[tuple[str, str, list[tuple[str, str]
         ]
         rows.append((row["policy"], row["station"], [*shown[:-1], most[0], shown[-1], most[1]]))
     return rows
+
+
+def limit_words(table: pd.DataFrame, policy: str, *, is_open: bool) -> str:
+    """Return what limits a policy and how far it is used: "uplink (97 %)", "no station", "perhaps uplink (90 %)".
+
+    ``table`` is a `bottleneck_table` of one point. With open arrivals phones limit like a station.
+    """
+    limits = table[(table["policy"] == policy) & table["limits"]] if len(table) else table
+    stations = limits if is_open or limits.empty else limits[limits["station"] != PHONES]
+    if stations.empty:
+        return "no station" if len(limits) else ""
+    perhaps = "perhaps " if len(stations) < len(limits) else ""
+    return f"{perhaps}{' or '.join(stations['station'])} ({100 * stations['load'].max():.0f} %)"
+
+
+def pair_rows(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return for each policy how many times as fast an answering phone is as under each other one; cells as text.
+
+    Ratios of means of token_throughput_per_device over replications, paired. Nothing for fewer than three policies,
+    which are all beside the first one already.
+    """
+    table = run.replications[run.replications["metric"] == "token_throughput_per_device"]
+    rates = table.pivot(index="replication", columns="policy", values="value").reindex(columns=run.policies)
+    if len(run.policies) < 3 or len(rates) < 2:
+        return []
+    of = {name: rates[name].to_numpy(dtype=np.float64) for name in run.policies}
+
+    def cell(policy: str, other: str) -> tuple[str, str]:
+        return ("1", "") if policy == other else ratio(*(float(x) for x in paired_ratio(of[policy], of[other])[:3]))
+
+    return [(policy, [cell(policy, other) for other in run.policies]) for policy in run.policies]
 
 
 def station_rows(points: Points, table: pd.DataFrame) -> list[tuple[str, list[dict[Any, Any]]]]:
