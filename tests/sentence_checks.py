@@ -228,3 +228,13 @@ def energy_against_first(run, first, text):
     for clause in text.split("; "):
         policy, shown = re.fullmatch(rf"({run.names}) (.*)", clause).groups()
         run.course(shown, "times", run.all(run.ratio, policy, "energy_per_token_j"))
+
+
+def rows_at(run, where, *stations):
+    """Return the stations' rows of a set of (point, policy), all of which these stations limit and no other."""
+    table = run.stations[[key in where for key in zip(run.stations["point"], run.stations["policy"], strict=True)]]
+    names = [{"the phones themselves": "phones"}.get(name, name.removeprefix("the ")) for name in stations]
+    limiting = table[table["limits"]].groupby(["point", "policy"])["station"].apply(set)
+    assert set(limiting.index) == where
+    assert all(names_here == set(names) for names_here in limiting)
+    return table[table["station"].isin(names)], table[~table["station"].isin([*names, "phones"])]

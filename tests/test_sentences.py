@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from random_runs import random_run
-from sentence_checks import CLAIMS, TIMES, Reader, agrees, is_printed, says
+from sentence_checks import CLAIMS, TIMES, Reader, agrees, is_printed, rows_at, says
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.report.points import Points
@@ -66,16 +66,6 @@ def open_who_is_fastest(run, where, between):
     assert run.where(where) == tied
     for point in tied if between else ():
         assert set(re.split(", | and ", between)) == set(unbeaten(run, point))
-
-
-def rows_at(run, where, *stations):
-    """Return the stations' rows of a set of (point, policy), all of which these stations limit and no other."""
-    table = run.stations[[key in where for key in zip(run.stations["point"], run.stations["policy"], strict=True)]]
-    names = [{"the phones themselves": "phones"}.get(name, name.removeprefix("the ")) for name in stations]
-    limiting = table[table["limits"]].groupby(["point", "policy"])["station"].apply(set)
-    assert set(limiting.index) == where
-    assert all(names_here == set(names) for names_here in limiting)
-    return table[table["station"].isin(names)], table[~table["station"].isin([*names, "phones"])]
 
 
 @says(
