@@ -350,9 +350,7 @@ def _settings(scenario: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the provenance as (key, words), without what has a table of its own."""
-    rows = [
-        (k, v) for k, v in provenance.items() if k not in ("policies", "assumptions", "presets", "failed", "references")
-    ]
+    rows = [(k, v) for k, v in provenance.items() if k not in ELSEWHERE]
     rows = [(k, "not a checkout" if k == "git_revision" and v is None else v) for k, v in rows]
     return [(name, _plain(value) if isinstance(value, dict) else str(value)) for name, value in rows]
 
