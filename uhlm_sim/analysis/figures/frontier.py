@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from matplotlib.typing import LineStyleType
 
 from uhlm_sim.analysis.figures import wording
@@ -49,6 +50,7 @@ ENDS = ("hlm", "slm")  # where every ladder begins and ends: nothing skipped, ev
 LLM = "llm"  # drafts nothing: on no ladder, but what a reader compares with
 MARKERS = {"hlm": "s", "slm": "D", LLM: "*"} | dict(zip(LADDERS, "ovpPX^<", strict=True))
 LADDER_LENGTH = 3
+FAR = 4.0  # times the slowest: then speeds stand on a logarithmic axis
 APART = (0.065, 0.06)  # of the axes, across and up: of thresholds nearer than that only the last has a label
 
 
@@ -129,12 +131,15 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
         mark(point, policy, [Point("" if setting in policy else f"setting {setting}", values)])
     rungs = rows[rows["kind"].str.startswith(U_HLM)]
     # Lines of intervals are as wide and as high as the axes, and pass behind the labels.
-    wide, high = (np.ptp(rows[names].to_numpy(dtype=np.float64)[rows[names].notna()]) for names in (_SPEEDS, _COSTS))
+    speeds, costs = (rows[names].to_numpy(dtype=np.float64)[rows[names].notna()] for names in (_SPEEDS, _COSTS))
+    is_far = speeds.max() > FAR * speeds.min() > 0  # as the LLM alone may be: the rungs would stand in a corner
+    across = np.log if is_far else np.asarray
+    wide, high = np.ptp(across(speeds)), np.ptp(costs)
     labelled: list[tuple[float, float]] = []
     # Backwards: a label stands where the next rung may be.
     columns = ["policy", "setting", "speed", "mean"]
     for policy, setting, speed, mean in rungs[columns].iloc[::-1].itertuples(index=False, name=None):
-        if all(abs(speed - x) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled):
+        if all(abs(across(speed) - across(x)) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled):
             labelled.append((speed, mean))
             halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
             text = ax.annotate(setting, labelled[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)
@@ -142,6 +147,11 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
             mark([text], str(policy))
     if metric in ("distribution_error", "rejection_risk"):
         ax.set_ylim(bottom=-0.09 * max(rows[["mean", "ci95_high"]].max().max(), 1e-9))  # one replication: no interval
+    if is_far:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(x=0.1, y=0.1)
     ax.set_xlabel(f"a phone's token rate, ratio to {first or 'the first policy'}")
     ax.set_ylabel(COSTS[metric])
