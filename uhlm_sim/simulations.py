@@ -168,8 +168,8 @@ def in_processes(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]],
     """
     with _environment({"PYTHONSAFEPATH": "1", PARENT: str(os.getpid())}):
         with _interrupts_ignored() if jobs != 1 else nullcontext():  # which the processes that start here inherit
-            results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                joblib.delayed(_ending_with_parent)(function, call) for call in calls
+            results = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", initializer=_end_with_parent)(
+                joblib.delayed(function)(*call) for call in calls
             )
         yield from results
 
@@ -186,12 +186,9 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _ending_with_parent(function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
-    """Call a function; a worker of `in_processes` ends when the process that started it is no more."""
-    parent = int(os.environ.get(PARENT, os.getpid()))
-    if parent != os.getpid() and all(thread.name != PARENT for thread in threading.enumerate()):
-        threading.Thread(target=_end_without, args=(parent,), name=PARENT, daemon=True).start()
-    return function(*call)
+def _end_with_parent() -> None:
+    """Let a worker of `in_processes` end when the process that started it is no more, at work or not."""
+    threading.Thread(target=_end_without, args=(int(os.environ[PARENT]),), daemon=True).start()
 
 
 def _end_without(parent: int) -> None:
