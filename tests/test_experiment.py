@@ -17,7 +17,7 @@ import numpy as np
 def confident(path, level=0.4):
     return path.top1_probability >= level
 
-def alternating(rng, size):
+def alternating(rng, size, note):
     while True:
         yield np.resize([0.5, 1.5], size)
 
@@ -78,6 +78,7 @@ def test_a_policy_a_channel_and_an_allocator_of_ones_own_run_from_a_scenario(
     own = [
         'policy=[{kind="hlm"}, {kind="own:confident", name="confident", params={level=0.7}}]',
         "channel.kind=own:alternating",
+        f'channel.params.note="{"no name of a file: " * 300}"',
         "uplink.allocator=own:first_device_first",
     ]
     scenario = read_scenario(scenario_file, own)

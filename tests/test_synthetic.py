@@ -210,7 +210,7 @@ def test_report_text_and_figures_say_it(folder: Path) -> None:
     assert "policy (synthetic)" in summary_text(results)
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert '<span class="alarm">SYNTHETIC TOKENS.</span>' in report
-    assert report.count("policy (synthetic)</th>") == 4, "each table of policies is marked"
+    assert report.count("policy (synthetic)</th>") == 5, "each table of policies is marked"
     assert "synthetic: the same answers as every other policy" in report
     assert "P(u &lt;= 0.43) = 0.4593, wanted 0.4593" in report
     assert "SYNTHETIC" in results._repr_html_()

@@ -1,5 +1,6 @@
 """What is told of a scenario before the first event: keys without effect, mixed presets, odd values, long work."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def long_work(points: list[Scenario]) -> list[str]:
             "core; progress counts whole simulations"
         )
     files = {point.traffic.file for point in points if point.traffic.kind == "replay"} - {None}
-    for file in sorted(file for file in files if file and Path(file).is_file()):
+    for file in sorted(file for file in files if file and os.path.isfile(file)):
         size = Path(file).stat().st_size
         if size > LARGE_BYTES:
             sentences.append(

@@ -7,6 +7,7 @@ one repeats nothing.
 
 import hashlib
 import inspect
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -349,7 +350,7 @@ def _identity(scenario: Scenario, tokens: Sequence[TokenSet], named: Sequence[Na
     Edited code of the user's own, other tokens, another recording of SNR, file of requests or table of service times,
     at any point, make another run.
     """
-    files = sorted({file for function in named for file in function.files if Path(file).is_file()})
+    files = sorted({file for function in named for file in function.files if os.path.isfile(file)})
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
     sources = [inspect.getsource(module) for module in own_modules(named)]
     parts = [VERSION, write_scenario(scenario), *(token_set.digest for token_set in tokens), *sources, *digests]

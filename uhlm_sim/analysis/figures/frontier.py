@@ -139,7 +139,9 @@ def draw_frontier(ax: Axes, table: pd.DataFrame, metric: str, styles: Mapping[st
     # Backwards: a label stands where the next rung may be.
     columns = ["policy", "setting", "speed", "mean"]
     for policy, setting, speed, mean in rungs[columns].iloc[::-1].itertuples(index=False, name=None):
-        if all(abs(across(speed) - across(x)) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled):
+        if all(
+            abs(across(speed) - across(x)) > APART[0] * wide or abs(mean - y) > APART[1] * high for x, y in labelled
+        ):
             labelled.append((speed, mean))
             halo = [Stroke(linewidth=1.4, foreground="white"), Normal()]
             text = ax.annotate(setting, labelled[-1], (5, -4), textcoords="offset points", va="top", fontsize=5.5)

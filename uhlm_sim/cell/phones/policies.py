@@ -32,7 +32,7 @@ __all__ = ["GATE", "POLICIES", "POLICY", "ReadyPolicy", "Scheme", "class_policie
 UNCERTAINTY = "uncertainty"
 # What a built-in scheme's walks may hang on: replications, and points that differ in their load, share the verdict.
 SEEN_BY_SCHEMES = {"policy", "tokens", "device", "uplink", "downlink", "base_station", "channel"}
-_EXACT: dict[tuple[str, int, str], bool] = {}  # to walk every answer takes as long as many a simulation
+_known_exact: dict[tuple[str, int, str], bool] = {}  # to walk every answer takes as long as many a simulation
 
 
 def hlm() -> Scheme:
@@ -226,9 +226,9 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
     if named.is_own:  # its code may be another one when it is asked again
         return replace(ready, exact=_is_exact(ready, scenario, grows_exactly=payload.most_loss is None))
     key = (tokens.digest, index, scenario.model_dump_json(include=SEEN_BY_SCHEMES))
-    if key not in _EXACT:
-        _EXACT[key] = _is_exact(ready, scenario, grows_exactly=payload.most_loss is None)
-    return replace(ready, exact=_EXACT[key])
+    if key not in _known_exact:
+        _known_exact[key] = _is_exact(ready, scenario, grows_exactly=payload.most_loss is None)
+    return replace(ready, exact=_known_exact[key])
 
 
 def _is_exact(policy: ReadyPolicy, scenario: settings.Scenario, *, grows_exactly: bool) -> bool:
