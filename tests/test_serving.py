@@ -85,6 +85,19 @@ def test_an_answer_that_has_begun_goes_on_until_it_ends():
     assert waits_s["first-come"] > 0.02
 
 
+def test_of_requests_that_came_at_once_the_same_ones_go_on():
+    """Eight phones ask at 0 s for two places, and memory holds six answers: who is in it stays until its answer ends.
+
+    In order of arrival at the base station each token would come when the memory has lost what it needs.
+    """
+    recomputed = {}
+    for order in ("oldest-request", "first-come"):
+        scenario = busy_cell(kv_tokens=900, max_batch=2, order=order)
+        at_once = scenario.model_copy(update={"traffic": scenario.traffic.model_copy(update={"think_time_s": 0.0})})
+        recomputed[order] = simulate(at_once, ready(), 0).rounds["recomputed_tokens"].sum()
+    assert recomputed["oldest-request"] == 0 < recomputed["first-come"]
+
+
 def test_the_memory_of_a_presets_gpu_is_simulated_where_its_phones_could_fill_it():
     """0.9 of 48 GB less 13.48 GB of weights are 56,686 positions: 500 phones of up to 150 can fill them, 8 can't."""
     few, many = busy_cell(), busy_cell()

@@ -19,7 +19,8 @@ from uhlm_sim.errors import SimulationError
 from uhlm_sim.seams import Named, Seam
 
 BatchRule = Callable[..., float]
-Order = Callable[..., float]
+Key = float | tuple[float, int]
+Order = Callable[..., Key]
 
 
 def continuous(waiting: int, oldest_s: float) -> float:  # noqa: ARG001  a rule sees what is there
@@ -62,14 +63,15 @@ def first_come(job: Job) -> float:
     return job.received_s
 
 
-def oldest_request(job: Job) -> float:
+def oldest_request(job: Job) -> tuple[float, int]:
     """Serve the request that arrived first: answers that have begun go on, and new ones wait until a place is free.
 
     key = arrived_s of the request (first come, first served by request, as serving engines fill their batches: Kwon et
-    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Left out: swaps
-    to the host's memory, priorities; where memory is short the least recently used is evicted, not the youngest.
+    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023); of requests that
+    came at once the device's number, so that the same ones go on. Left out: swaps to the host's memory, priorities;
+    where memory is short the least recently used is evicted, not the youngest.
     """
-    return _request_of(job).arrived_s
+    return _request_of(job).arrived_s, job.device
 
 
 def shortest_work(job: Job) -> float:
@@ -149,11 +151,11 @@ def checked(function: Callable[..., float], name: str) -> Callable[..., float]:
 
 
 class Ordered:
-    """A priority queue: the least key first, ties in order of arrival. It has the deque's methods that `Line` uses."""
+    """A priority queue: the least key first, equal ones in order of arrival. It has the deque's methods that `Line` uses."""
 
-    def __init__(self, key: Callable[[Job], float]) -> None:
+    def __init__(self, key: Callable[[Job], Key]) -> None:
         self._key = key
-        self._heap: list[tuple[float, int, Job]] = []
+        self._heap: list[tuple[Key, int, Job]] = []
         self._came = 0
 
     def append(self, job: Job) -> None:
