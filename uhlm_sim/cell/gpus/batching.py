@@ -151,7 +151,7 @@ def checked(function: Callable[..., float], name: str) -> Callable[..., float]:
 
 
 class Ordered:
-    """A priority queue: the least key first, equal ones in order of arrival. It has the deque's methods that `Line` uses."""
+    """A priority queue: the least key first, equal ones in order of arrival. It has the methods that `Line` uses."""
 
     def __init__(self, key: Callable[[Job], Key]) -> None:
         self._key = key
