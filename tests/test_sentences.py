@@ -102,9 +102,13 @@ def no_station_limits(run, where, waits, most, busy):
 
 @says(r"Chance leaves open whether (the [^,]+?) limits? (REST), at ([\d to]+ %) of what could be carried\.")
 def perhaps_limits(run, names, where, loads):
-    names = names.split(" or ")
-    its, _ = rows_at(run, run.under(where), *names, "phones")
-    run.span(loads, its.loc[its["station"] != "phones", "load"])
+    here = run.under(where)
+    table = run.stations[[key in here for key in zip(run.stations["point"], run.stations["policy"], strict=True)]]
+    near = table[table["limits"]].groupby(["point", "policy"])["station"].apply(set)
+    assert set(near.index) == here
+    assert all("phones" in stations and len(stations) > 1 for stations in near)
+    assert {f"the {name}" for name in set.union(*near) - {"phones"}} == set(names.split(" or "))
+    run.span(loads, table.loc[table["limits"] & (table["station"] != "phones"), "load"])
 
 
 @says(r"The phones themselves limit (REST): each answers one request at a time, and they are at (REST) of what .*")

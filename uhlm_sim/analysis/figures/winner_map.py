@@ -1,7 +1,6 @@
 """Which policy is fastest over two swept values, among those near enough to the LLM."""
 
 from collections.abc import Mapping
-from math import nan
 
 import numpy as np
 import pandas as pd
@@ -30,14 +29,15 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
     x, y = (str(name) for name in table.columns[1:3])
     best = grid(table, x, y, "best")
     lead, low = (grid(table, x, y, name).to_numpy(dtype=np.float64) for name in ("lead", "lead_low"))
-    rate = grid(table, x, y, "rate").to_numpy(dtype=np.float64)
+    rates = [grid(table, x, y, name).to_numpy(dtype=np.float64) for name in ("rate", "rate_low", "rate_high")]
     second = grid(table, x, y, "second").to_numpy(dtype=object)
     names = [name for name in colours if name in {*table["best"], *table["second"]}]
     fills = {name: _lighter(colours[name]) for name in names}
     for (row, column), name in np.ndenumerate(best.to_numpy(dtype=object)):
         if name not in names:
             continue
-        at, value = {x: best.columns[column], y: best.index[row]}, Value(RATE, float(rate[row, column]), nan, nan)
+        at = {x: best.columns[column], y: best.index[row]}
+        value = Value(RATE, *(float(estimate[row, column]) for estimate in rates))
         mark_cell(ax, (column - 0.5, row - 0.5), at, name, value, facecolor=fills[name])
         ratio, is_open, other = lead[row, column], not low[row, column] > 1, str(second[row, column])
         if is_open and other in names:

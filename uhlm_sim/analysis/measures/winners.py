@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from uhlm_sim.analysis.measures.intervals import paired_ratio
+from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
 
 MOST_ERROR = 0.05  # total variation distance of a token's law from the LLM's
 RATE = "token_throughput_per_device"
-COLUMNS = ["best", "rate", "second", "lead", "lead_low", "lead_high", "unbeaten"]
+COLUMNS = ["best", "rate", "rate_low", "rate_high", "second", "lead", "lead_low", "lead_high", "unbeaten"]
 
 
 def winners(
@@ -25,10 +25,10 @@ def winners(
     Only policies take part whose mean distribution_error is at most ``most_error``, and whose mean of each metric of
     ``least_shares``, such as task_accuracy, is at least that share of what the LLM's law gives: the mean of the
     policies whose distribution_error is 0. One of which something of this, or the rate, isn't known has no part.
-    ``best`` has the ``rate``, ``second`` is the next one, and ``lead`` the ratio of both, paired by replication, with
-    its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that ``best`` doesn't lead
-    beyond chance. Points without such a policy are left out; where there is one alone ``second`` is "" and its lead
-    NaN.
+    ``best`` has the ``rate`` with its interval, ``second`` is the next one, and ``lead`` the ratio of both, paired by
+    replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that
+    ``best`` doesn't lead beyond chance. Points without such a policy are left out; where there is one alone
+    ``second`` is "" and its lead NaN.
     """
     rows = []
     for number, at in replications.groupby("point", sort=False):
@@ -48,5 +48,6 @@ def winners(
         second = order[1] if leads else ""
         lead = leads[second] if leads else [float("nan")] * 3
         values = [at[key].iloc[0] for key in keys]
-        rows.append([number, *values, order[0], float(rates[order[0]].mean()), second, *lead, unbeaten])
+        rate = [float(x) for x in student_t(rates[order[0]])[:3]]
+        rows.append([number, *values, order[0], *rate, second, *lead, unbeaten])
     return pd.DataFrame(rows, columns=["point", *keys, *COLUMNS])

@@ -20,9 +20,13 @@ def limits(results: Run, points: Points) -> Iterator[str]:
     table = bottleneck_table(results)
     is_open = [terms.is_open for terms in results.terms.values()]
     by_limit: dict[tuple[str, ...], pd.DataFrame] = {}
+    undecided = table.head(0)
     for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
         names = tuple(rows.loc[rows["limits"], "station"])
-        by_limit[names] = pd.concat([by_limit.get(names, rows.head(0)), rows])
+        if len(names) > 1 and PHONES in names and not is_open[int(rows["point"].iloc[0])]:
+            undecided = pd.concat([undecided, rows])
+        else:
+            by_limit[names] = pd.concat([by_limit.get(names, rows.head(0)), rows])
     order = [station.name for station in STATIONS] + [PHONES]
     for names in sorted(by_limit, key=lambda names: (len(names), [order.index(name) for name in names])):
         for would_be in (False, True):
@@ -32,21 +36,23 @@ def limits(results: Run, points: Points) -> Iterator[str]:
             here = set(zip(its["point"], its["policy"], strict=True))
             where = points.by_policy(results.policies, lambda *key, here=here: key in here)
             rows = rows[[key in here for key in zip(rows["point"], rows["policy"], strict=True)]]
-            if where and PHONES in names and not its["point"].map(is_open.__getitem__).all():
-                yield _no_station(names, where, rows)
+            if where and names == (PHONES,) and not its["point"].map(is_open.__getitem__).all():
+                yield _no_station(where, rows)
             elif where:
                 yield _sentence(names, where, rows, would_be=would_be)
-
-
-def _no_station(names: Sequence[str], where: str, rows: pd.DataFrame) -> str:
-    """Say that none limits a closed loop, or that chance leaves open whether the others of `names` do."""
-    phones, others = rows[rows["station"] == PHONES], rows[rows["station"] != PHONES]
-    if len(names) > 1:
-        near = _span(others.loc[others["station"].isin(names), "load"])
-        stations = [station for station in STATIONS if station.name in names]
+    if len(undecided):
+        here = set(zip(undecided["point"], undecided["policy"], strict=True))
+        near = undecided[undecided["limits"] & (undecided["station"] != PHONES)]
+        stations = [station for station in STATIONS if station.name in set(near["station"])]
         which = " or ".join(f"the {station.name}" for station in stations)
         limit = "limit" if stations[-1].are == "are" else "limits"
-        return f"Chance leaves open whether {which} {limit} {where}, at {near} of what could be carried."
+        where = points.by_policy(results.policies, lambda *key: key in here)
+        yield f"Chance leaves open whether {which} {limit} {where}, at {_span(near['load'])} of what could be carried."
+
+
+def _no_station(where: str, rows: pd.DataFrame) -> str:
+    """Say that none limits a closed loop, what its tokens wait for nevertheless, and how near the nearest is."""
+    phones, others = rows[rows["station"] == PHONES], rows[rows["station"] != PHONES]
     sentence = f"No station limits {where}: tokens wait for one {_span(phones['wait_share'])} of their time"
     if others.empty:
         return f"{sentence}."
