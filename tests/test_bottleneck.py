@@ -15,6 +15,7 @@ from uhlm_sim.analysis.measures.bottleneck import PHONES, bottleneck_table, load
 from uhlm_sim.analysis.measures.intervals import summarise
 from uhlm_sim.analysis.report.points import Points
 from uhlm_sim.analysis.report.sentences_of_bottlenecks import limits
+from uhlm_sim.analysis.report.station_tables import limit_words
 from uhlm_sim.analysis.results import Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
@@ -133,7 +134,7 @@ def test_the_uplink_is_named_in_the_cell_that_it_limits():
     )
     said = list(limits(tables, Points.of(tables)))
     assert said[0].startswith("The uplink limits hlm, u-hlm(0.43) and rand-hlm: it is busy")
-    assert said[1].startswith("No station limits slm and llm: tokens wait for one 0 % of their time")
+    assert said[1].startswith("No station limits slm and llm: 0 % of a token's time is waiting for one")
     assert not any("GPUs limit" in text for text in said)
 
 
@@ -217,8 +218,8 @@ def test_gpus_busy_with_small_batches_do_not_limit():
     gpus = row(bottleneck_table(made_up([{}], small)), station="GPUs")
     assert (gpus["demand_s"], gpus["full_demand_s"], gpus["bound"], gpus["load"]) == (0.02, 0.005, 400.0, 0.25)
     assert said(made_up([{}], small)) == [
-        "No station limits llm: tokens wait for one 10 % of their time, and none is above 50 % of "
-        "what it could carry in full batches (the GPUs are busy up to 100 % of the time)."
+        "No station limits llm: 20 % of a token's time is waiting for one, and none carries more than 50 % of what it "
+        "can (the GPUs, with small batches, are busy up to 100 % of the time)."
     ]
     assert said(made_up([{}], full)) == [
         "The GPUs limit llm: they are busy 100 % of the time at 100 % of a full batch's pace, and 80 % of a token's "
@@ -287,7 +288,7 @@ def test_a_policy_that_uses_no_station_is_limited_by_its_phones():
     idle = dict.fromkeys(("uplink_utilisation", "bs_utilisation", "uplink_wait_s", "bs_wait_s"), 0.0)
     tables = made_up([{}], {"slm": {**idle, "batch_jobs": math.nan}})
     assert list(bottleneck_table(tables)["station"]) == [PHONES]
-    assert said(tables) == ["No station limits slm: tokens wait for one 0 % of their time."]
+    assert said(tables) == ["No station limits slm: 0 % of a token's time is waiting for one."]
 
 
 def test_a_cell_that_committed_nothing_has_no_demands():
@@ -329,3 +330,17 @@ def test_every_policy_has_a_panel_in_one_frame():
     figure = bounds_figure(load_table(made_up(counts, many), "traffic.devices"))
     assert [ax.get_title() for ax in figure.axes] == list(many)
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
+
+
+def test_what_limits_is_a_station_none_or_perhaps_one():
+    table = pd.DataFrame(
+        {
+            "policy": ["a", "a", "b", "b", "c", "c"],
+            "station": ["uplink", "phones"] * 3,
+            "load": [0.97, 0.2, 0.1, 1.0, 0.9, 0.91],
+            "limits": [True, False, False, True, True, True],
+        }
+    )
+    words = [[limit_words(table, policy, is_open=is_open) for policy in "abc"] for is_open in (False, True)]
+    assert words[0] == ["uplink (97 %)", "no station", "perhaps uplink (90 %)"]
+    assert words[1] == ["uplink (97 %)", "phones (100 %)", "uplink or phones (91 %)"]

@@ -56,7 +56,7 @@ def test_a_ratio_has_both_ends_of_its_interval(estimate, text):
         ("base_station.kv_bytes", 16e9, "16 GB"),
         ("base_station.service.s_s_per_context", 1e-9, "s_s_per_context 1e−09"),
         ("uplink.bandwidth_hz", 20e6, "20 MHz"),
-        ("traffic.rate_per_s", 1.0, "1 requests/s"),
+        ("traffic.rate_per_s", 1.0, "1 request/s"),
         ("base_station.gpus", 1, "1 GPU"),
     ],
 )

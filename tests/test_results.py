@@ -14,8 +14,10 @@ from matplotlib.text import Text
 
 from uhlm_sim.analysis.digits import ratio
 from uhlm_sim.analysis.figures.catalogue import FIGURES, write_figures
+from uhlm_sim.analysis.figures.style import looks
 from uhlm_sim.analysis.figures.wording import OVER, POINT
-from uhlm_sim.analysis.report.station_tables import limit_words, pair_rows
+from uhlm_sim.analysis.report.sentences import answers
+from uhlm_sim.analysis.report.station_tables import pair_rows
 from uhlm_sim.analysis.results import Estimate, Results
 from uhlm_sim.errors import InputError
 from uhlm_sim.experiment import run
@@ -179,9 +181,21 @@ def test_policies_take_the_names_that_a_paper_gives_them(single):
     assert not shown & set(names)
 
 
-@pytest.mark.parametrize("names", [{"hml": "HLM"}, {"hlm": "slm"}])
-def test_a_name_of_no_policy_or_of_two_is_refused(single, names):
-    with pytest.raises(InputError, match=r"hml.*did you mean|two policies would have one name"):
+def test_a_paper_name_keeps_the_colour_and_what_the_sentences_say(single):
+    names = {"u-hlm(0.43)": "U-HLM (0.43)", "hlm": "HLM", "slm": "SLM", "rand-hlm": "Rand-HLM"}
+    renamed = single.renamed(names)
+    old, new = looks(single.policies), looks(renamed.policies)
+    assert [new[names.get(label, label)] for label in single.policies] == [old[label] for label in single.policies]
+    assert len(answers(renamed)) == len(answers(single))
+    assert renamed.scenario["policy"][4]["match"] == "U-HLM (0.43)"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [({"hml": "HLM"}, "hml.*did you mean"), ({"hlm": "slm"}, "two policies would have one name")],
+)
+def test_a_name_of_no_policy_or_of_two_is_refused(single, names, message):
+    with pytest.raises(InputError, match=message):
         single.renamed(names)
 
 
@@ -375,17 +389,3 @@ def test_any_two_policies_stand_beside_each_other_as_the_ratio_of_the_results(tr
         assert shown == ratio(estimate.mean, estimate.ci95_low, estimate.ci95_high)
     assert all(row[place] == ("1", "") for place, row in enumerate(rows.values()))
     assert pair_rows(simulated(trace_file, POLICIES[:2], replications=4)) == [], "the first one is beside each already"
-
-
-def test_what_limits_is_a_station_none_or_perhaps_one():
-    table = pd.DataFrame(
-        {
-            "policy": ["a", "a", "b", "b", "c", "c"],
-            "station": ["uplink", "phones"] * 3,
-            "load": [0.97, 0.2, 0.1, 1.0, 0.9, 0.91],
-            "limits": [True, False, False, True, True, True],
-        }
-    )
-    words = [[limit_words(table, policy, is_open=is_open) for policy in "abc"] for is_open in (False, True)]
-    assert words[0] == ["uplink (97 %)", "no station", "perhaps uplink (90 %)"]
-    assert words[1] == ["uplink (97 %)", "phones (100 %)", "uplink or phones (91 %)"]

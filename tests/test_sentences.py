@@ -14,6 +14,7 @@ from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.report.points import Points
 
 RATE, CELL = "token_throughput_per_device", "token_throughput"
+WAITS = ("uplink_wait_s", "bs_wait_s", "token_delay_s.mean")
 METRIC_WORDS = {"tokens a second": CELL, "TPOT p95": "tpot_s.p95", "TTFT p95": "ttft_s.p95"}
 
 
@@ -85,14 +86,15 @@ def would_limit(run, name, where, loads):
 
 
 @says(
-    r"No station limits (REST): tokens wait for one ([\d to]+ %) of their time"
-    r"(?:, and none is above (\d+) % of what it could carry in full batches(?: \(the GPUs are"
+    r"No station limits (REST): ([\d to]+ %) of a token's time is waiting for one"
+    r"(?:, and none carries more than (\d+) % of what it can(?: \(the GPUs, with small batches, are"
     r" busy up to (\d+ %) of the time\))?)?\."
 )
 def no_station_limits(run, where, waits, most, busy):
-    its, others = rows_at(run, run.under(where), "phones")
+    _, others = rows_at(run, run.under(where), "phones")
     assert not run.is_open
-    run.span(waits, its["wait_share"])
+    means = [[run.mean(*key, name)[0] for name in WAITS] for key in run.under(where)]
+    run.span(waits, [(uplink_s + gpus_s) / token_s for uplink_s, gpus_s, token_s in means])
     if most:
         assert 100 * others["load"].max() <= int(most) + 0.5
     gpus = others.loc[others["station"] == "GPUs", "utilisation"]
@@ -102,13 +104,9 @@ def no_station_limits(run, where, waits, most, busy):
 
 @says(r"Chance leaves open whether (the [^,]+?) limits? (REST), at ([\d to]+ %) of what could be carried\.")
 def perhaps_limits(run, names, where, loads):
-    here = run.under(where)
-    table = run.stations[[key in here for key in zip(run.stations["point"], run.stations["policy"], strict=True)]]
-    near = table[table["limits"]].groupby(["point", "policy"])["station"].apply(set)
-    assert set(near.index) == here
-    assert all("phones" in stations and len(stations) > 1 for stations in near)
-    assert {f"the {name}" for name in set.union(*near) - {"phones"}} == set(names.split(" or "))
-    run.span(loads, table.loc[table["limits"] & (table["station"] != "phones"), "load"])
+    its, _ = rows_at(run, run.under(where), *names.split(" or "), "phones")
+    assert not run.is_open
+    run.span(loads, its.loc[its["station"] != "phones", "load"])
 
 
 @says(r"The phones themselves limit (REST): each answers one request at a time, and they are at (REST) of what .*")
@@ -217,8 +215,9 @@ def unbeaten_drafts(run, where):
     r"The fastest threshold that keeps at least 95 % of (POLICY)'s similarity to the LLM's answers, beyond chance: "
     rf"(POLICY)(?: at (.+?))?, with ({TIMES}) times the similarity and ({TIMES}) times the tokens a"
     rf" second of an answering phone\.(?: Of the programs that pass under POLICY it keeps ({TIMES})\.)?"
+    rf"(?: But slm keeps ({TIMES}) of the similarity, so it tells little here\.)?"
 )
-def fastest_threshold(run, first, policy, place, similarity, speed, programs):
+def fastest_threshold(run, first, policy, place, similarity, speed, programs, of_slm):
     point = run.place(place) if place else 0
     thresholds = [name for name in run.policies if run.results.kinds[name] == "u-hlm"]
     fit = {
@@ -232,6 +231,9 @@ def fastest_threshold(run, first, policy, place, similarity, speed, programs):
     assert agrees(speed, "times", run.ratio(point, policy, RATE))
     assert (programs is None) == np.isnan(run.ratio(point, policy, "task_accuracy")[0])
     assert programs is None or agrees(programs, "times", run.ratio(point, policy, "task_accuracy"))
+    alone = run.ratio(point, "slm", "quality_cosine") if "slm" in run.policies else (np.nan,) * 3
+    assert (of_slm is not None) == bool(alone[1] >= 0.95 - 1e-9)
+    assert of_slm is None or agrees(of_slm, "times", alone)
 
 
 @says(

@@ -188,7 +188,8 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """Let a worker of `in_processes` end when the process that started it is no more, at work or not."""
-    threading.Thread(target=_end_without, args=(int(os.environ[PARENT]),), daemon=True).start()
+    if PARENT in os.environ:  # not on another machine
+        threading.Thread(target=_end_without, args=(int(os.environ[PARENT]),), daemon=True).start()
 
 
 def _end_without(parent: int) -> None:

@@ -16,7 +16,7 @@ KEY_UNITS = {  # by how a key ends; the first that fits is taken
     "_m": (1.0, "m", "m"),
     "_w": (1.0, "W", "W"),
     "kv_bytes": (1e-9, "GB", "GB"),
-    "rate_per_s": (1.0, "requests/s", "requests/s"),
+    "rate_per_s": (1.0, "request/s", "requests/s"),
     "flop_per_s": (1e-12, "TFLOP/s", "TFLOP/s"),
     "byte_per_s": (1e-9, "GB/s", "GB/s"),
     "_s": (1.0, "s", "s"),

@@ -152,25 +152,34 @@ class Run:
     def renamed(self, names: Mapping[str, str]) -> Self:
         """Return the run with other labels for its policies, for figures and tables in the words of a paper.
 
-        ``names`` goes from labels, or kinds that one policy has, to new labels: {"u-hlm(0.43)": "U-HLM (0.43)"}. The
-        sentences of the assumptions keep the labels that the run was given. Raises InputError for a label that the run
-        hasn't got, and where two policies would have one name.
+        ``names`` goes from labels, or kinds that one policy has at each point, to new labels: {"u-hlm(0.43)": "U-HLM
+        (0.43)"}. Swept keys and the sentences of the assumptions keep the labels that the run was given. Raises
+        InputError for a label that the run hasn't got, and where two policies of a point would have one name.
         """
-        names = {label: name for old, name in names.items() for label in self.named(old)}
-        labels = list(self.kinds)
-        if len({names.get(label, label) for label in labels}) < len(labels):
-            raise InputError(f"{', '.join(names.values())}: two policies would have one name")
+        new = {label: name for old, name in names.items() for label in self.named(old)}
 
-        def new(table: pd.DataFrame) -> pd.DataFrame:
-            return table.assign(policy=table["policy"].astype(object).replace(names))
+        def relabelled(label: object) -> object:
+            return new.get(str(label), label)
+
+        def entry(old: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+            return {**old, **{key: relabelled(old[key]) for key in keys if key in old}}
 
         tables: dict[str, Any] = {
-            name: new(table) for name, table in vars(self).items() if isinstance(table, pd.DataFrame)
+            name: table.assign(policy=table["policy"].astype(object).map(relabelled))
+            for name, table in vars(self).items()
+            if isinstance(table, pd.DataFrame)
         }
-        entries = [
-            {**entry, "label": names.get(entry["label"], entry["label"])} for entry in self.provenance["policies"]
-        ]
-        return replace(self, **tables, provenance={**self.provenance, "policies": entries})
+        at = self.replications.groupby("point")["policy"].nunique()
+        if not at.equals(tables["replications"].groupby("point")["policy"].nunique()):
+            raise InputError(f"{', '.join(names.values())}: two policies would have one name")
+        provenance, scenario = dict(self.provenance), dict(self.scenario)
+        provenance["policies"] = [entry(old, "label") for old in provenance["policies"]]
+        provenance["failed"] = [entry(old, "policy") for old in self.failed]
+        labels = [policy["label"] for policy in provenance["policies"]]
+        policies = [entry(old, "match") for old in scenario.get("policy", [])]
+        scenario["policy"] = [{**old, "name": label} for old, label in zip(policies, labels, strict=True)]
+        scenario["device_class"] = [entry(old, "policy") for old in scenario.get("device_class", [])]
+        return replace(self, **tables, provenance=provenance, scenario=scenario)
 
     def middle_point(self) -> Self:
         """Return the tables of the sweep's middle point alone; of a run without a sweep, all.

@@ -144,10 +144,10 @@ def drawings(run: Run) -> list[Drawing]:
                         name, title = f"{drawing.name}_{view.number}", f"{drawing.title}, {view.word}"
                         drawing = replace(drawing, name=name, title=title)
                     drawn.append(drawing)
-    winner = next((drawing.table["best"].nunique() for drawing in drawn if drawing.name == "winner_map"), 0)
-    first = (
-        "frontier" if frontier.swept_threshold(run) else "ratio_map" if winner == 1 else ""
-    )  # one colour shows little
+    winners = next((drawing.table["best"].nunique() for drawing in drawn if drawing.name == "winner_map"), 0)
+    first = "ratio_map" if winners == 1 else ""  # a map of one colour shows little
+    if frontier.swept_threshold(run):
+        first = "frontier"
     return sorted(drawn, key=lambda drawing: drawing.name != first)
 
 

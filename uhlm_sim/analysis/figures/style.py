@@ -90,21 +90,22 @@ _OTHERS = (Look(_SKY, "-"), Look(_GREEN, "-"), Look(_SKY, _DASHED), Look(_PURPLE
 
 
 def looks(policies: Sequence[str]) -> dict[str, Look]:
-    """Return each policy's look: fixed for the known labels, so that it is the same in every figure and run.
+    """Return each policy's look: fixed for the known labels, in capitals or not, the same in every figure and run.
 
     Other labels take the first free one of their kind (the label up to its parenthesis), then of a common
     list; beyond that colours are read off a colour map that darkens evenly. A ladder of more than three
     numeric thresholds darkens with the threshold.
     """
-    look_of = {name: _KNOWN[name] for name in policies if name in _KNOWN}
-    ladder = {name: float(match[1]) for name in policies if (match := _RUNG.fullmatch(name))}
+    known = {name: name.lower().replace(" ", "") for name in policies}  # "U-HLM (0.43)" is u-hlm(0.43)
+    look_of = {name: _KNOWN[known[name]] for name in policies if known[name] in _KNOWN}
+    ladder = {name: float(match[1]) for name in policies if (match := _RUNG.fullmatch(known[name]))}
     if len(ladder) > len(_BY_KIND["u-hlm"]):
         darker = sns.color_palette("flare", as_cmap=True)
         look_of |= {
             name: Look(mpl.colors.to_hex(darker(min(1.0, threshold))), "-") for name, threshold in ladder.items()
         }
     for name in policies:
-        choices = (*_BY_KIND.get(name.partition("(")[0], ()), *_OTHERS)
+        choices = (*_BY_KIND.get(known[name].partition("(")[0], ()), *_OTHERS)
         free = [look for look in choices if look not in look_of.values()]
         if name not in look_of and free:
             look_of[name] = free[0]

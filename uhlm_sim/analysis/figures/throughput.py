@@ -33,7 +33,7 @@ def throughput_figure(summary: pd.DataFrame, policies: Sequence[str] = ()) -> Fi
         draw_metric(left, summary, "token_throughput", styles)
         left.set_title("All phones together")
         draw_token_rates(right, summary, styles)
-        right.set_title("One phone while it waits for a token")
+        right.set_title("One phone while it answers")
     return figure
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from uhlm_sim.analysis.figures import style, wording
 from uhlm_sim.analysis.figures.axes import key_words, value_words
@@ -38,11 +38,11 @@ def draw_winners(ax: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> N
             continue
         at = {x: best.columns[column], y: best.index[row]}
         value = Value(RATE, *(float(estimate[row, column]) for estimate in rates))
-        mark_cell(ax, (column - 0.5, row - 0.5), at, name, value, facecolor=fills[name])
-        ratio, is_open, other = lead[row, column], not low[row, column] > 1, str(second[row, column])
-        if is_open and other in names:
-            corner = (column - 0.5, row - 0.5)
-            ax.add_patch(Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=fills[other], linewidth=0.0))
+        other = str(second[row, column])
+        is_open = not low[row, column] > 1
+        hatch = {"hatch": "///", "edgecolor": fills[other]} if is_open and other in names else {}
+        mark_cell(ax, (column - 0.5, row - 0.5), at, name, value, facecolor=fills[name], **hatch)
+        ratio = lead[row, column]
         text = "" if np.isnan(ratio) else f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
         luminance = float(np.dot(fills[name], (0.3, 0.59, 0.11)))
         ax.text(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from uhlm_sim.analysis.measures.intervals import paired_ratio, student_t
+from uhlm_sim.errors import InputError, did_you_mean
 
 MOST_ERROR = 0.05  # total variation distance of a token's law from the LLM's
 RATE = "token_throughput_per_device"
@@ -24,20 +25,26 @@ def winners(
 
     Only policies take part whose mean distribution_error is at most ``most_error``, and whose mean of each metric of
     ``least_shares``, such as task_accuracy, is at least that share of what the LLM's law gives: the mean of the
-    policies whose distribution_error is 0. One of which something of this, or the rate, isn't known has no part.
-    ``best`` has the ``rate`` with its interval, ``second`` is the next one, and ``lead`` the ratio of both, paired by
-    replication, with its 95 % interval (`paired_ratio`). ``unbeaten`` is a tuple of labels, ``best`` first, that
-    ``best`` doesn't lead beyond chance. Points without such a policy are left out; where there is one alone
-    ``second`` is "" and its lead NaN.
+    policies whose distribution_error is 0, which keep every floor. Means are compared, not intervals. One of which
+    something of this, or the rate, isn't known has no part. ``best`` has the ``rate`` with its interval, ``second``
+    is the next one, and ``lead`` the ratio of both, paired by replication, with its 95 % interval (`paired_ratio`).
+    ``unbeaten`` is a tuple of labels, ``best`` first, that ``best`` doesn't lead beyond chance. Points without such a
+    policy are left out; where there is one alone ``second`` is "" and its lead NaN. Raises InputError for a floor on
+    a metric that isn't there.
     """
+    for name in least_shares or ():
+        if name not in set(replications["metric"]):
+            known = [str(metric) for metric in replications["metric"].unique()]
+            raise InputError(f"least_shares: '{name}' is no metric of this run{did_you_mean(name, known)}")
     rows = []
     for number, at in replications.groupby("point", sort=False):
         errors = at[at["metric"] == "distribution_error"].groupby("policy", sort=False)["value"].mean()
         near = [str(policy) for policy in errors.index[errors <= most_error]]
+        exact = errors.index[errors == 0.0]
         for name, share in (least_shares or {}).items():
             means = at[at["metric"] == name].groupby("policy", sort=False)["value"].mean()
-            of_law = means.reindex(errors.index[errors == 0.0]).mean()
-            near = [policy for policy in near if means.get(policy, np.nan) >= share * of_law]
+            least = share * means.reindex(exact).mean()
+            near = [policy for policy in near if policy in exact or means.get(policy, np.nan) >= least]
         table = at[(at["metric"] == metric) & at["policy"].isin(near)]
         rates = table.pivot(index="replication", columns="policy", values="value").dropna(axis="columns", how="all")
         order = [str(policy) for policy in rates.mean().sort_values(ascending=False, kind="stable").index]

@@ -43,7 +43,7 @@ HEADLINE = (
     Column("energy_per_token_j", "Energy", "J a token", "", "J/token"),
     Column("skip_rate", "Tokens, %", "skip rate", "skip rate, %", "skip rate", 100.0),
     Column("rejection_risk", "Risk, %", "rejection risk", "rejection risk, %", "rejection risk", 100.0),
-    Column("distribution_error", ANSWERS, "total variation, %", factor=100.0),
+    Column("distribution_error", ANSWERS, "total variation"),
     Column("quality_cosine", ANSWERS, "cosine to LLM's"),
     Column("task_accuracy", ANSWERS, "programs that pass, %", factor=100.0),
 )

@@ -72,9 +72,9 @@ PARTS = {  # anchor -> title, those that every page has and those that some have
     "references": "References",
     "provenance": "Provenance",
 }
+RECORDED = ("quality_cosine", "quality_cosine_reference", "task_accuracy")  # of answers that were recorded once
 ELSEWHERE = ("policies", "assumptions", "presets", "failed", "references")  # of the provenance: in parts of their own
 # What a verdict means for who reads the numbers.
-RECORDED = ("quality_cosine", "task_accuracy")  # of answers that were recorded once
 MEANING = {
     "OVERLOADED": "more requests come than are answered, so latencies grow with the length of the run",
     "CUT SHORT": "many requests were unfinished at the end, so latencies miss the long ones; throughput doesn't",
@@ -157,6 +157,7 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
         budget=budget_rows(delay_budget(tables)) if len(points) == 1 else [],
         queues=waiting,
         pairs=pair_rows(tables) if len(points) == 1 else [],
+        generates="llm" in tables.kinds.values(),
         glance=_glance(points, tables.policies, bottlenecks, is_open=is_open) if len(points) == 1 else None,
         parts=[(name, title) for name, title in PARTS.items() if present.get(name, True)],
         is_open=is_open,
@@ -169,8 +170,12 @@ def write_report(tables: Run, figures: list[ReportFigure], path: Path | str) -> 
 
 
 def _cell(points: Points, point: int, policy: str, metric: str, factor: float = 1.0) -> tuple[str, str]:
-    """Return a value and its interval as text."""
-    return cell(metric, points.get(point, policy, metric), factor)
+    """Return a value and its interval as text.
+
+    What was recorded has none: what other prompts would change isn't in an interval over replications of the same ones.
+    """
+    text, interval = cell(metric, points.get(point, policy, metric), factor)
+    return text, "" if metric.removesuffix(RATIO) in RECORDED else interval
 
 
 def _over_sweep(
@@ -221,13 +226,12 @@ def _glance(points: Points, policies: Sequence[str], bottlenecks: pd.DataFrame, 
     columns = [column for metric in metrics for column in HEADLINE if column.metric == metric]
     rows = []
     for policy in policies:
-        shown = [(c.metric, *_cell(points, 0, policy, c.metric, c.factor)) for c in columns]
-        # What other prompts would change isn't in an interval over replications of the same ones.
-        cells = [(text, "" if metric in RECORDED else interval) for metric, text, interval in shown]
+        cells = [_cell(points, 0, policy, c.metric, c.factor) for c in columns]
         rows.append((policy, cells, limit_words(bottlenecks, policy, is_open=is_open)))
     titles = [c.page if c.group == ANSWERS else c.notebook or c.page for c in columns]
     titles = [
-        f"to {policies[0]}" if c.metric.endswith(RATIO) else title for c, title in zip(columns, titles, strict=True)
+        f"cell, to {policies[0]}" if c.metric.endswith(RATIO) else title
+        for c, title in zip(columns, titles, strict=True)
     ]
     return {"titles": titles, "rows": rows}
 

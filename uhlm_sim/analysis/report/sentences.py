@@ -176,10 +176,15 @@ def _fastest_that_keeps(results: Run, points: Points) -> Iterator[str]:
     speed = points.get(point, policy, f"{rate}{RATIO}")
     solved = points.get(point, policy, f"task_accuracy{RATIO}")
     programs = f" Of the programs that pass under {first} it keeps {times(solved)}." if np.isfinite(solved[0]) else ""
+    slm = next((name for name, kind in results.kinds.items() if kind == "slm"), "")
+    alone = points.get(point, slm, f"quality_cosine{RATIO}")
+    little = (
+        f" But {slm} keeps {times(alone)} of the similarity, so it tells little here." if alone[1] >= PROMISE else ""
+    )
     yield (
         f"The fastest threshold that keeps at least {PROMISE_TEXT} of {first}'s similarity to the LLM's answers, "
         f"beyond chance: {policy}{points.place(point)}, with {times(kept[best])} times the similarity and "
-        f"{times(speed)} times the tokens a second of an answering phone.{programs}"
+        f"{times(speed)} times the tokens a second of an answering phone.{programs}{little}"
     )
 
 

@@ -19,48 +19,46 @@ def limits(results: Run, points: Points) -> Iterator[str]:
     """
     table = bottleneck_table(results)
     is_open = [terms.is_open for terms in results.terms.values()]
-    by_limit: dict[tuple[str, ...], pd.DataFrame] = {}
-    undecided = table.head(0)
+    by_limit: dict[tuple[tuple[str, ...], bool, bool], pd.DataFrame] = {}
     for _, rows in table.groupby(["point", "policy"], sort=False) if len(table) else ():
-        names = tuple(rows.loc[rows["limits"], "station"])
-        if len(names) > 1 and PHONES in names and not is_open[int(rows["point"].iloc[0])]:
-            undecided = pd.concat([undecided, rows])
-        else:
-            by_limit[names] = pd.concat([by_limit.get(names, rows.head(0)), rows])
+        limiting = rows[rows["limits"]]
+        open_here = is_open[int(rows["point"].iloc[0])]
+        would_be = open_here and bool(limiting["load"].iloc[0] < FULL)
+        key = (tuple(limiting["station"]), open_here, would_be)
+        by_limit[key] = pd.concat([by_limit.get(key, rows.head(0)), rows])
     order = [station.name for station in STATIONS] + [PHONES]
-    for names in sorted(by_limit, key=lambda names: (len(names), [order.index(name) for name in names])):
-        for would_be in (False, True):
-            rows = by_limit[names]
-            its = rows[rows["station"] == names[0]]
-            its = its[(its["point"].map(is_open.__getitem__) & (its["load"] < FULL)) == would_be]
-            here = set(zip(its["point"], its["policy"], strict=True))
-            where = points.by_policy(results.policies, lambda *key, here=here: key in here)
-            rows = rows[[key in here for key in zip(rows["point"], rows["policy"], strict=True)]]
-            if where and names == (PHONES,) and not its["point"].map(is_open.__getitem__).all():
-                yield _no_station(where, rows)
-            elif where:
-                yield _sentence(names, where, rows, would_be=would_be)
-    if len(undecided):
-        here = set(zip(undecided["point"], undecided["policy"], strict=True))
-        near = undecided[undecided["limits"] & (undecided["station"] != PHONES)]
-        stations = [station for station in STATIONS if station.name in set(near["station"])]
-        which = " or ".join(f"the {station.name}" for station in stations)
-        limit = "limit" if stations[-1].are == "are" else "limits"
-        where = points.by_policy(results.policies, lambda *key: key in here)
-        yield f"Chance leaves open whether {which} {limit} {where}, at {_span(near['load'])} of what could be carried."
+    for key in sorted(by_limit, key=lambda key: (len(key[0]), [order.index(name) for name in key[0]], key[1:])):
+        names, open_here, would_be = key
+        rows = by_limit[key]
+        here = set(zip(rows["point"], rows["policy"], strict=True))
+        where = points.by_policy(results.policies, lambda *at, here=here: at in here)
+        if open_here or PHONES not in names:
+            yield _sentence(names, where, rows, would_be=would_be)
+        else:
+            yield _perhaps(names, where, rows) if len(names) > 1 else _no_station(where, rows)
+
+
+def _perhaps(names: Sequence[str], where: str, rows: pd.DataFrame) -> str:
+    """Say that a closed loop's phones are as near to their bound as stations are to theirs."""
+    stations = [station for station in STATIONS if station.name in names]
+    which = " or ".join(f"the {station.name}" for station in stations)
+    limit = "limit" if stations[-1].are == "are" else "limits"
+    near = _span(rows.loc[rows["station"].isin([station.name for station in stations]), "load"])
+    return f"Chance leaves open whether {which} {limit} {where}, at {near} of what could be carried."
 
 
 def _no_station(where: str, rows: pd.DataFrame) -> str:
-    """Say that none limits a closed loop, what its tokens wait for nevertheless, and how near the nearest is."""
-    phones, others = rows[rows["station"] == PHONES], rows[rows["station"] != PHONES]
-    sentence = f"No station limits {where}: tokens wait for one {_span(phones['wait_share'])} of their time"
+    """Say that no station limits, the share of a token's time that is waiting, and how near the nearest is."""
+    others = rows[rows["station"] != PHONES]
+    waits = others.groupby(["point", "policy"])["wait_share"].sum() if len(others) else pd.Series([0.0])
+    sentence = f"No station limits {where}: {_span(waits)} of a token's time is waiting for one"
     if others.empty:
         return f"{sentence}."
-    sentence += f", and none is above {100 * others['load'].max():.0f} % of what it could carry in full batches"
+    sentence += f", and none carries more than {100 * others['load'].max():.0f} % of what it can"
     gpus = others[others["station"] == "GPUs"]
     is_busier = len(gpus) and gpus["utilisation"].max() > others["load"].max()
-    busy = f" (the GPUs are busy up to {100 * gpus['utilisation'].max():.0f} % of the time)" if is_busier else ""
-    return f"{sentence}{busy}."
+    busy = f" (the GPUs, with small batches, are busy up to {100 * gpus['utilisation'].max():.0f} % of the time)"
+    return f"{sentence}{busy if is_busier else ''}."
 
 
 def _sentence(names: Sequence[str], where: str, rows: pd.DataFrame, *, would_be: bool) -> str:

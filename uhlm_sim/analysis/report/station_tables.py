@@ -11,6 +11,7 @@ from uhlm_sim.analysis.measures.bottleneck import PHONES
 from uhlm_sim.analysis.measures.budget import ALL
 from uhlm_sim.analysis.measures.intervals import paired_ratio
 from uhlm_sim.analysis.measures.queues import MEASURES
+from uhlm_sim.analysis.measures.winners import RATE
 from uhlm_sim.analysis.report.points import Points
 from uhlm_sim.analysis.run import Run
 from uhlm_sim.tables import LEGS
@@ -58,14 +59,18 @@ def pair_rows(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     Ratios of means of token_throughput_per_device over replications, paired. Nothing for fewer than three policies,
     which are all beside the first one already.
     """
-    table = run.replications[run.replications["metric"] == "token_throughput_per_device"]
+    table = run.replications[run.replications["metric"] == RATE]
     rates = table.pivot(index="replication", columns="policy", values="value").reindex(columns=run.policies)
     if len(run.policies) < 3 or len(rates) < 2:
         return []
-    of = {name: rates[name].to_numpy(dtype=np.float64) for name in run.policies}
+    rates_of = {name: rates[name].to_numpy(dtype=np.float64) for name in run.policies}
 
     def cell(policy: str, other: str) -> tuple[str, str]:
-        return ("1", "") if policy == other else ratio(*(float(x) for x in paired_ratio(of[policy], of[other])[:3]))
+        return (
+            ("1", "")
+            if policy == other
+            else ratio(*(float(x) for x in paired_ratio(rates_of[policy], rates_of[other])[:3]))
+        )
 
     return [(policy, [cell(policy, other) for other in run.policies]) for policy in run.policies]
 
@@ -78,7 +83,7 @@ def station_rows(points: Points, table: pd.DataFrame) -> list[tuple[str, list[di
         shown = ["–" if math.isnan(ms) else f"{ms:.3g}" if ms > 1e-6 else "0" for ms in (wait_ms, demand_ms)]
         shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
         bound = number(row["bound"], row["bound_low"], row["bound_high"])
-        if row["bound_low"] < 0.0:  # far beyond the batches that the run saw
+        if row["bound_high"] - row["bound_low"] > 2.0 * row["bound"]:  # far beyond the batches that the run saw
             bound = ("not known", "")
         used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
         return row | {"cells": [(used, ""), *((text, "") for text in shown), bound, (reached, "")]}

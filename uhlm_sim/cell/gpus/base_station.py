@@ -1,7 +1,7 @@
 """The base station's compute: GPUs that verify jobs in batches, from one queue or one each."""
 
 from collections.abc import Callable, Generator
-from math import inf
+from math import inf, isnan
 from operator import attrgetter
 
 import simpy
@@ -151,6 +151,8 @@ class BaseStation:
     def submit(self, job: Job) -> None:
         """Take a job into a queue, now."""
         job.received_s = self.settle()
+        if job.request is not None and isnan(job.request.received_s):
+            job.request.received_s = job.received_s
         self.counters.arrivals += 1
         self._present += 1
         line = self._only or self._join(job.device)

@@ -1,10 +1,11 @@
 """Batch rules (when a step starts) and orders (which job is next): one plain function each.
 
 A batch rule is asked when a GPU is free and jobs wait: again at every arrival and at every end of a step. It is given
-how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more
-jobs come if it is infinite. An order is asked once a job, as it comes, for a number: the least goes first, and of equal
-ones the first to come. What a function needs beyond that it asks for by the name of a parameter, see `BATCH_RULE` and
-`ORDER`; all other parameters are constants from the scenario's `batch_params` or `order_params`.
+how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more jobs
+come if it is infinite. An order is asked once a job, as it comes, for a number, or a built-in one for several: the
+least goes first, and of equal ones the first to come. What a function needs beyond that it asks for by the name of a
+parameter, see `BATCH_RULE` and `ORDER`; all other parameters are constants from the scenario's `batch_params` or
+`order_params`.
 """
 
 import heapq
@@ -19,7 +20,7 @@ from uhlm_sim.errors import SimulationError
 from uhlm_sim.seams import Named, Seam
 
 BatchRule = Callable[..., float]
-Key = float | tuple[float, int]
+Key = float | tuple[float, float, int]
 Order = Callable[..., Key]
 
 
@@ -63,15 +64,17 @@ def first_come(job: Job) -> float:
     return job.received_s
 
 
-def oldest_request(job: Job) -> tuple[float, int]:
+def oldest_request(job: Job) -> tuple[float, float, int]:
     """Serve the request that arrived first: answers that have begun go on, and new ones wait until a place is free.
 
     key = arrived_s of the request (first come, first served by request, as serving engines fill their batches: Kwon et
-    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023); of requests that
-    came at once the device's number, so that the same ones go on. Left out: swaps to the host's memory, priorities;
-    where memory is short the least recently used is evicted, not the youngest.
+    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Of
+    requests that arrived at once the one whose first job came to the base station first, then that of the lower device:
+    so the same ones go on. Left out: swaps to the host's memory, priorities; where memory is short the least recently
+    used is evicted, not the youngest.
     """
-    return _request_of(job).arrived_s, job.device
+    request = _request_of(job)
+    return request.arrived_s, request.received_s, job.device
 
 
 def shortest_work(job: Job) -> float:

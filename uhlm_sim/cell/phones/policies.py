@@ -8,7 +8,7 @@ the phone keeps.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from uhlm_sim import scenario as settings
 from uhlm_sim.cell.phones.network_aware import priced
@@ -30,8 +30,9 @@ __all__ = ["GATE", "POLICIES", "POLICY", "ReadyPolicy", "Scheme", "class_policie
 
 
 UNCERTAINTY = "uncertainty"
-# What a built-in scheme's walks may hang on: replications, and points that differ in their load, share the verdict.
-SEEN_BY_SCHEMES = {"policy", "tokens", "device", "uplink", "downlink", "base_station", "channel"}
+# What a built-in scheme's walks hang on; all of a cell where a window is the best one.
+SEEN: dict[str, Any] = {"policy": True, "tokens": True, "uplink": {"payload": True}}
+SEEN_BY_BEST = {**SEEN, **dict.fromkeys(("device", "uplink", "downlink", "base_station", "channel"), True)}
 _known_exact: dict[tuple[str, int, str], bool] = {}  # to walk every answer takes as long as many a simulation
 
 
@@ -225,7 +226,8 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
     ready = replace(ready, scheme=scheme)
     if named.is_own:  # its code may be another one when it is asked again
         return replace(ready, exact=_is_exact(ready, scenario, grows_exactly=payload.most_loss is None))
-    key = (tokens.digest, index, scenario.model_dump_json(include=SEEN_BY_SCHEMES))
+    seen = SEEN_BY_BEST if policy.draft_tokens == "best" else SEEN
+    key = (tokens.digest, index, scenario.model_dump_json(include=seen))
     if key not in _known_exact:
         _known_exact[key] = _is_exact(ready, scenario, grows_exactly=payload.most_loss is None)
     return replace(ready, exact=_known_exact[key])
