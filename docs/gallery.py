@@ -26,12 +26,12 @@ DOCS = Path(__file__).parent
 RUNS = DOCS.parent / "results" / "gallery"
 FIRST = """# Gallery
 
-What built-in scenarios ask, the first figure of each one's report, and answers that its report gives. Every
-entry is made by the command above its figure, with nothing changed; the report has the other figures, all intervals
-and the assumptions. `python docs/gallery.py` makes this page.
+What built-in scenarios ask, the first figure of each one's report, and up to six of the sentences with which its report
+answers. Every entry is made by the command above its figure, with nothing changed; the report has the other sentences
+and figures, all intervals, what was cut short, and the assumptions. `python docs/gallery.py` makes this page.
 
 """
-SENTENCES = 5
+SENTENCES = 6
 
 
 def entry(name: str, results: Results, pictures: Path) -> str:
@@ -39,9 +39,11 @@ def entry(name: str, results: Results, pictures: Path) -> str:
     first = drawings(results)[0]
     first.figure.savefig(pictures / f"{name}.png", dpi=120)
     points = Points.of(results)
+    further = further_answers(results)
     asked = [*of_near_and_far(results, points), *of_classes(results, points), *of_choices(results, points)]
-    answers = [*first_answers(results)[:2], *asked[:2], *further_answers(results)]
-    answers = list(dict.fromkeys(answers))[:SENTENCES]
+    asked += [answer for answer in further if answer.partition(": ")[0] not in results.policies]
+    first = first_answers(results)[:2]
+    answers = list(dict.fromkeys([*first, *dict.fromkeys(asked[:3]), *further]))[:SENTENCES]
     scenario = results.scenario
     tokens = results.source or f"recorded, `{Path(scenario['tokens']['path']).stem}`"
     lines = [
@@ -62,14 +64,15 @@ def pair_entry(name: str, scenario: Scenario, pictures: Path) -> str:
     law, risks = calibrate_trace(trace), gate_risks(trace)
     thresholds = {"risk-averse": law.risk_averse, "risk-prone": law.risk_prone, "paper": 0.43}
     uncertainty_figure(law.bins, law.a, law.b, thresholds).savefig(pictures / f"{name}.png", dpi=120)
-    first, *_ = calibration_text(shipped, trace, law, risks).split("\n\nThe law, bin by bin")
+    text = calibration_text(shipped, trace, law, risks)
+    head, answers = text.partition("\n\nThe law, bin by bin")[0], text[text.index("What a gate risks:") :]
     lines = [
         f"## {name}",
         scenario.description,
         f"```sh\nuhlm-sim calibrate {shipped}\n```",
         f"![The law of the pair](gallery/{name}.png)\n\n*The probability that the LLM would refuse a draft against the "
         "phone's uncertainty: fitted on calibration prompts, judged on others. A marker's area grows with its tokens.*",
-        f"```text\n{first}\n```",
+        f"```text\n{head}\n\n{answers}\n```",
         f"*Tokens: recorded, `{shipped}`. [The scenario](../scenarios/{name}.toml), which records them.*",
     ]
     return "".join(f"{line}\n\n" for line in lines)

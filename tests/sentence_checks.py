@@ -26,6 +26,7 @@ UNITS = {
 }
 CLAIMS = {}  # pattern -> the check of what it claims; POLICY and LIST stand for labels of the run, REST for any words
 ENERGY = {"the phone's computing": "device", "its radio": "radio", "the base station's share": "base_station"}
+RATE = "token_throughput_per_device"
 CHANCE, EXACT = 1e-6, 1e-9  # of a value: what nine digits of summary.csv leave
 
 
@@ -238,3 +239,15 @@ def rows_at(run, where, *stations):
     assert set(limiting.index) == where
     assert all(names_here == set(names) for names_here in limiting)
     return table[table["station"].isin(names)], table[~table["station"].isin([*names, "phones"])]
+
+
+def near(run, point):
+    """Return the rates of the policies within 0.05 of the LLM's law, the fastest first."""
+    policies = [name for name in run.policies if run.mean(point, name, "distribution_error")[0] <= 0.05]
+    rates = {name: run.mean(point, name, RATE)[0] for name in policies}
+    return sorted((name for name in rates if math.isfinite(rates[name])), key=lambda name: -rates[name])
+
+
+def unbeaten(run, point):
+    fast = near(run, point)
+    return [name for name in fast if not any(run.ratio(point, other, RATE, name)[1] > 1 for other in fast)]

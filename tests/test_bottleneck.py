@@ -218,8 +218,8 @@ def test_gpus_busy_with_small_batches_do_not_limit():
     gpus = row(bottleneck_table(made_up([{}], small)), station="GPUs")
     assert (gpus["demand_s"], gpus["full_demand_s"], gpus["bound"], gpus["load"]) == (0.02, 0.005, 400.0, 0.25)
     assert said(made_up([{}], small)) == [
-        "No station limits llm: 20 % of a token's time is waiting for one, and none carries more than 50 % of what it "
-        "can (the GPUs, with small batches, are busy up to 100 % of the time)."
+        "No station limits llm: 20 % of a token's time is waiting for one, and none is above 50 % of what it can "
+        "carry (the GPUs, with small batches, are busy up to 100 % of the time)."
     ]
     assert said(made_up([{}], full)) == [
         "The GPUs limit llm: they are busy 100 % of the time at 100 % of a full batch's pace, and 80 % of a token's "

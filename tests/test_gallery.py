@@ -30,8 +30,8 @@ def test_each_scenario_has_its_question_command_and_figure(name: str) -> None:
     assert is_pair or 1 <= part.count("\n- ") <= GALLERY["SENTENCES"]
 
 
-def test_a_pairs_entry_is_what_its_command_prints(tmp_path: Path) -> None:
-    name = "smollm2_pair"
+@pytest.mark.parametrize("name", ["smollm2_pair", "qwen_coder_pair"])
+def test_a_pairs_entry_is_what_its_command_prints(name: str, tmp_path: Path) -> None:
     assert GALLERY["pair_entry"](name, load(name), tmp_path).strip() == PARTS[name].strip()
 
 

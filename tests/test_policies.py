@@ -42,6 +42,19 @@ def test_a_kind_takes_the_keys_that_are_its_parameters_and_no_other(trace_file: 
             ready(trace_file, {"kind": kind, **own, key: NUMBER[key]})
 
 
+def test_each_policy_is_judged_by_its_own_walks(trace_file: Any) -> None:
+    """The trace has HLM's own answers on whole distributions, none on the two most probable tokens."""
+    hlm = {"kind": "hlm"}
+    cut = {"kind": "top-k", "k": 2}
+    judged = [
+        ready(trace_file, hlm).exact,
+        ready(trace_file, hlm, uplink={"payload": cut}).exact,
+        ready(trace_file, {**hlm, "payload": cut}).exact,
+        ready(trace_file, hlm, channel={"mean_snr_db": 3.0}).exact,
+    ]
+    assert judged == [True, False, False, True]
+
+
 def test_what_is_kept_takes_time() -> None:
     scenario = cell(
         device={"slm_token_s": 0.0, "slm_prefill_token_s": 0.0}, traffic={"think_time_s": 0.0, "max_tokens": 12}

@@ -1,5 +1,6 @@
 """Figures over a sweep draw what their table says, and the table is the summary's."""
 
+import json
 import math
 
 import numpy as np
@@ -147,6 +148,10 @@ def test_a_map_grows_to_the_right_and_upwards_and_says_what_is_not_told_apart():
     assert set(table["policy"]) == {"u-hlm"}, "no ratio of the first policy to itself"
     ax = axes()
     maps.draw_map(ax, table, "u-hlm")
+    cells = dict(json.loads(str(cell.get_gid()))[1][0] for cell in ax.patches if cell.get_gid())
+    assert {at: value[0][1] for at, value in cells.items()} == {
+        "5 phones and 0 dB": 1.5, "20 phones and 0 dB": 2.0, "5 phones and 10 dB": 0.8, "20 phones and 10 dB": 1.05,
+    }  # fmt: skip
     assert [label.get_text() for label in ax.get_xticklabels()] == ["5", "20"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["10", "0"]
     assert [text.get_text() for text in ax.texts] == ["0.80", "(1.05)", "1.50", "2.00"], "row by row from above"
@@ -186,12 +191,22 @@ def error(label, skipped):
     return skipped * (1.0 if label == "rand-hlm" else 0.5)
 
 
+def test_an_llm_far_ahead_stands_alone_on_a_logarithmic_axis():
+    llm = pd.concat([rows(frontier.SPEED, {"llm": 13.0}, unit="1"), rows("distribution_error", {"llm": 0.0}, unit="1")])
+    near = ladder(LABELS, distribution_error=error)
+    scales = {}
+    for name, summary in (("without", near), ("with", pd.concat([near, llm], ignore_index=True))):
+        table = frontier.frontier_table(summary, KINDS | {"llm": "llm"})
+        ax = axes()
+        frontier.draw_frontier(ax, table, "distribution_error", looks([*LABELS, "llm"]))
+        stars = [line for line in ax.lines if line.get_marker() == "*"]
+        scales[name] = (ax.get_xscale(), [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars])
+    assert scales == {"without": ("linear", []), "with": ("log", [(13.0, 0.0)])}
+
+
 def test_the_frontier_goes_along_each_rule_from_hlm_to_slm():
-    table = frontier.frontier_table(
-        ladder(LABELS | {"llm": math.nan}, distribution_error=error), KINDS | {"llm": "llm"}
-    )
+    table = frontier.frontier_table(ladder(LABELS, distribution_error=error), KINDS)
     assert frontier.is_frontier(table)
-    assert "llm" not in set(table["policy"]), "it neither drafts nor skips"
     ax = axes()
     frontier.draw_frontier(ax, table, "distribution_error", looks(list(LABELS)))
     u_hlm, rand = ax.lines[:2]

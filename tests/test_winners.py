@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 from uhlm_sim.analysis.figures.winner_map import draw_winners
 from uhlm_sim.analysis.measures.winners import RATE, winners
+from uhlm_sim.errors import InputError
 
 KEYS = ["channel.mean_snr_db", "traffic.devices"]
 
@@ -48,8 +49,13 @@ def test_a_floor_on_task_accuracy_is_a_share_of_what_the_llms_law_gives() -> Non
     accuracy = tables[tables["metric"] == RATE].assign(metric="task_accuracy")
     accuracy["value"] = accuracy["policy"].map(solved)
     both = pd.concat([tables, accuracy])
-    best = [winners(both, most_error=1.0, least_shares=floor).loc[0, "best"] for floor in ({}, {"task_accuracy": 0.9})]
-    assert best == ["unknown", "near"]
+    floors: list[dict[str, float]] = [{}, {"task_accuracy": 0.9}, {"task_accuracy": 0.99}]
+    best = [winners(both, most_error=1.0, least_shares=floor).loc[0, "best"] for floor in floors]
+    assert best == ["unknown", "near", "hlm"], "what has the LLM's law keeps every floor"
+    with pytest.raises(InputError, match=r"'task_acuracy' is not one of task_accuracy, .*did you mean"):
+        winners(both, least_shares={"task_acuracy": 0.9})
+    with pytest.raises(InputError, match="task_accuracy = 95; it must be a share, 0 to 1"):
+        winners(both, least_shares={"task_accuracy": 95})
 
 
 def test_a_lead_that_chance_may_have_made_is_told_as_open() -> None:

@@ -91,15 +91,17 @@ class Results(Run):
     def queues(self) -> pd.DataFrame:
         """Return what jobs wait at each station, how many they meet there, and how many are there over time.
 
-        See `measures.queues.queues`.
+        See `measures.queues.queues`. Raises InputError where the run kept no rounds.
         """
+        self.kept_rounds()
         return queues(self)
 
     def queue_lengths(self) -> pd.DataFrame:
         """Return the distribution of the number at each station, over time and as arrivals see it.
 
-        See `measures.queues.queue_lengths`.
+        See `measures.queues.queue_lengths`. Raises InputError where the run kept no rounds.
         """
+        self.kept_rounds()
         return queue_lengths(self)
 
     def _values(self, policy: str, metric: str) -> NDArray[np.float64]:

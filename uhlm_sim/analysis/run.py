@@ -156,6 +156,9 @@ class Run:
         (0.43)"}. Swept keys and the sentences of the assumptions keep the labels that the run was given. Raises
         InputError for a label that the run hasn't got, and where two policies of a point would have one name.
         """
+        for name in names.values():
+            if not isinstance(name, str) or not name.strip():
+                raise InputError(f"{name!r}: a policy's name must be a text that isn't empty")
         new = {label: name for old, name in names.items() for label in self.named(old)}
 
         def relabelled(label: object) -> object:

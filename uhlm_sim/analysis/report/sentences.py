@@ -7,6 +7,7 @@ import numpy as np
 
 from uhlm_sim.analysis.digits import listed
 from uhlm_sim.analysis.measures.intervals import RATIO, paired_ratio
+from uhlm_sim.analysis.measures.winners import unbeaten
 from uhlm_sim.analysis.report.headline import Estimate
 from uhlm_sim.analysis.report.phrases import TOO_FEW, course, level, percent, plain, times
 from uhlm_sim.analysis.report.points import Points, verdicts_of
@@ -148,13 +149,11 @@ def _fastest_that_draft(results: Run, points: Points, *, is_open: bool) -> Itera
     is_whole = all((number, policy) in rates for number in numbers for policy in drafting)
     if len(drafting) < FEWEST_THRESHOLDS or len(rates) < 2 or not is_whole:
         return
-    unbeaten = set()
+    fastest: set[tuple[int, str]] = set()
     for point, number in enumerate(numbers):
         here = rates[number][drafting].dropna(axis="columns", how="all")
-        for policy in here:
-            if not paired_ratio(here[here.mean().idxmax()], here[policy])[1] > 1:
-                unbeaten.add((point, policy))
-    names = points.by_policy(drafting, lambda *key: key in unbeaten)
+        fastest |= {(point, policy) for policy in unbeaten(here)}
+    names = points.by_policy(drafting, lambda *key: key in fastest)
     if names:
         yield f"Of the policies that send drafts, none beyond chance faster than these: {names}."
 
@@ -276,9 +275,9 @@ def _promises(results: Run, points: Points) -> Iterator[str]:
     met = {policy: points.all(policy, "slo_attainment") for policy in results.policies}
     where = points.by_policy(results.policies, lambda point, policy: met[policy][point][2] < PROMISE)
     if where:
-        yield f"Fewer than {PROMISE_TEXT} of the requests meet the SLO ({slo}) under {where}."
+        yield f"Of the requests that were decided, fewer than {PROMISE_TEXT} meet the SLO ({slo}) under {where}."
     elif all(low >= PROMISE for estimates in met.values() for _, low, _ in estimates):
-        yield f"At least {PROMISE_TEXT} of the requests meet the SLO ({slo}) under every policy."
+        yield f"Of the requests that were decided, at least {PROMISE_TEXT} meet the SLO ({slo}) under every policy."
 
 
 def _entries(results: Run) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,7 @@ def _no_station(where: str, rows: pd.DataFrame) -> str:
     sentence = f"No station limits {where}: {_span(waits)} of a token's time is waiting for one"
     if others.empty:
         return f"{sentence}."
-    sentence += f", and none carries more than {100 * others['load'].max():.0f} % of what it can"
+    sentence += f", and none is above {100 * others['load'].max():.0f} % of what it can carry"
     gpus = others[others["station"] == "GPUs"]
     is_busier = len(gpus) and gpus["utilisation"].max() > others["load"].max()
     busy = f" (the GPUs, with small batches, are busy up to {100 * gpus['utilisation'].max():.0f} % of the time)"

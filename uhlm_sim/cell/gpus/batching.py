@@ -71,7 +71,7 @@ def oldest_request(job: Job) -> tuple[float, float, int]:
     al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Of
     requests that arrived at once the one whose first job came to the base station first, then that of the lower device:
     so the same ones go on. Left out: swaps to the host's memory, priorities; where memory is short the least recently
-    used is evicted, not the youngest.
+    used is evicted, not the youngest, and a request whose phone drafts is idle then.
     """
     request = _request_of(job)
     return request.arrived_s, request.received_s, job.device
