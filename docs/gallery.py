@@ -42,8 +42,7 @@ def entry(name: str, results: Results, pictures: Path) -> str:
     further = further_answers(results)
     asked = [*of_near_and_far(results, points), *of_classes(results, points), *of_choices(results, points)]
     asked += [answer for answer in further if answer.partition(": ")[0] not in results.policies]
-    first = first_answers(results)[:2]
-    answers = list(dict.fromkeys([*first, *dict.fromkeys(asked[:3]), *further]))[:SENTENCES]
+    answers = list(dict.fromkeys([*first_answers(results)[:2], *asked[:3], *further]))[:SENTENCES]
     scenario = results.scenario
     tokens = results.source or f"recorded, `{Path(scenario['tokens']['path']).stem}`"
     lines = [
