@@ -42,13 +42,14 @@ def _keys_of(schema: Mapping[str, Any], tables: Mapping[str, Any], above: str = 
     for name, field in schema.get("properties", {}).items():
         options = [field, *field.get("anyOf", []), *field.get("oneOf", []), field.get("items", {})]
         inner = [tables[option["$ref"].rpartition("/")[2]] for option in options if "$ref" in option]
+        plain = [option for option in field.get("anyOf", []) if "$ref" not in option]
+        if not inner or any(option.get("type") != "null" for option in plain):
+            allowed = " or ".join(dict.fromkeys(_allowed(option) for option in plain or [field]))
+            default = "" if field.get("default") is None else json.dumps(field["default"])
+            yield f"{above}{name}", Key(allowed, default, field.get("description", ""))
         for table in inner:
             kind = f"[{table['properties']['kind']['const']}]" if len(inner) > 1 else ""
             yield from _keys_of(table, tables, f"{above}{name}{kind}.")
-        if not inner:
-            allowed = " or ".join(dict.fromkeys(_allowed(option) for option in field.get("anyOf", [field])))
-            default = "" if field.get("default") is None else json.dumps(field["default"])
-            yield f"{above}{name}", Key(allowed, default, field.get("description", ""))
 
 
 def _allowed(option: Mapping[str, Any]) -> str:
