@@ -30,7 +30,7 @@ def open_arrivals(run):
 
 @says(
     "Of the policies within a total variation distance of 0.05 a token of the LLM's law, an answering phone gets its "
-    r"tokens fastest under (REST)\."
+    r"tokens fastest, by 1/mean\(delay\), under (REST)\."
 )
 def fastest(run, text):
     leading = set()

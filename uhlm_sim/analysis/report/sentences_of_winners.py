@@ -35,7 +35,7 @@ def of_winners(results: Run, points: Points) -> Iterator[str]:
     what = (
         f"Of the policies within a total variation distance of {MOST_ERROR:g} a token of the LLM's law, an answering "
     )
-    what += "phone gets its tokens fastest under"
+    what += "phone gets its tokens fastest, by 1/mean(delay), under"
     if clauses:
         yield f"{what} {'; '.join(clauses)}."
     tied = table[table["unbeaten"].map(len) > 1]
