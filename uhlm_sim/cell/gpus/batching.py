@@ -2,10 +2,9 @@
 
 A batch rule is asked when a GPU is free and jobs wait: again at every arrival and at every end of a step. It is given
 how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more jobs
-come if it is infinite. An order is asked once a job, as it comes, for a number, or a built-in one for several: the
-least goes first, and of equal ones the first to come. What a function needs beyond that it asks for by the name of a
-parameter, see `BATCH_RULE` and `ORDER`; all other parameters are constants from the scenario's `batch_params` or
-`order_params`.
+come if it is infinite. An order is asked once a job, as it comes, for a number or a tuple of them: the least goes
+first, and of equal ones the first to come. What a function needs beyond that it asks for by the name of a parameter,
+see `BATCH_RULE` and `ORDER`; all other parameters are constants from the scenario's `batch_params` or `order_params`.
 """
 
 import heapq
@@ -132,23 +131,24 @@ ORDER = Seam(
 )
 
 
-def bound(named: Named, values: Mapping[str, object]) -> Callable[..., float]:
-    """Return a rule or an order with its constants; each number that a user's own function returns is checked.
+def bound(named: Named, values: Mapping[str, object]) -> Callable[..., Any]:
+    """Return a rule or an order with its constants; what a user's own function returns is checked.
 
     Raises ScenarioError if it can't be called so, or asks for what the scenario lacks.
     """
-    function: Callable[..., float] = named.bind(values)
-    return checked(function, named.name) if named.is_own else function
+    function = named.bind(values)
+    return checked(function, named.name, several=named.seam is ORDER) if named.is_own else function
 
 
-def checked(function: Callable[..., float], name: str) -> Callable[..., float]:
-    """Return a user's function that raises SimulationError where it gives anything but a number."""
+def checked(function: Callable[..., Any], name: str, *, several: bool = False) -> Callable[..., Any]:
+    """Return a user's function that raises SimulationError where it gives anything but a number, or a tuple of some."""
 
-    def number(*arguments: object) -> float:
-        value: Any = function(*arguments)
-        if not isinstance(value, int | float | np.number) or isnan(value):
-            raise SimulationError(f"{name}: gave {value!r}; it must give a number")
-        return float(value)
+    def number(*arguments: object) -> Any:
+        value = function(*arguments)
+        parts = value if several and isinstance(value, tuple) and value else (value,)
+        if any(not isinstance(part, int | float | np.number) or isnan(part) for part in parts):
+            raise SimulationError(f"{name}: gave {value!r}; it must give a number{', or a tuple' if several else ''}")
+        return value if parts is value else float(value)
 
     return number
 
