@@ -18,16 +18,16 @@ class Wakeup(simpy.Event):
 class Request:
     """A request as the stations see it; its phone keeps it up to date.
 
-    `arrived_s` is when it arrived at the phone, `received_s` when its first job came to the base station and
-    `first_token_s` when its first token was there (NaN before), `uploads` how many of its tokens went over the uplink,
-    the present one included.
+    `arrived_s` is when it arrived at the phone, `first_token_s` when its first token was there (NaN before), `uploads`
+    how many of its tokens went over the uplink, the present one included, and `number` how many jobs had come to the
+    base station with its first one (0 before).
     """
 
-    __slots__ = ("arrived_s", "first_token_s", "received_s", "uploads")
+    __slots__ = ("arrived_s", "first_token_s", "number", "uploads")
 
     def __init__(self, arrived_s: float) -> None:
         self.arrived_s = arrived_s
-        self.received_s: float = UNKNOWN
+        self.number = 0
         self.first_token_s: float = UNKNOWN
         self.uploads = 0
 

@@ -1,7 +1,7 @@
 """The base station's compute: GPUs that verify jobs in batches, from one queue or one each."""
 
 from collections.abc import Callable, Generator
-from math import inf, isnan
+from math import inf
 from operator import attrgetter
 
 import simpy
@@ -151,9 +151,10 @@ class BaseStation:
     def submit(self, job: Job) -> None:
         """Take a job into a queue, now."""
         job.received_s = self.settle()
-        if job.request is not None and isnan(job.request.received_s):
-            job.request.received_s = job.received_s
         self.counters.arrivals += 1
+        request = job.request
+        if request is not None and not request.number:
+            request.number = self.counters.arrivals
         self._present += 1
         line = self._only or self._join(job.device)
         line.present += 1

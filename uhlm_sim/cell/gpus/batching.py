@@ -2,13 +2,15 @@
 
 A batch rule is asked when a GPU is free and jobs wait: again at every arrival and at every end of a step. It is given
 how many wait and when the oldest came, and returns when a step may start: now if that is past, and not before more jobs
-come if it is infinite. An order is asked once a job, as it comes, for a number or a tuple of them: the least goes
-first, and of equal ones the first to come. What a function needs beyond that it asks for by the name of a parameter,
-see `BATCH_RULE` and `ORDER`; all other parameters are constants from the scenario's `batch_params` or `order_params`.
+come if it is infinite. An order is asked once a job, as it comes, for a number: the least goes first, and of equal ones
+the first to come, or the first request to come where the function states `keeps_requests` (an attribute that is true).
+What a function needs beyond that it asks for by the name of a parameter, see `BATCH_RULE` and `ORDER`; all other
+parameters are constants from the scenario's `batch_params` or `order_params`.
 """
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from math import inf, isnan
 from typing import Any
 
@@ -19,8 +21,7 @@ from uhlm_sim.errors import SimulationError
 from uhlm_sim.seams import Named, Seam
 
 BatchRule = Callable[..., float]
-Key = float | tuple[float, float, int]
-Order = Callable[..., Key]
+Order = Callable[..., float]
 
 
 def continuous(waiting: int, oldest_s: float) -> float:  # noqa: ARG001  a rule sees what is there
@@ -63,17 +64,19 @@ def first_come(job: Job) -> float:
     return job.received_s
 
 
-def oldest_request(job: Job) -> tuple[float, float, int]:
+def oldest_request(job: Job) -> float:
     """Serve the request that arrived first: answers that have begun go on, and new ones wait until a place is free.
 
     key = arrived_s of the request (first come, first served by request, as serving engines fill their batches: Kwon et
-    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Of
-    requests that arrived at once the one whose first job came to the base station first, then that of the lower device:
-    so the same ones go on. Left out: swaps to the host's memory, priorities; where memory is short the least recently
-    used is evicted, not the youngest, and a request whose phone drafts is idle then.
+    al., Efficient memory management for large language model serving with PagedAttention, SOSP 2023). Of requests that
+    arrived at once the one whose first job was the first to come, so that the same ones go on. Left out: swaps to the
+    host's memory, priorities; where memory is short the least recently used is evicted, not the youngest, and a request
+    whose phone drafts is idle then.
     """
-    request = _request_of(job)
-    return request.arrived_s, request.received_s, job.device
+    return (job.request or _request_of(job)).arrived_s
+
+
+oldest_request.keeps_requests = True  # type: ignore[attr-defined]
 
 
 def shortest_work(job: Job) -> float:
@@ -131,39 +134,45 @@ ORDER = Seam(
 )
 
 
-def bound(named: Named, values: Mapping[str, object]) -> Callable[..., Any]:
-    """Return a rule or an order with its constants; what a user's own function returns is checked.
+def bound(named: Named, values: Mapping[str, object]) -> Callable[..., float]:
+    """Return a rule or an order with its constants; each number that a user's own function returns is checked.
 
     Raises ScenarioError if it can't be called so, or asks for what the scenario lacks.
     """
-    function = named.bind(values)
-    return checked(function, named.name, several=named.seam is ORDER) if named.is_own else function
+    function: Callable[..., float] = named.bind(values)
+    return checked(function, named.name) if named.is_own else function
 
 
-def checked(function: Callable[..., Any], name: str, *, several: bool = False) -> Callable[..., Any]:
-    """Return a user's function that raises SimulationError where it gives anything but a number, or a tuple of some."""
+def checked(function: Callable[..., float], name: str) -> Callable[..., float]:
+    """Return a user's function that raises SimulationError where it gives anything but a number."""
 
-    def number(*arguments: object) -> Any:
-        value = function(*arguments)
-        parts = value if several and isinstance(value, tuple) and value else (value,)
-        if any(not isinstance(part, int | float | np.number) or isnan(part) for part in parts):
-            raise SimulationError(f"{name}: gave {value!r}; it must give a number{', or a tuple' if several else ''}")
-        return value if parts is value else float(value)
+    @wraps(function)
+    def number(*arguments: object) -> float:
+        value: Any = function(*arguments)
+        if not isinstance(value, int | float | np.number) or isnan(value):
+            raise SimulationError(f"{name}: gave {value!r}; it must give a number")
+        return float(value)
 
     return number
 
 
 class Ordered:
-    """A priority queue: the least key first, equal ones in order of arrival. It has the methods that `Line` uses."""
+    """A priority queue: the least key first, of equal ones the first to come. It has the methods that `Line` uses.
 
-    def __init__(self, key: Callable[[Job], Key]) -> None:
+    Where the key states that it `keeps_requests` that is whose request's first job was the first to come.
+    """
+
+    def __init__(self, key: Order) -> None:
         self._key = key
-        self._heap: list[tuple[Key, int, Job]] = []
+        self._keeps_requests = bool(getattr(key, "keeps_requests", False))
+        self._heap: list[tuple[float, int, Job]] = []
         self._came = 0
 
     def append(self, job: Job) -> None:
         self._came += 1
-        heapq.heappush(self._heap, (self._key(job), self._came, job))
+        request = job.request
+        tie = request.number if self._keeps_requests and request is not None else self._came
+        heapq.heappush(self._heap, (self._key(job), tie, job))
 
     def popleft(self) -> Job:
         return heapq.heappop(self._heap)[2]
