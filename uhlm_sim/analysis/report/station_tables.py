@@ -83,9 +83,9 @@ def station_rows(points: Points, table: pd.DataFrame) -> list[tuple[str, list[di
         shown = ["–" if math.isnan(ms) else f"{ms:.3g}" if ms > 1e-6 else "0" for ms in (wait_ms, demand_ms)]
         shown.append(f"{full_ms:.3g}" if full_ms < 0.999 * demand_ms else "")
         bound = number(row["bound"], row["bound_low"], row["bound_high"])
-        if row["bound_high"] - row["bound_low"] > 2.0 * row["bound"]:  # far beyond the batches that the run saw
-            bound = ("not known", "")
         used, reached = (f"{100 * row[name]:.1f}" for name in ("utilisation", "load"))
+        if row["bound_high"] - row["bound_low"] > 2.0 * row["bound"]:  # far beyond the batches that the run saw
+            shown[-1], bound, reached = "–", ("not known", ""), "–"
         return row | {"cells": [(used, ""), *((text, "") for text in shown), bound, (reached, "")]}
 
     rows = [cells(row) for row in table.to_dict("records")]
