@@ -394,6 +394,7 @@ def test_a_run_whose_failed_points_were_left_out_is_read_with_what_failed(tables
         Results.read(folder)
 
 
-def test_no_folder_at_all_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a finished run"):
-        Results.read(tmp_path / "nowhere")
+def test_no_folder_at_all_is_refused_and_the_one_beside_it_named(tmp_path):
+    (tmp_path / "quickstart").mkdir()
+    with pytest.raises(InputError, match=r"not a finished run, .*; did you mean '.*/quickstart'"):
+        Results.read(tmp_path / "quikstart")

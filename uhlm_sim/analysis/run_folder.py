@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from uhlm_sim.analysis.measures.intervals import write_table
 from uhlm_sim.analysis.run import ESTIMATE, SUMMARY_COLUMNS, Run
-from uhlm_sim.errors import InputError
+from uhlm_sim.errors import InputError, did_you_mean
 from uhlm_sim.tables import ROUND_COLUMNS, TOKEN_COLUMNS
 
 SUMMARY, PARTIAL = "summary.csv", "summary.partial.csv"
@@ -42,6 +42,7 @@ def read_run(folder: Path) -> Run:
         return pd.read_parquet(file, columns=["point", *columns]) if file.is_file() else None
 
     try:
+        need_folder(folder, "not a finished run")
         is_partial = not (folder / SUMMARY).is_file() and (folder / PARTIAL).is_file()
         summary = PARTIAL if is_partial else SUMMARY
         for name in (summary, *FILES):
@@ -77,6 +78,13 @@ def read_run(folder: Path) -> Run:
     if is_partial and not run.failed:
         raise InputError(f"{folder}: not a finished run, it has no {SUMMARY}")
     return run
+
+
+def need_folder(folder: Path, what: str) -> None:
+    """Raise InputError, which says `what` it isn't and names the nearest one beside it, if there is no such folder."""
+    if not folder.exists():
+        hint = did_you_mean(str(folder), map(str, folder.parent.glob("*")))
+        raise InputError(f"{folder}: {what}, there is no such folder{hint}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uhlm_sim.analysis.run_folder import unsealed
+from uhlm_sim.analysis.run_folder import need_folder, unsealed
 from uhlm_sim.errors import InputError, did_you_mean
 from uhlm_sim.tables import LEGS
 
@@ -114,6 +114,7 @@ def write_timeline(run_dir: Path, out: Path, *, point: int = 0, policy: str | No
 
 def _read(run_dir: Path, point: int, policy: str | None, replication: int) -> pd.DataFrame:
     file, origin = run_dir / "rounds.parquet", run_dir / "provenance.json"
+    need_folder(run_dir, "isn't a run folder")
     if not (run_dir / "scenario.resolved.toml").is_file():
         raise InputError(f"{run_dir}: isn't a run folder, it has no scenario.resolved.toml")
     if not file.is_file():

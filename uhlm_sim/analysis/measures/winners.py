@@ -33,7 +33,8 @@ def winners(
     policy are left out; where there is one alone ``second`` is "" and its lead NaN. Raises InputError for a floor on
     a metric that isn't there.
     """
-    for name, share in (least_shares or {}).items():
+    floors = least_shares or {}
+    for name, share in floors.items():
         if name not in FLOORS:
             raise InputError(f"least_shares: '{name}' is not one of {', '.join(FLOORS)}{did_you_mean(name, FLOORS)}")
         if not isinstance(share, int | float) or not 0.0 <= share <= 1.0:
@@ -43,7 +44,7 @@ def winners(
         errors = at[at["metric"] == "distribution_error"].groupby("policy", sort=False)["value"].mean()
         near = [str(policy) for policy in errors.index[errors <= most_error]]
         exact = errors.index[errors == 0.0]
-        for name, share in (least_shares or {}).items():
+        for name, share in floors.items():
             means = at[at["metric"] == name].groupby("policy", sort=False)["value"].mean()
             least = share * means.reindex(exact).mean()
             near = [policy for policy in near if policy in exact or means.get(policy, np.nan) >= least]

@@ -224,11 +224,9 @@ def ready_policy(index: int, scenario: settings.Scenario, tokens: TokenSet, func
         raise ScenarioError(str(error)) from None
     scheme = _composed(ready.scheme, policy, f"policy.{index}", scenario, tokens, ready.source)
     ready = replace(ready, scheme=scheme)
-    if named.is_own:  # its code may be another one when it is asked again
-        return replace(ready, exact=_is_exact(ready, scenario, grows_exactly=payload.most_loss is None))
     seen = SEEN_BY_BEST if policy.draft_tokens == "best" else SEEN
     key = (tokens.digest, index, scenario.model_dump_json(include=seen))
-    if key not in _known_exact:
+    if named.is_own or key not in _known_exact:  # code of one's own may be another one when it is asked again
         _known_exact[key] = _is_exact(ready, scenario, grows_exactly=payload.most_loss is None)
     return replace(ready, exact=_known_exact[key])
 
